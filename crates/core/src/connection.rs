@@ -1,0 +1,108 @@
+//! The connection a request arrived on, and the certificate its peer holds.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Names one set of TLS settings: a listener's own, or those of one of its `hosts`. A request whose host needs
+/// another policy than its handshake had is answered 421 (TLS-03).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TlsPolicyId(pub u32);
+
+/// What the handshake settled.
+#[derive(Clone, Debug)]
+pub struct TlsFacts {
+    /// Under which settings it was made.
+    pub policy: TlsPolicyId,
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The server name asked for, lower case.
+    pub server_name: Option<Arc<str>>,
+}
+
+/// One accepted connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// The listener's name in the policy files.
+    pub listener: Arc<str>,
+    /// `None` on a plain listener.
+    pub tls: Option<TlsFacts>,
+    /// The client's certificate, parsed once, at the handshake.
+    pub certificate: Option<Arc<PeerCertificate>>,
+}
+
+impl Connection {
+    /// The caller's address in the form limits and address lists use: an IPv4 address that travelled as
+    /// `::ffff:a.b.c.d` is that IPv4 address.
+    pub fn address(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+}
+
+/// How the gateway came to know a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// The peer proved possession of its key in our own handshake.
+    Handshake,
+}
+
+/// One attribute of a subject, decoded from DER. SECURITY: never split from a printed name; legal names hold
+/// commas, quotes and plus signs (OZ-06).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameAttribute {
+    /// Dotted object identifier (`2.5.4.11`).
+    pub oid: Arc<str>,
+    /// The value.
+    pub value: Arc<str>,
+}
+
+/// One name of the subject alternative name extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubjectAlternativeName {
+    /// `dNSName`
+    Dns(Arc<str>),
+    /// `uniformResourceIdentifier`
+    Uri(Arc<str>),
+    /// `rfc822Name`
+    Email(Arc<str>),
+    /// `iPAddress`
+    Ip(IpAddr),
+}
+
+/// The leaf certificate of a peer.
+#[derive(Clone, Debug)]
+pub struct PeerCertificate {
+    /// The bytes of the handshake (CRT-08).
+    pub der: Arc<[u8]>,
+    /// SHA-256 of `der`: what `cnf.x5t#S256` is compared with (RFC 8705 section 3.1).
+    pub thumbprint: [u8; 32],
+    /// SHA-256 of the subject public key info.
+    pub key_thumbprint: [u8; 32],
+    /// Subject attributes in the order of the certificate.
+    pub subject: Vec<NameAttribute>,
+    /// The subject as RFC 4514 text, for people only.
+    pub subject_text: Arc<str>,
+    /// The issuer as RFC 4514 text, for people only.
+    pub issuer_text: Arc<str>,
+    /// Serial number, big endian, without leading zeros.
+    pub serial: Arc<[u8]>,
+    /// Alternative names in the order of the certificate.
+    pub alternative_names: Vec<SubjectAlternativeName>,
+    /// First second since 1970 at which the whole path is valid.
+    pub valid_from: i64,
+    /// Last second since 1970 at which the whole path is valid and its revocation lists are current. Checked on
+    /// every request, because connections outlive certificates (TLS-05).
+    pub valid_until: i64,
+    /// The named trust anchors its path leads to.
+    pub trusted_by: Vec<Arc<str>>,
+    /// How it reached us.
+    pub source: CertificateSource,
+}
+
+impl PeerCertificate {
+    /// All values of one subject attribute.
+    pub fn subject_values<'a>(&'a self, oid: &'a str) -> impl Iterator<Item = &'a Arc<str>> {
+        self.subject.iter().filter(move |attribute| &*attribute.oid == oid).map(|attribute| &attribute.value)
+    }
+}

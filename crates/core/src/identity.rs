@@ -1,0 +1,89 @@
+//! Who is calling, as far as it was proven.
+
+use std::sync::Arc;
+
+use crate::json::Object;
+use crate::{Client, PeerCertificate};
+
+/// The kinds of authenticators: a metric label and a log word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AuthMethod {
+    /// A signed token.
+    Jwt,
+    /// The certificate of the connection.
+    Certificate,
+    /// A key of a registered client.
+    ApiKey,
+    /// Nothing was asked for.
+    Anonymous,
+}
+
+impl AuthMethod {
+    /// The word in policy files, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Jwt => "jwt",
+            Self::Certificate => "certificate",
+            Self::ApiKey => "api_key",
+            Self::Anonymous => "anonymous",
+        }
+    }
+}
+
+/// What one authenticator proved.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// By which means.
+    pub method: AuthMethod,
+    /// Who, unique among all identities of the gateway: `client:acme`, `jwt:bank-idp:tpp-a`. SECURITY: the
+    /// issuer entry is part of it, because two issuers may use the same `sub` (JWT-28).
+    pub key: Arc<str>,
+    /// The subject alone, as the credential names it.
+    pub subject: Arc<str>,
+    /// The issuer entry of a token.
+    pub issuer: Option<Arc<str>>,
+    /// The registered client the credential belongs to.
+    pub client: Option<Arc<Client>>,
+    /// The claims of a token; empty for everything else.
+    pub claims: Arc<Object>,
+    /// Scopes, exactly as granted, each once.
+    pub scopes: Arc<[Arc<str>]>,
+    /// The certificate, where the authenticator was about one.
+    pub certificate: Option<Arc<PeerCertificate>>,
+    /// Last second since 1970 at which the credential counts.
+    pub expires_at: Option<i64>,
+}
+
+impl Identity {
+    /// Whether that exact scope was granted (CHN-05).
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|granted| &**granted == scope)
+    }
+}
+
+/// The caller: every identity a chain proved, one of them naming the subject.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    /// The identity that names the caller.
+    pub identity: Arc<Identity>,
+    /// What else was proven in the same `all_of`.
+    pub others: Vec<Arc<Identity>>,
+    /// The caller's name for headers and logs.
+    pub name: Arc<str>,
+    /// What limits count by: unique among all callers of the gateway.
+    pub key: Arc<str>,
+    /// The caller's group, if the API says where to find it.
+    pub group: Option<Arc<str>>,
+}
+
+impl Principal {
+    /// All identities, the naming one first.
+    pub fn identities(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        std::iter::once(&self.identity).chain(&self.others)
+    }
+
+    /// The registered client, if any identity belongs to one.
+    pub fn client(&self) -> Option<&Arc<Client>> {
+        self.identities().find_map(|identity| identity.client.as_ref())
+    }
+}

@@ -1,0 +1,35 @@
+//! The nouns every room of the gateway speaks.
+//!
+//! Nothing here does I/O. A type lives in this crate when two rooms that may not see each other must agree
+//! on it: what a caller proved ([`Identity`]), why a request was refused ([`Reason`]), where in a policy file
+//! something stands ([`Place`]).
+
+mod client;
+mod clock;
+mod connection;
+pub mod diagnostic;
+pub mod document;
+mod fetch;
+mod identity;
+pub mod json;
+mod materials;
+mod problem;
+pub mod quantity;
+mod reason;
+mod rejection;
+mod secret;
+
+pub use client::Client;
+pub use clock::{Clock, ManualClock, Moment};
+pub use connection::{
+    CertificateSource, Connection, NameAttribute, PeerCertificate, SubjectAlternativeName, TlsFacts,
+    TlsPolicyId,
+};
+pub use diagnostic::{Diagnostic, Faults, FileId, Place, Severity, Spanned};
+pub use fetch::{Fetch, FetchError, FetchFuture, FetchRequest, FetchResponse};
+pub use identity::{AuthMethod, Identity, Principal};
+pub use materials::{Materials, SecretSpec};
+pub use problem::Problem;
+pub use reason::{BearerError, LogLevel, Reason};
+pub use rejection::{Challenge, Detail, Rejection, Scheme};
+pub use secret::Secret;

@@ -1,0 +1,214 @@
+//! Why a request was refused: one enum, one table.
+//!
+//! Status, challenge, problem body, metric label and log field all derive from this table. Codes are a public
+//! contract: `tests/golden/reasons.txt` pins them, every one has a black-box test, and the table in `README.md`
+//! is generated from here.
+
+use http::StatusCode;
+
+/// The `error` attribute of a bearer challenge (RFC 6750 section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BearerError {
+    /// The request is malformed.
+    InvalidRequest,
+    /// The token is not good.
+    InvalidToken,
+    /// The token is good but grants too little.
+    InsufficientScope,
+}
+
+impl BearerError {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidToken => "invalid_token",
+            Self::InsufficientScope => "insufficient_scope",
+        }
+    }
+}
+
+/// How loudly a refusal is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// An ordinary refusal.
+    Info,
+    /// Somebody should look, if it goes on.
+    Warn,
+    /// Something of ours, or behind us, is broken.
+    Error,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident: $code:literal, $status:ident, $bearer:expr, $level:ident, $title:literal;)+) => {
+        /// Why a request was refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The stable code.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)+ }
+            }
+
+            /// The HTTP status.
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)+ }
+            }
+
+            /// The `error` attribute for the scheme whose credential was refused, if it has one.
+            pub const fn bearer_error(self) -> Option<BearerError> {
+                match self { $(Self::$variant => $bearer,)+ }
+            }
+
+            /// How loudly it is logged.
+            pub const fn level(self) -> LogLevel {
+                match self { $(Self::$variant => LogLevel::$level,)+ }
+            }
+
+            /// One sentence for the caller. It says nothing a stranger could learn from.
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)+ }
+            }
+
+            /// What it means and what to do, for the reference.
+            pub const fn explanation(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+const NONE: Option<BearerError> = None;
+const REQUEST: Option<BearerError> = Some(BearerError::InvalidRequest);
+const TOKEN: Option<BearerError> = Some(BearerError::InvalidToken);
+const SCOPE: Option<BearerError> = Some(BearerError::InsufficientScope);
+
+reasons! {
+    /// The request breaks the HTTP framing rules (two lengths, a bare line feed, an unknown transfer coding ...).
+    RequestMalformed: "request_malformed", BAD_REQUEST, NONE, Info, "The request is not well-formed HTTP.";
+    /// The path is not in normal form: dot segments, doubled slashes, encoded slashes, backslashes, NUL.
+    PathNotNormal: "path_not_normal", BAD_REQUEST, NONE, Info, "The path is not in normal form.";
+    /// The host is missing, repeated, malformed, or differs from the request target's.
+    HostInvalid: "host_invalid", BAD_REQUEST, NONE, Info, "The request does not name one valid host.";
+    /// `Connection` names a header that must reach the upstream.
+    ConnectionHeaderInvalid: "connection_header_invalid", BAD_REQUEST, NONE, Info, "The Connection header names a header it may not name.";
+    /// `TRACE`, `CONNECT`, or a method the API does not list.
+    MethodNotAllowed: "method_not_allowed", METHOD_NOT_ALLOWED, NONE, Info, "The method is not allowed here.";
+    /// The header block is larger than the listener allows.
+    HeadersTooLarge: "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, NONE, Info, "The request's headers are too large.";
+    /// The body is larger than the API allows.
+    BodyTooLarge: "body_too_large", PAYLOAD_TOO_LARGE, NONE, Info, "The request's body is too large.";
+    /// The body stopped arriving.
+    BodyTimeout: "body_timeout", REQUEST_TIMEOUT, NONE, Info, "The request's body did not arrive in time.";
+    /// No API matches the host and path.
+    RouteNotFound: "route_not_found", NOT_FOUND, NONE, Info, "There is nothing here.";
+    /// The host needs other TLS settings than this connection was made with; connect again under its own name.
+    Misdirected: "misdirected", MISDIRECTED_REQUEST, NONE, Info, "This connection may not be used for that host.";
+    /// The gateway has more work than it can take.
+    Overloaded: "overloaded", SERVICE_UNAVAILABLE, NONE, Warn, "The gateway is overloaded.";
+
+    /// No credential that the API accepts was presented.
+    CredentialsMissing: "credentials_missing", UNAUTHORIZED, NONE, Info, "Credentials are needed.";
+    /// Two credentials were presented where one is meant.
+    CredentialsAmbiguous: "credentials_ambiguous", BAD_REQUEST, REQUEST, Info, "More than one credential was presented.";
+    /// The credential's syntax is broken.
+    CredentialsMalformed: "credentials_malformed", BAD_REQUEST, REQUEST, Info, "The credential is malformed.";
+    /// The token is not a well-formed signed token of the expected kind.
+    TokenMalformed: "token_malformed", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
+    /// The token's algorithm is not one its issuer may use.
+    TokenAlgorithmRefused: "token_algorithm_refused", UNAUTHORIZED, TOKEN, Warn, "The access token is not acceptable.";
+    /// The token's `typ` or `cty` says it is something else than an access token.
+    TokenTypeRefused: "token_type_refused", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
+    /// No key of the issuer has verified the token: unknown `kid`, or a wrong signature. One reason, so that
+    /// nobody learns which keys exist; the log says which.
+    TokenSignatureInvalid: "token_signature_invalid", UNAUTHORIZED, TOKEN, Warn, "The access token is not acceptable.";
+    /// The token has expired.
+    TokenExpired: "token_expired", UNAUTHORIZED, TOKEN, Info, "The access token has expired.";
+    /// The token is not valid yet: `nbf` or `iat` lies in the future.
+    TokenNotYetValid: "token_not_yet_valid", UNAUTHORIZED, TOKEN, Info, "The access token is not valid yet.";
+    /// The token lives longer, or is older, than its issuer's tokens may.
+    TokenLifetimeRefused: "token_lifetime_refused", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
+    /// The token's `iss` is not the issuer this API trusts.
+    TokenIssuerRefused: "token_issuer_refused", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
+    /// The token is meant for somebody else.
+    TokenAudienceRefused: "token_audience_refused", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
+    /// A claim the issuer's tokens must carry is missing or of the wrong kind.
+    TokenClaimInvalid: "token_claim_invalid", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
+    /// The API takes only tokens bound to a certificate, and this one is not.
+    TokenNotBound: "token_not_bound", UNAUTHORIZED, TOKEN, Info, "The access token is not bound to a certificate.";
+    /// The token is bound by a means the gateway cannot check.
+    TokenBindingUnsupported: "token_binding_unsupported", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
+    /// A certificate is needed and the connection has none.
+    CertificateMissing: "certificate_missing", UNAUTHORIZED, TOKEN, Info, "A client certificate is needed.";
+    /// The token is bound to another certificate than the connection's.
+    CertificateMismatch: "certificate_mismatch", UNAUTHORIZED, TOKEN, Warn, "The access token is not bound to this certificate.";
+    /// The connection's certificate is outside its validity, or its revocation list is out of date.
+    CertificateExpired: "certificate_expired", UNAUTHORIZED, TOKEN, Info, "The client certificate is not valid now.";
+    /// The certificate is valid but is not one this API takes.
+    CertificateRefused: "certificate_refused", UNAUTHORIZED, TOKEN, Warn, "The client certificate is not acceptable.";
+    /// The key is not known, or no longer counts. One reason, so that nobody learns which keys existed.
+    ApiKeyInvalid: "api_key_invalid", UNAUTHORIZED, NONE, Warn, "The API key is not acceptable.";
+    /// The issuer's keys could not be fetched, so nothing can be said about the token.
+    KeysUnavailable: "keys_unavailable", SERVICE_UNAVAILABLE, NONE, Error, "The credential cannot be checked right now.";
+    /// The registered client has expired.
+    ClientInactive: "client_inactive", FORBIDDEN, NONE, Info, "The client is not active.";
+    /// The credential is good but does not say what the API takes the caller's name from.
+    IdentityUnresolved: "identity_unresolved", FORBIDDEN, NONE, Info, "The caller cannot be named.";
+
+    /// A rule fits but for its scope.
+    ScopeInsufficient: "scope_insufficient", FORBIDDEN, SCOPE, Info, "The access token does not grant this.";
+    /// No rule allows it.
+    AccessDenied: "access_denied", FORBIDDEN, NONE, Info, "This is not allowed.";
+    /// Too many requests in a short time.
+    RateLimited: "rate_limited", TOO_MANY_REQUESTS, NONE, Info, "Too many requests.";
+    /// The quota is used up.
+    QuotaExhausted: "quota_exhausted", TOO_MANY_REQUESTS, NONE, Info, "The quota is used up.";
+    /// The store that keeps the limits cannot be used.
+    StoreUnavailable: "store_unavailable", SERVICE_UNAVAILABLE, NONE, Error, "The limits cannot be checked right now.";
+
+    /// No connection to the upstream.
+    UpstreamUnreachable: "upstream_unreachable", BAD_GATEWAY, NONE, Error, "The service behind the gateway cannot be reached.";
+    /// The upstream did not answer in time.
+    UpstreamTimeout: "upstream_timeout", GATEWAY_TIMEOUT, NONE, Error, "The service behind the gateway did not answer in time.";
+    /// The upstream's answer is not well-formed HTTP, or broke off.
+    UpstreamMalformed: "upstream_malformed", BAD_GATEWAY, NONE, Error, "The service behind the gateway gave an answer that cannot be used.";
+    /// A fault of the gateway itself. The log has more.
+    InternalError: "internal_error", INTERNAL_SERVER_ERROR, NONE, Error, "The gateway failed.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn codes_are_unique_and_in_snake_case() {
+        let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for code in codes {
+            assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{code}");
+        }
+    }
+
+    #[test]
+    fn codes_are_the_ones_we_promised() {
+        let now: String =
+            Reason::ALL.iter().map(|r| format!("{} {}\n", r.status().as_u16(), r.code())).collect();
+        assert_eq!(now, include_str!("../../../tests/golden/reasons.txt"));
+    }
+
+    #[test]
+    fn a_status_of_401_goes_with_a_credential_and_never_with_our_own_failure() {
+        for reason in Reason::ALL {
+            if reason.status().is_server_error() {
+                assert!(reason.bearer_error().is_none(), "{}", reason.code());
+            }
+        }
+    }
+}

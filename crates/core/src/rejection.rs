@@ -1,0 +1,214 @@
+//! A refusal on its way to the caller.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Reason;
+
+/// The scheme of a challenge (RFC 9110 section 11.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// RFC 6750.
+    Bearer,
+    /// A key in a header.
+    ApiKey,
+    /// A client certificate, asked for in the TLS handshake.
+    Certificate,
+}
+
+impl Scheme {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bearer => "Bearer",
+            Self::ApiKey => "ApiKey",
+            Self::Certificate => "Certificate",
+        }
+    }
+}
+
+/// One `WWW-Authenticate` field: made when the policies are compiled, an `error` added when it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// The scheme.
+    pub scheme: Scheme,
+    /// The `realm`: the API's name.
+    pub realm: Arc<str>,
+}
+
+impl Challenge {
+    /// The field value. `refused` is the scheme whose credential was refused: only its challenge carries the
+    /// error, and only Bearer knows such attributes. SECURITY: nothing of the credential is ever repeated here.
+    pub fn render(&self, rejection: &Rejection) -> String {
+        let mut value = format!("{} realm=\"{}\"", self.scheme.as_str(), quotable(&self.realm));
+        if self.scheme != Scheme::Bearer || rejection.scheme() != Some(Scheme::Bearer) {
+            return value;
+        }
+        if let Some(error) = rejection.reason().bearer_error() {
+            value.push_str(&format!(
+                ", error=\"{}\", error_description=\"{}\"",
+                error.as_str(),
+                quotable(rejection.reason().title())
+            ));
+        }
+        if let Some(scope) = rejection.detail().and_then(|detail| detail.scope.as_deref()) {
+            value.push_str(&format!(", scope=\"{}\"", quotable(scope)));
+        }
+        value
+    }
+}
+
+/// Keeps the characters that RFC 6750 section 3 allows in these attributes.
+fn quotable(text: &str) -> String {
+    text.chars().filter(|c| matches!(c, ' '..='~') && *c != '"' && *c != '\\').collect()
+}
+
+/// What is known beyond the reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// For the log only: what exactly was wrong. It never holds a secret or a whole credential.
+    pub inner: Option<String>,
+    /// For the caller: what to do about it.
+    pub outer: Option<String>,
+    /// The scope that would do, space separated.
+    pub scope: Option<String>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+    /// Names of the limits that refused (RFC 9457 member `violated-policies`).
+    pub violated: Vec<Arc<str>>,
+    /// Methods that would do, for the `Allow` field of a 405.
+    pub allow: Option<String>,
+}
+
+/// A refusal: a reason, and a boxed detail where there is one. Two words wide, so the good path pays nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Rejection {
+    reason: Reason,
+    scheme: Option<Scheme>,
+    detail: Option<Box<Detail>>,
+}
+
+impl Rejection {
+    /// A refusal that needs no further words.
+    pub const fn new(reason: Reason) -> Self {
+        Self { reason, scheme: None, detail: None }
+    }
+
+    /// The reason.
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The scheme of the credential that was refused.
+    pub const fn scheme(&self) -> Option<Scheme> {
+        self.scheme
+    }
+
+    /// What is known beyond the reason.
+    pub fn detail(&self) -> Option<&Detail> {
+        self.detail.as_deref()
+    }
+
+    /// Says whose credential was refused.
+    #[must_use]
+    pub const fn of(mut self, scheme: Scheme) -> Self {
+        self.scheme = Some(scheme);
+        self
+    }
+
+    /// Adds words for the log.
+    #[must_use]
+    pub fn because(mut self, inner: impl Into<String>) -> Self {
+        self.detail_mut().inner = Some(inner.into());
+        self
+    }
+
+    /// Adds words for the caller.
+    #[must_use]
+    pub fn advising(mut self, outer: impl Into<String>) -> Self {
+        self.detail_mut().outer = Some(outer.into());
+        self
+    }
+
+    /// Names the scope that would do.
+    #[must_use]
+    pub fn needing_scope(mut self, scope: impl Into<String>) -> Self {
+        self.detail_mut().scope = Some(scope.into());
+        self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.detail_mut().retry_after = Some(wait);
+        self
+    }
+
+    /// Names the limit that refused.
+    #[must_use]
+    pub fn violating(mut self, limit: Arc<str>) -> Self {
+        self.detail_mut().violated.push(limit);
+        self
+    }
+
+    /// Names the methods that would do.
+    #[must_use]
+    pub fn allowing(mut self, methods: impl Into<String>) -> Self {
+        self.detail_mut().allow = Some(methods.into());
+        self
+    }
+
+    fn detail_mut(&mut self) -> &mut Detail {
+        self.detail.get_or_insert_default()
+    }
+}
+
+impl From<Reason> for Rejection {
+    fn from(reason: Reason) -> Self {
+        Self::new(reason)
+    }
+}
+
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.reason.code())?;
+        match self.detail().and_then(|detail| detail.inner.as_deref()) {
+            Some(inner) => write!(f, " ({inner})"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Challenge, Rejection, Scheme};
+    use crate::Reason;
+
+    #[test]
+    fn a_rejection_is_two_words() {
+        assert_eq!(size_of::<Rejection>(), 2 * size_of::<usize>());
+        assert_eq!(size_of::<Option<Rejection>>(), 2 * size_of::<usize>());
+    }
+
+    #[test]
+    fn only_the_refused_scheme_carries_the_error() {
+        let bearer = Challenge { scheme: Scheme::Bearer, realm: "bank".into() };
+        let key = Challenge { scheme: Scheme::ApiKey, realm: "bank".into() };
+        let expired = Rejection::new(Reason::TokenExpired).of(Scheme::Bearer);
+        assert_eq!(
+            bearer.render(&expired),
+            "Bearer realm=\"bank\", error=\"invalid_token\", error_description=\"The access token has expired.\""
+        );
+        assert_eq!(key.render(&expired), "ApiKey realm=\"bank\"");
+        assert_eq!(bearer.render(&Rejection::new(Reason::CredentialsMissing)), "Bearer realm=\"bank\"");
+    }
+
+    #[test]
+    fn needed_scope_is_named() {
+        let bearer = Challenge { scheme: Scheme::Bearer, realm: "bank".into() };
+        let rejection =
+            Rejection::new(Reason::ScopeInsufficient).of(Scheme::Bearer).needing_scope("accounts");
+        assert!(bearer.render(&rejection).ends_with(", scope=\"accounts\""));
+    }
+}

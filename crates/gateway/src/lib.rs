@@ -1,0 +1,1 @@
+//! The data path: listeners, snapshot, stages, stack.

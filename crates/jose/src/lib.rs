@@ -1,0 +1,1 @@
+//! Signed tokens and keys as pure functions of bytes.

@@ -1,0 +1,1 @@
+//! Carries an admitted request to an upstream and its answer back.

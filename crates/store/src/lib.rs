@@ -1,0 +1,1 @@
+//! State that outlives a request: rate cells and durable quotas.
