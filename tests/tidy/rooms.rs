@@ -1,0 +1,100 @@
+//! What must come together: an authenticator, its example and its test; policies and `check`.
+
+use std::path::Path;
+
+use super::{files, none, root};
+use crate::rig::gateway::portcullis;
+
+/// The authenticators: the folders of `crates/authn/src`.
+fn authenticators() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(root().join("crates/authn/src"))
+        .expect("crates/authn/src")
+        .map(|entry| entry.expect("an entry"))
+        .filter(|entry| entry.path().is_dir() && entry.path().join("spec.rs").is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Whether a policy file asks for this authenticator.
+fn uses(policy: &str, authenticator: &str) -> bool {
+    policy.lines().map(|line| line.split('#').next().unwrap_or_default()).any(|line| {
+        let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').collect();
+        words.contains(&format!("{authenticator}:").as_str())
+    })
+}
+
+#[test]
+fn there_are_the_four_authenticators_at_least() {
+    let found = authenticators();
+    for name in ["anonymous", "api_key", "certificate", "jwt"] {
+        assert!(found.iter().any(|known| known == name), "{name} is not in {found:?}");
+    }
+}
+
+#[test]
+fn every_authenticator_is_complete() {
+    let mut complaints = Vec::new();
+    for name in authenticators() {
+        for file in ["mod.rs", "spec.rs", "tests.rs"] {
+            if !root().join("crates/authn/src").join(&name).join(file).is_file() {
+                complaints.push(format!("crates/authn/src/{name} has no {file}"));
+            }
+        }
+    }
+    none(&complaints);
+}
+
+#[test]
+fn every_authenticator_has_an_example_and_a_black_box_test() {
+    let examples = files("policies/examples", &[".yaml"]);
+    let tests: Vec<String> =
+        files("tests", &[".rs"]).into_iter().filter(|(path, _)| !path.contains("/tidy/")).map(|(_, t)| t).collect();
+    let mut complaints = Vec::new();
+    for name in authenticators() {
+        if !examples.values().any(|text| uses(text, &name)) {
+            complaints.push(format!("no policy under policies/examples asks for `{name}`"));
+        }
+        if !tests.iter().any(|text| uses(text, &name)) {
+            complaints.push(format!("no black-box test asks for `{name}`"));
+        }
+    }
+    none(&complaints);
+}
+
+/// Directories that are a policy directory of their own.
+fn policy_directories() -> Vec<std::path::PathBuf> {
+    let settings = files("policies", &["gateway.yaml"]);
+    settings.keys().map(|path| root().join(Path::new(path).parent().expect("a folder"))).collect()
+}
+
+#[test]
+fn every_shipped_policy_directory_passes_check() {
+    let directories = policy_directories();
+    assert!(directories.contains(&root().join("policies")), "policies/gateway.yaml is missing");
+    for directory in directories {
+        let path = directory.to_string_lossy();
+        let output = portcullis(&["check", &path], &[]);
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{path}: {said}");
+    }
+}
+
+#[test]
+fn the_top_level_is_the_one_we_agreed_on() {
+    let mut expected = vec![
+        "Cargo.lock", "Cargo.toml", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "clippy.toml",
+        "crates", "deny.toml", "deploy", "docker-compose.yml", "fuzz", "policies", "rustfmt.toml", "tests",
+    ];
+    expected.sort_unstable();
+    let listed = std::process::Command::new("git").args(["ls-files", "--full-name"]).current_dir(root()).output();
+    let Ok(listed) = listed else { return };
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let strangers: Vec<String> = listed
+        .lines()
+        .map(|path| path.split('/').next().unwrap_or_default().to_owned())
+        .filter(|name| !name.is_empty() && !name.starts_with('.') && expected.binary_search(&name.as_str()).is_err())
+        .collect();
+    none(&strangers);
+}
