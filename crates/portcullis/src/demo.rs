@@ -1,0 +1,6 @@
+//! `portcullis demo`.
+
+mod authority;
+mod commands;
+mod folder;
+mod upstream;
