@@ -1,1 +1,25 @@
 //! Signed tokens and keys as pure functions of bytes.
+//!
+//! The one room that touches cryptography for tokens. Verification goes through aws-lc-rs with keys that were
+//! parsed once, when their set was read; jsonwebtoken signs. Nothing here does I/O, reads a clock, or follows
+//! anything a token says about where its key may be found.
+
+mod algorithm;
+pub mod base64url;
+mod claims;
+mod confirmation;
+pub mod digest;
+mod jwk;
+mod jws;
+mod key;
+mod scope;
+mod sign;
+
+pub use algorithm::Algorithm;
+pub use claims::{ClaimError, ClaimRules, IssuerRule, Skew, TokenTimes, TypeRule};
+pub use confirmation::{Confirmation, ConfirmationError};
+pub use jwk::{Candidates, JwkSet, JwkSetError, JwkSource, SkippedKey};
+pub use jws::{CompactJws, JwsError, JwsHeader, JwsLimits, Segment, SignatureInvalid, VerifiedJws};
+pub use key::{KeyError, VerifyingKey};
+pub use scope::scopes;
+pub use sign::{SigningError, SigningKey};
