@@ -1,0 +1,97 @@
+//! The one thread that writes quotas to disk, and the way to it.
+
+mod batch;
+mod file;
+mod probation;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use crate::error::StoreError;
+use crate::quota::{QuotaCell, QuotaCells, QuotaOutcome, QuotaRule};
+pub(crate) use file::{LedgerFile, Opener};
+use portcullis_core::Moment;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+use tokio::sync::oneshot;
+pub(crate) use writer::{Ledger, Registry};
+
+/// How many commands may wait for the thread. More are refused at once: they would not be answered in time.
+const QUEUE: usize = 16_384;
+
+/// Where a waiting request hears what came of it.
+pub(crate) type Reply = oneshot::Sender<Result<QuotaOutcome, StoreError>>;
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A request waits for a unit.
+    Take(Take),
+    /// A window's durable units run low; nobody waits.
+    Extend { cells: Arc<QuotaCells>, cell: Arc<QuotaCell>, rule: QuotaRule, now: Moment },
+    /// Purge windows that are over from the file.
+    Tidy { now: Moment },
+    /// Write what was really used and end.
+    Close { done: SyncSender<Result<(), StoreError>> },
+}
+
+/// A request that waits for a unit.
+#[derive(Debug)]
+pub(crate) struct Take {
+    pub(crate) cells: Arc<QuotaCells>,
+    pub(crate) key: Arc<str>,
+    pub(crate) rule: QuotaRule,
+    pub(crate) now: Moment,
+    pub(crate) reply: Reply,
+}
+
+/// The sending side; clones share one queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Commands {
+    queue: SyncSender<Command>,
+    deadline: Duration,
+}
+
+impl Commands {
+    /// A queue, and how long a request waits for its answer.
+    pub(crate) fn queue(deadline: Duration) -> (Self, Receiver<Command>) {
+        let (queue, receiver) = sync_channel(QUEUE);
+        (Self { queue, deadline }, receiver)
+    }
+
+    /// Never waits. Gives the command back if the queue is full or the thread is gone.
+    pub(crate) fn send(&self, command: Command) -> Result<(), Box<Command>> {
+        self.queue.try_send(command).map_err(|unsent| match unsent {
+            TrySendError::Full(command) | TrySendError::Disconnected(command) => Box::new(command),
+        })
+    }
+
+    /// Asks for a unit and waits for the answer.
+    pub(crate) async fn take(
+        &self,
+        cells: Arc<QuotaCells>,
+        key: Arc<str>,
+        rule: QuotaRule,
+        now: Moment,
+    ) -> Result<QuotaOutcome, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let take = Command::Take(Take { cells, key, rule, now, reply });
+        self.queue.try_send(take).map_err(|unsent| match unsent {
+            TrySendError::Full(_) => StoreError::Overloaded,
+            TrySendError::Disconnected(_) => StoreError::Closed,
+        })?;
+        match tokio::time::timeout(self.deadline, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(StoreError::Closed),
+            Err(_) => Err(StoreError::TimedOut),
+        }
+    }
+
+    /// Ends the thread and waits until it has written everything.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        let (done, ended) = sync_channel(1);
+        self.queue.send(Command::Close { done }).map_err(|_| StoreError::Closed)?;
+        ended.recv().map_err(|_| StoreError::Closed)?
+    }
+}
