@@ -1,1 +1,16 @@
 //! What a principal may do, and how often.
+//!
+//! [`rules`] decides whether a request is allowed at all, [`limits`] whether it may be made now, and
+//! `expression` is the language of a rule's `when`. Everything is compiled when policies are loaded; a request
+//! only walks what was compiled.
+
+mod expression;
+mod facts;
+pub mod limits;
+mod place;
+pub mod rules;
+
+pub use facts::Facts;
+pub use limits::{Admission, LimitFacts, Limits, LimitsPlan, LimitsSpec};
+pub use rules::template::PathTemplate;
+pub use rules::{Permit, Rules, RulesSpec};

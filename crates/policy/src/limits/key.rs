@@ -1,0 +1,125 @@
+//! Whose counter a request is counted on.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::LimitFacts;
+
+/// What a limit counts by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Per {
+    Identity,
+    Client,
+    Api,
+    Address,
+}
+
+impl Per {
+    pub(super) const WORDS: [(&'static str, Self); 4] = [
+        ("identity", Self::Identity),
+        ("client", Self::Client),
+        ("api", Self::Api),
+        ("address", Self::Address),
+    ];
+
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Client => "client",
+            Self::Api => "api",
+            Self::Address => "address",
+        }
+    }
+
+    /// SECURITY: only from what was proven or from the connection itself, never from what a caller writes into a
+    /// request (LIM-08). A limit has counters of its own, so keys of different kinds never meet, except for the
+    /// two kinds of `client`.
+    fn key<'a>(self, facts: &LimitFacts<'a>) -> Key<'a> {
+        match self {
+            Self::Identity => Key::Borrowed(&facts.principal.key),
+            Self::Client => match facts.principal.client() {
+                Some(client) => Key::Borrowed(&client.name),
+                // A caller who is no registered client counts alone, apart from all clients: no client's name
+                // holds a control character.
+                None => Key::Built(format!("\u{1}{}", facts.principal.key)),
+            },
+            Self::Api => Key::Borrowed("api"),
+            Self::Address => Key::Address(AddressKey::of(facts.address)),
+        }
+    }
+}
+
+/// The key of a counter.
+pub(super) enum Key<'a> {
+    Borrowed(&'a str),
+    Address(AddressKey),
+    Built(String),
+}
+
+impl<'a> Key<'a> {
+    /// The key of a request under a limit. One subject alone costs no allocation.
+    pub(super) fn of(per: &[Per], facts: &LimitFacts<'a>) -> Self {
+        match per {
+            [one] => one.key(facts),
+            several => Self::Built(several.iter().fold(String::new(), |mut joined, per| {
+                // SECURITY: with their lengths, so that no choice of one part imitates another pair.
+                let part = per.key(facts);
+                let part = part.as_str();
+                // Writing to a string cannot fail.
+                let _ = write!(joined, "{}:{part}", part.len());
+                joined
+            })),
+        }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::Borrowed(text) => text,
+            Self::Address(address) => address.as_str(),
+            Self::Built(text) => text,
+        }
+    }
+}
+
+/// An IPv4 address, or the first 64 bits of an IPv6 address, in hexadecimal. SECURITY: whoever has one IPv6
+/// address has the 2^64 of its network, so only the network counts (LIM-01).
+#[derive(Clone, Copy)]
+pub(super) struct AddressKey {
+    text: [u8; 17],
+    length: usize,
+}
+
+impl AddressKey {
+    fn of(address: IpAddr) -> Self {
+        let mut key = Self { text: [0; 17], length: 0 };
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                key.push(b'4');
+                v4.octets().into_iter().for_each(|byte| key.push_hexadecimal(byte));
+            }
+            IpAddr::V6(v6) => {
+                key.push(b'6');
+                v6.octets().into_iter().take(8).for_each(|byte| key.push_hexadecimal(byte));
+            }
+        }
+        key
+    }
+
+    fn push_hexadecimal(&mut self, byte: u8) {
+        for digit in [byte >> 4, byte & 15] {
+            self.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
+        }
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(slot) = self.text.get_mut(self.length) {
+            *slot = byte;
+            self.length += 1;
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        // Always ASCII, and if it were not, all addresses would share one count: stricter, never laxer.
+        self.text.get(..self.length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or("")
+    }
+}

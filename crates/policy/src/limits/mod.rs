@@ -1,0 +1,211 @@
+//! How often a caller may do it: rates and quotas.
+//!
+//! Limits are asked last, after a request was authenticated and allowed: what is refused before costs nothing,
+//! and neither does what one of the limits itself refuses, because whatever other limits had given is given
+//! back (LIM-03).
+
+pub mod fields;
+mod key;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use portcullis_core::{Moment, Principal, Reason, Rejection};
+use portcullis_store::{
+    LimitId, QuotaOutcome, QuotaRule, QuotaTable, RateOutcome, RateRule, RateTable, Store, StoreError,
+};
+
+use key::{Key, Per};
+use spec::Measure;
+pub use spec::{LimitsPlan, LimitsSpec};
+
+/// Most limits one API can have.
+pub(crate) const MAX_LIMITS: usize = 8;
+
+/// What is known about a request when its limits are asked.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitFacts<'a> {
+    /// Who is calling.
+    pub principal: &'a Principal,
+    /// The caller's address, as [`portcullis_core::Connection::address`] gives it.
+    pub address: IpAddr,
+    /// When the request was opened.
+    pub now: Moment,
+}
+
+/// The limits of one API with their counters.
+#[derive(Debug)]
+pub struct Limits {
+    /// Rates first, then quotas.
+    limits: Box<[Limit]>,
+    /// The value of `RateLimit-Policy`. Names are checked, so there always is one; a field is no reason to panic.
+    policy: Option<HeaderValue>,
+}
+
+#[derive(Debug)]
+struct Limit {
+    name: Arc<str>,
+    per: Box<[Per]>,
+    counter: Counter,
+}
+
+#[derive(Debug)]
+enum Counter {
+    Rate(Arc<RateTable>),
+    Quota(Arc<QuotaTable>),
+}
+
+/// Where a caller stands with one limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Standing {
+    remaining: u32,
+    reset_seconds: u32,
+}
+
+/// One unit of every limit, taken by one request: where the caller stands now. Only [`Limits::admit`] makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    standings: [Standing; MAX_LIMITS],
+}
+
+impl LimitsPlan {
+    /// Finds the counters of the limits. They are the living ones, where there are any: an edited limit goes on
+    /// with what it had counted. Only for policies that are without fault and about to be served, because a
+    /// changed rule applies to its counters from here on.
+    pub fn open(self, api: &str, store: &Store) -> Limits {
+        let items: Vec<String> =
+            self.limits.iter().map(|limit| fields::policy_item(&limit.name, limit.measure)).collect();
+        let limits = self.limits.into_iter().map(|limit| {
+            let id = LimitId::new(api, &limit.name);
+            let counter = match limit.measure {
+                Measure::Rate { rate, burst } => {
+                    Counter::Rate(store.rates(&id, RateRule { count: rate.count, per: rate.per, burst }))
+                }
+                Measure::Quota { rate } => {
+                    let count = u32::try_from(rate.count).unwrap_or(u32::MAX);
+                    Counter::Quota(store.quotas(&id, QuotaRule { count, per: rate.per }))
+                }
+            };
+            Limit { name: limit.name.into(), per: limit.per.into(), counter }
+        });
+        Limits { limits: limits.collect(), policy: HeaderValue::try_from(items.join(", ")).ok() }
+    }
+}
+
+impl Limits {
+    /// Takes one unit of every limit, or none of any.
+    ///
+    /// # Errors
+    /// [`Reason::RateLimited`] or [`Reason::QuotaExhausted`] with the time to wait and the limit's name;
+    /// [`Reason::StoreUnavailable`] if a quota cannot be decided.
+    pub async fn admit(&self, facts: &LimitFacts<'_>) -> Result<Admission, Rejection> {
+        let mut admission = Admission { standings: [Standing::default(); MAX_LIMITS] };
+        for (at, (limit, standing)) in self.limits.iter().zip(&mut admission.standings).enumerate() {
+            match limit.take(facts).await {
+                Ok(now) => *standing = now,
+                Err(rejection) => {
+                    let taken = self.limits.get(..at).unwrap_or_default();
+                    taken.iter().for_each(|limit| limit.give_back(facts));
+                    return Err(rejection);
+                }
+            }
+        }
+        Ok(admission)
+    }
+
+    /// Writes `RateLimit-Policy` and `RateLimit` for an admitted request, in place of any the upstream wrote
+    /// (LIM-07).
+    pub fn write_fields(&self, admission: &Admission, headers: &mut HeaderMap) {
+        let standings = admission.standings.iter().copied();
+        let names = self.limits.iter().map(|limit| &*limit.name);
+        self.write(fields::standing(names.zip(standings)), headers);
+    }
+
+    /// Writes the same fields for a request that one of these limits refused: nothing is left of that one.
+    pub fn write_refusal_fields(&self, rejection: &Rejection, headers: &mut HeaderMap) {
+        let Some(detail) = rejection.detail() else { return };
+        let wait = fields::whole_seconds(detail.retry_after.unwrap_or_default());
+        let standing = Standing { remaining: 0, reset_seconds: u32::try_from(wait).unwrap_or(u32::MAX) };
+        let violated =
+            detail.violated.iter().filter(|name| self.limits.iter().any(|limit| limit.name == **name));
+        let mut violated = violated.map(|name| (&**name, standing)).peekable();
+        if violated.peek().is_some() {
+            self.write(fields::standing(violated), headers);
+        }
+    }
+
+    /// The names of all limits, rates first.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.limits.iter().map(|limit| &limit.name)
+    }
+
+    fn write(&self, standing: Option<HeaderValue>, headers: &mut HeaderMap) {
+        let written = [(fields::RATE_LIMIT_POLICY, self.policy.clone()), (fields::RATE_LIMIT, standing)];
+        for (name, value) in written {
+            match value {
+                Some(value) => headers.insert(name, value),
+                None => headers.remove(name),
+            };
+        }
+    }
+}
+
+impl Limit {
+    async fn take(&self, facts: &LimitFacts<'_>) -> Result<Standing, Rejection> {
+        let key = Key::of(&self.per, facts);
+        match &self.counter {
+            Counter::Rate(table) => match table.take(key.as_str(), facts.now.monotonic) {
+                RateOutcome::Taken { remaining, reset } => Ok(Standing::new(remaining, reset)),
+                RateOutcome::Refused { retry_after } => Err(self.refusal(Reason::RateLimited, retry_after)),
+            },
+            Counter::Quota(table) => match table.take(key.as_str(), facts.now).await {
+                Ok(QuotaOutcome::Taken { remaining, reset }) => Ok(Standing::new(remaining, reset)),
+                Ok(QuotaOutcome::Refused { retry_after }) => {
+                    Err(self.refusal(Reason::QuotaExhausted, retry_after))
+                }
+                Err(error) => Err(self.undecided(&error)),
+            },
+        }
+    }
+
+    fn give_back(&self, facts: &LimitFacts<'_>) {
+        let key = Key::of(&self.per, facts);
+        match &self.counter {
+            Counter::Rate(table) => table.give_back(key.as_str()),
+            Counter::Quota(table) => table.give_back(key.as_str(), facts.now),
+        }
+    }
+
+    fn refusal(&self, reason: Reason, retry_after: Duration) -> Rejection {
+        Rejection::new(reason).retry_after(retry_after).violating(Arc::clone(&self.name))
+    }
+
+    /// SECURITY: whatever keeps a quota from being decided refuses the request, and never as "used up", which
+    /// would be untrue (LIM-04).
+    fn undecided(&self, error: &StoreError) -> Rejection {
+        match error {
+            StoreError::Disk(_)
+            | StoreError::TimedOut
+            | StoreError::Overloaded
+            | StoreError::Closed
+            | StoreError::KeyTooLong => {
+                Rejection::new(Reason::StoreUnavailable).because(format!("limit `{}`: {error}", self.name))
+            }
+        }
+    }
+}
+
+impl Standing {
+    /// The time is rounded up, so that whoever waits for it does not come too early.
+    fn new(remaining: u64, reset: Duration) -> Self {
+        Self {
+            remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+            reset_seconds: u32::try_from(fields::whole_seconds(reset)).unwrap_or(u32::MAX),
+        }
+    }
+}

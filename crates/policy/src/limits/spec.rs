@@ -1,0 +1,234 @@
+//! Limits as written in a file.
+
+use std::time::Duration;
+
+use portcullis_core::document::{Content, Fields, Node};
+use portcullis_core::quantity::Rate;
+use portcullis_core::{Diagnostic, Faults, Place, Spanned};
+
+use super::MAX_LIMITS;
+use super::key::Per;
+
+/// Largest count and burst, so that every number of the header fields fits.
+const LARGEST: u64 = 1_000_000_000;
+
+/// Longest name, in bytes.
+const LONGEST_NAME: usize = 64;
+
+/// The `limits` list of an API.
+#[derive(Debug)]
+pub struct LimitsSpec {
+    limits: Vec<LimitSpec>,
+}
+
+/// One limit of the list, its name already settled.
+#[derive(Debug)]
+pub(super) struct LimitSpec {
+    pub(super) name: String,
+    pub(super) per: Vec<Per>,
+    pub(super) measure: Measure,
+    /// Of the name, or of the limit if its name is derived.
+    place: Place,
+    /// Of `per`, or of the limit if that is left out.
+    per_place: Place,
+}
+
+/// What is counted how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Measure {
+    Rate { rate: Rate, burst: u64 },
+    Quota { rate: Rate },
+}
+
+/// Checked limits that have not met their counters yet.
+#[derive(Debug)]
+pub struct LimitsPlan {
+    /// Rates first, then quotas, each in the order written (LIM-03).
+    pub(super) limits: Vec<LimitSpec>,
+}
+
+impl LimitsSpec {
+    /// Reads the list.
+    pub fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let nodes = node.list(faults)?;
+        if nodes.len() > MAX_LIMITS {
+            let message = format!("an API has at most {MAX_LIMITS} limits, these are {}", nodes.len());
+            faults.error("too_many", node.place, message);
+        }
+        Some(Self { limits: nodes.iter().filter_map(|node| LimitSpec::read(node, faults)).collect() })
+    }
+
+    /// Checks the limits against each other and against who may call. `anonymous` says whether the API lets
+    /// callers through without a credential. Counters are not touched: see [`LimitsPlan::open`].
+    pub fn compile(mut self, anonymous: bool, faults: &mut Faults) -> Option<LimitsPlan> {
+        let mut good = self.limits.len() <= MAX_LIMITS;
+        for (at, limit) in self.limits.iter().enumerate() {
+            let earlier = self.limits.get(..at).unwrap_or_default();
+            if let Some(same) = earlier.iter().find(|earlier| earlier.name == limit.name) {
+                faults.push(
+                    Diagnostic::error(
+                        "duplicate",
+                        limit.place,
+                        format!("there are two limits `{}`", limit.name),
+                    )
+                    .related(same.place, "the other one is here")
+                    .note("give one of them another `name`"),
+                );
+                good = false;
+            }
+            if anonymous && !limit.per.iter().any(|per| matches!(per, Per::Address | Per::Api)) {
+                faults.push(
+                    Diagnostic::error(
+                        "anonymous_limit",
+                        limit.per_place,
+                        "callers without a credential have no identity to count by",
+                    )
+                    .note("all of them would share one count: write `per: address`, or `per: api` if that is meant"),
+                );
+                good = false;
+            }
+        }
+        self.limits.sort_by_key(|limit| matches!(limit.measure, Measure::Quota { .. }));
+        good.then_some(LimitsPlan { limits: self.limits })
+    }
+}
+
+impl LimitSpec {
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "a limit", faults)?;
+        let per = fields.get("per");
+        let (rate, burst, quota) = (fields.get("rate"), fields.get("burst"), fields.get("quota"));
+        let name = fields.get("name");
+        fields.finish(faults);
+        let subjects = match per {
+            None => Some(vec![Per::Identity]),
+            Some(node) => subjects(node, faults),
+        };
+        let measure = measure(node, rate, burst, quota, faults);
+        let named = match name {
+            None => Some(None),
+            Some(node) => node.text(faults).filter(|name| good_name(name, faults)).map(Some),
+        };
+        let (subjects, measure, named) = (subjects?, measure?, named?);
+        let place = named.as_ref().map_or(node.place, |name| name.place);
+        let name = named.map_or_else(|| derived_name(&subjects, measure), |name| name.value);
+        let per_place = per.map_or(node.place, |per| per.place);
+        Some(Self { name, per: subjects, measure, place, per_place })
+    }
+}
+
+fn subjects(node: &Node, faults: &mut Faults) -> Option<Vec<Per>> {
+    let nodes = match &node.content {
+        Content::List(_) => node.list(faults)?,
+        _ => std::slice::from_ref(node),
+    };
+    let mut subjects = Vec::new();
+    for node in nodes {
+        let subject = node.one_of(&Per::WORDS, faults)?;
+        if subjects.contains(&subject) {
+            let message = format!("`{}` stands twice in this list", subject.word());
+            faults.error("duplicate", node.place, message);
+            return None;
+        }
+        subjects.push(subject);
+    }
+    Some(subjects)
+}
+
+fn measure(
+    limit: &Node,
+    rate: Option<&Node>,
+    burst: Option<&Node>,
+    quota: Option<&Node>,
+    faults: &mut Faults,
+) -> Option<Measure> {
+    match (rate, burst, quota) {
+        (Some(rate), burst, None) => {
+            let rate = count_per_time(rate, faults);
+            let largest = i64::try_from(LARGEST).unwrap_or(i64::MAX);
+            let burst = match burst {
+                None => Some(None),
+                Some(burst) => burst.integer(1..=largest, faults).map(|burst| u64::try_from(burst).ok()),
+            };
+            let (rate, burst) = (rate?, burst?);
+            Some(Measure::Rate { rate, burst: burst.unwrap_or(rate.count) })
+        }
+        (None, None, Some(quota)) => {
+            let rate = count_per_time(quota, faults)?;
+            if rate.per < Duration::from_secs(1) {
+                faults.push(
+                    Diagnostic::error("out_of_range", quota.place, "a quota lasts at least a second")
+                        .note("for shorter times write `rate`"),
+                );
+                return None;
+            }
+            Some(Measure::Quota { rate })
+        }
+        (None, Some(burst), Some(_)) => {
+            faults.error("burst_without_rate", burst.place, "`burst` goes with `rate`, not with `quota`");
+            None
+        }
+        _ => {
+            let message = "a limit has either `rate` or `quota`";
+            let fault = Diagnostic::error("one_key", limit.place, message);
+            faults.push(if rate.is_some() { fault.note("write two limits") } else { fault });
+            None
+        }
+    }
+}
+
+fn count_per_time(node: &Node, faults: &mut Faults) -> Option<Rate> {
+    let rate = node.rate(faults)?;
+    if (1..=LARGEST).contains(&rate.count) {
+        return Some(rate);
+    }
+    faults.push(if rate.count == 0 {
+        Diagnostic::error("out_of_range", node.place, "a count of zero refuses every request")
+            .note("what nobody may do is left out of `allow`")
+    } else {
+        Diagnostic::error("out_of_range", node.place, format!("the count is larger than {LARGEST}"))
+    });
+    None
+}
+
+/// Names stand in header fields as quoted strings (RFC 9651 section 3.3.3) and in the store.
+fn good_name(name: &Spanned<String>, faults: &mut Faults) -> bool {
+    let text = &name.value;
+    let good = text.len() <= LONGEST_NAME
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+ ".contains(&byte));
+    if !good {
+        faults.push(
+            Diagnostic::error("bad_name", name.place, format!("`{text}` cannot be the name of a limit"))
+                .note(format!("letters, digits, spaces and - _ . +, at most {LONGEST_NAME}")),
+        );
+    }
+    good
+}
+
+/// What a limit is called that has no name: by what it counts, never by how much or by where it stands, so that
+/// counters live on when a number is changed or limits are put in another order.
+fn derived_name(per: &[Per], measure: Measure) -> String {
+    let subjects: Vec<&str> = per.iter().map(|per| per.word()).collect();
+    let (kind, rate) = match measure {
+        Measure::Rate { rate, .. } => ("rate", rate),
+        Measure::Quota { rate } => ("quota", rate),
+    };
+    format!("{}-{kind}-{}", subjects.join("+"), period(rate.per))
+}
+
+fn period(per: Duration) -> String {
+    const DAY: u64 = 86_400;
+    let named = [
+        (1, "second"),
+        (60, "minute"),
+        (3_600, "hour"),
+        (DAY, "day"),
+        (7 * DAY, "week"),
+        (30 * DAY, "month"),
+    ];
+    match named.iter().find(|(seconds, _)| per == Duration::from_secs(*seconds)) {
+        Some((_, word)) => (*word).to_owned(),
+        None if per.subsec_millis() == 0 => format!("{}s", per.as_secs()),
+        None => format!("{}ms", per.as_millis()),
+    }
+}
