@@ -1,1 +1,22 @@
 //! Carries an admitted request to an upstream and its answer back.
+//!
+//! An [`Upstream`] is compiled once and shared; the connections to it belong to one worker and never leave it
+//! ([`Pools`]). [`hygiene`] takes from a request what a client may not say, and from an answer what concerns only
+//! the hop it came over. [`HttpFetcher`] asks for small documents on the background runtime.
+
+mod connect;
+mod error;
+mod fetcher;
+pub mod hygiene;
+mod outgoing;
+mod pool;
+mod tls;
+mod transport;
+mod upstream;
+
+pub use error::{BodyError, BodyFault, ForwardError};
+pub use fetcher::{HttpFetcher, PlainHttp, Trust};
+pub use outgoing::BodyLimits;
+pub use pool::{PoolSettings, Pools, UpstreamBody};
+pub use tls::TlsError;
+pub use upstream::{Upstream, UpstreamSpec};

@@ -1,0 +1,179 @@
+//! Which header names mean what, for the decisions of this room.
+//!
+//! SECURITY: names are compared after folding: CGI, WSGI and their kind turn `X-SSL-Cert` and `X_SSL_Cert` (and some
+//! of them `X.SSL.Cert`) into one variable, so to an upstream they are one name (FWD-02).
+
+use std::borrow::Cow;
+
+/// The name as the most careless upstream would see it: everything but letters and digits is a dash.
+pub(super) fn folded(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Cow::Borrowed(name);
+    }
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect::<String>().into()
+}
+
+/// Whether a caller's field of this name stops here.
+pub(super) fn stops_at_the_door(name: &str) -> bool {
+    // Most fields of most requests begin with another letter and are done with here. A letter does not fold.
+    match name.as_bytes().first() {
+        Some(b'c' | b'e' | b'f' | b'h' | b'k' | b'p' | b's' | b't' | b'u' | b'x') => {
+            let name = folded(name);
+            concerns_one_hop(&name) || speaks_for_the_gateway(&name)
+        }
+        _ => false,
+    }
+}
+
+/// Whether an upstream's field of this name stops here.
+pub(super) fn stops_on_the_way_back(name: &str) -> bool {
+    match name.as_bytes().first() {
+        Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u' | b'x') => {
+            let name = folded(name);
+            // `Trailer` announces what we pass on; RFC 9440 section 3.1 wants no `Client-Cert` in an answer.
+            (concerns_one_hop(&name) && name != "trailer") || describes_a_certificate(&name)
+        }
+        _ => false,
+    }
+}
+
+/// Fields about the connection between two neighbours (RFC 9110 section 7.6.1), and those answered by us.
+/// `Trailer` goes because a request's trailers are not passed on, `Expect` because the gateway itself says
+/// `100 Continue` once the request is admitted.
+fn concerns_one_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "expect"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authentication-info"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Fields by which a proxy tells an upstream who the caller is or what was asked for. From a caller they are lies
+/// (FWD-02, PRX-04, PRX-05).
+fn speaks_for_the_gateway(name: &str) -> bool {
+    describes_a_certificate(name)
+        || name.starts_with("x-forwarded")
+        || name.starts_with("x-original-")
+        || name.starts_with("x-envoy-")
+        || matches!(
+            name,
+            "cf-connecting-ip"
+                | "fastly-client-ip"
+                | "forwarded"
+                | "true-client-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-http-method"
+                | "x-http-method-override"
+                | "x-method-override"
+                | "x-real-ip"
+                | "x-rewrite-url"
+        )
+}
+
+/// Every known way of handing on a client certificate (FWD-02).
+fn describes_a_certificate(name: &str) -> bool {
+    matches!(
+        name,
+        "client-cert"
+            | "client-cert-chain"
+            | "x-arr-clientcert"
+            | "x-client-verify"
+            | "x-forwarded-client-cert"
+    ) || name.starts_with("x-forwarded-tls-client-cert")
+        || name.starts_with("x-ssl-")
+        || name.starts_with("ssl-client-")
+        || name.starts_with("x-client-cert")
+        || name.starts_with("x-amzn-mtls-")
+        || name.starts_with("cf-client-cert-")
+        || (name.starts_with("x-wso2-") && name.contains("-cert"))
+}
+
+/// What `Connection` may name without more ado: options, and fields that concern one hop anyway.
+pub(super) fn is_connection_option(name: &str) -> bool {
+    matches!(
+        name,
+        "close"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "trailers"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Fields meant for the far end, so that nobody may have them removed on the way by naming them in `Connection`.
+/// Those that carry credentials, identities, signatures, or a meaning the upstream decides by.
+pub(super) fn is_end_to_end(name: &str) -> bool {
+    matches!(
+        name.split('-').next(),
+        Some("accept" | "access" | "authorization" | "content" | "cookie" | "if")
+    ) || name.starts_with("x-fapi-")
+        || name.starts_with("sec-")
+        || name.starts_with("grpc-")
+        || matches!(
+            name,
+            "age"
+                | "allow"
+                | "api-key"
+                | "apikey"
+                | "authentication-info"
+                | "cache-control"
+                | "date"
+                | "digest"
+                | "dpop"
+                | "etag"
+                | "expires"
+                | "from"
+                | "host"
+                | "idempotency-key"
+                | "last-modified"
+                | "location"
+                | "max-forwards"
+                | "origin"
+                | "pragma"
+                | "priority"
+                | "range"
+                | "referer"
+                | "repr-digest"
+                | "retry-after"
+                | "server"
+                | "set-cookie"
+                | "signature"
+                | "signature-input"
+                | "strict-transport-security"
+                | "traceparent"
+                | "tracestate"
+                | "user-agent"
+                | "vary"
+                | "via"
+                | "want-content-digest"
+                | "want-repr-digest"
+                | "www-authenticate"
+                | "x-api-key"
+                | "x-auth-token"
+                | "x-csrf-token"
+                | "x-idempotency-key"
+                | "x-jws-signature"
+                | "x-request-id"
+        )
+}
+
+/// Fields of which a trailer is a proper place although they are meant for the far end.
+pub(super) fn may_trail(name: &str) -> bool {
+    matches!(name, "content-digest" | "digest" | "etag" | "repr-digest" | "signature" | "signature-input")
+        || name.starts_with("grpc-")
+}

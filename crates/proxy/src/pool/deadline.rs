@@ -1,0 +1,233 @@
+//! Timeouts of one worker, without a timer per request.
+//!
+//! Every connection (and every HTTP/2 exchange) has a [`Watch`]: a deadline in a cell. Setting and clearing it is
+//! a store to memory. One task per worker sleeps until the earliest deadline it has seen; under load most
+//! requests are long answered when it wakes, so it wakes about once per timeout, not once per request.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::BodyFault;
+
+/// The keeper never wakes more often than this, so a deadline is met up to this much late.
+const GRAIN: Duration = Duration::from_millis(5);
+/// Below so many watches, listing some that are gone does not matter.
+const FEW: usize = 64;
+
+/// All watches of a worker, and when the keeper wakes next.
+#[derive(Debug, Default)]
+pub(crate) struct Deadlines {
+    watches: RefCell<Vec<Weak<Watch>>>,
+    /// When so many watches are listed, those that are gone are forgotten.
+    tidy_at: Cell<usize>,
+    wakes_at: Cell<Option<Instant>>,
+    earlier: Notify,
+}
+
+/// Who has to act next. It decides whose timeout counts, and who is blamed when it passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The upstream owes us bytes, or takes none.
+    Upstream,
+    /// The caller owes us the rest of the request's body.
+    Caller,
+}
+
+/// How long each side may be silent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Patience {
+    pub(crate) upstream: Duration,
+    pub(crate) caller: Duration,
+}
+
+/// What happens when a deadline passes.
+#[derive(Debug)]
+pub(crate) enum Remedy {
+    /// The connection's task is ended, which closes the socket; whoever waits on it learns that way.
+    EndConnection(AbortHandle),
+    /// Whoever waits is woken; the connection goes on, because others share it.
+    WakeWaiter(RefCell<Option<Waker>>),
+}
+
+/// One deadline.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    keeper: Rc<Deadlines>,
+    remedy: Remedy,
+    deadline: Cell<Option<Instant>>,
+    /// The last reading of the clock: a lower bound for when the connection was last of use.
+    seen: Cell<Option<Instant>>,
+    turn: Cell<Turn>,
+    patience: Cell<Patience>,
+    expired: Cell<Option<Turn>>,
+    fault: RefCell<Option<BodyFault>>,
+}
+
+impl Deadlines {
+    /// A new watch, at rest.
+    pub(crate) fn watch(self: &Rc<Self>, remedy: Remedy) -> Rc<Watch> {
+        let watch = Rc::new(Watch {
+            keeper: Rc::clone(self),
+            remedy,
+            deadline: Cell::new(None),
+            seen: Cell::new(None),
+            turn: Cell::new(Turn::Upstream),
+            patience: Cell::default(),
+            expired: Cell::new(None),
+            fault: RefCell::new(None),
+        });
+        let mut watches = self.watches.borrow_mut();
+        if watches.len() >= self.tidy_at.get() {
+            watches.retain(|watch| watch.strong_count() > 0);
+            self.tidy_at.set(2 * watches.len() + FEW);
+        }
+        watches.push(Rc::downgrade(&watch));
+        watch
+    }
+
+    /// Sleeps until the next deadline has passed, ends what it finds overdue, calls `sweep`, and so on for ever.
+    pub(crate) async fn keep(&self, sweep: impl Fn()) {
+        loop {
+            let now = Instant::now();
+            let next = self.end_overdue(now).map(|earliest| earliest.max(now + GRAIN));
+            sweep();
+            self.wakes_at.set(next);
+            match next {
+                None => self.earlier.notified().await,
+                Some(next) => {
+                    tokio::select! {
+                        () = sleep_until(next) => {}
+                        () = self.earlier.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends what is overdue and returns the earliest deadline of the rest.
+    fn end_overdue(&self, now: Instant) -> Option<Instant> {
+        let mut earliest: Option<Instant> = None;
+        self.watches.borrow_mut().retain(|watch| {
+            let Some(watch) = watch.upgrade() else { return false };
+            match watch.deadline.get() {
+                Some(deadline) if deadline <= now => watch.expire(),
+                Some(deadline) => earliest = Some(earliest.map_or(deadline, |e| e.min(deadline))),
+                None => {}
+            }
+            true
+        });
+        earliest
+    }
+
+    fn expect(&self, deadline: Instant) {
+        if self.wakes_at.get().is_none_or(|wakes_at| deadline < wakes_at) {
+            self.earlier.notify_one();
+        }
+    }
+}
+
+impl Watch {
+    /// An exchange begins.
+    pub(crate) fn begin(&self, patience: Patience) {
+        self.patience.set(patience);
+        self.turn.set(Turn::Upstream);
+        self.deadline.set(None);
+    }
+
+    /// Somebody waits for the upstream: starts the clock if it is not running.
+    pub(crate) fn wait(&self, cx: &Context<'_>) {
+        if let Remedy::WakeWaiter(waiter) = &self.remedy {
+            waiter.replace(Some(cx.waker().clone()));
+        }
+        if self.deadline.get().is_none() {
+            self.start();
+        }
+    }
+
+    /// Nobody waits: the upstream delivered, and what happens next is up to the reader.
+    pub(crate) fn rest(&self) {
+        self.deadline.set(None);
+    }
+
+    /// The connection goes back to the pool. Counted from the last look at the clock, so that handing back costs
+    /// none; after a long answer that is a little early, which only closes an idle connection sooner.
+    pub(crate) fn idle(&self, limit: Duration) {
+        let deadline = self.seen.get().unwrap_or_else(Instant::now) + limit;
+        self.turn.set(Turn::Upstream);
+        self.deadline.set(Some(deadline));
+        self.keeper.expect(deadline);
+    }
+
+    /// As [`Watch::idle`], counted from now.
+    pub(crate) fn idle_from_now(&self, limit: Duration) {
+        self.seen.set(Some(Instant::now()));
+        self.idle(limit);
+    }
+
+    /// The request's body is being read, and it is now this side's turn. Restarts the clock if it runs.
+    pub(crate) fn turn_to(&self, turn: Turn) {
+        self.turn.set(turn);
+        if self.deadline.get().is_some() {
+            self.start();
+        }
+    }
+
+    /// Whose silence lasted too long.
+    pub(crate) fn expired(&self) -> Option<Turn> {
+        self.expired.get()
+    }
+
+    /// How long each side may be silent.
+    pub(crate) fn patience(&self) -> Patience {
+        self.patience.get()
+    }
+
+    /// Remembers why the request's body failed: hyper passes errors on as opaque boxes.
+    pub(crate) fn note_fault(&self, fault: BodyFault) {
+        self.fault.replace(Some(fault));
+    }
+
+    /// Why the request's body failed, if it did.
+    pub(crate) fn take_fault(&self) -> Option<BodyFault> {
+        self.fault.take()
+    }
+
+    /// Closes the connection now, if it is ours alone.
+    pub(crate) fn end(&self) {
+        if let Remedy::EndConnection(task) = &self.remedy {
+            task.abort();
+        }
+    }
+
+    fn start(&self) {
+        let now = Instant::now();
+        let patience = self.patience.get();
+        let deadline = now
+            + match self.turn.get() {
+                Turn::Upstream => patience.upstream,
+                Turn::Caller => patience.caller,
+            };
+        self.seen.set(Some(now));
+        self.deadline.set(Some(deadline));
+        self.keeper.expect(deadline);
+    }
+
+    fn expire(&self) {
+        self.deadline.set(None);
+        self.expired.set(Some(self.turn.get()));
+        match &self.remedy {
+            Remedy::EndConnection(task) => task.abort(),
+            Remedy::WakeWaiter(waiter) => {
+                if let Some(waiter) = waiter.take() {
+                    waiter.wake();
+                }
+            }
+        }
+    }
+}

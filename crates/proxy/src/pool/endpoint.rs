@@ -1,0 +1,356 @@
+//! One endpoint as one worker sees it: its idle connections, and how a request gets onto one.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1};
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use super::PoolSettings;
+use super::answer::{self, UpstreamBody};
+use super::deadline::{Deadlines, Patience, Remedy, Turn, Watch};
+use super::shared::{Shared, Stream};
+use crate::connect::{self, ConnectError, Protocol};
+use crate::error::{BodyFault, ForwardError};
+use crate::outgoing::{self, Outgoing};
+use crate::transport::Transport;
+use crate::upstream::Origin;
+
+/// Largest head of an answer, and largest piece of a body read at once.
+const BUFFER: usize = 256 * 1024;
+
+/// One endpoint.
+#[derive(Debug)]
+pub(crate) struct Endpoint<B> {
+    origin: Arc<Origin>,
+    settings: PoolSettings,
+    deadlines: Rc<Deadlines>,
+    /// HTTP/1.1 connections without an exchange; the warmest last.
+    idle: RefCell<Vec<Http1<B>>>,
+    /// The HTTP/2 connection.
+    shared: RefCell<Option<Shared<B>>>,
+    /// Held while the HTTP/2 connection is being made, so that it is made once.
+    opening: tokio::sync::Mutex<()>,
+    /// What the endpoint chose the last time it was free to choose.
+    chosen: Cell<Option<Protocol>>,
+    /// The addresses of the last good name resolution.
+    addresses: RefCell<Vec<SocketAddr>>,
+}
+
+/// Why an endpoint did not answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing went out; the request is back where it was taken from.
+    Unsent(String),
+    /// Something may have gone out.
+    Sent(ForwardError),
+}
+
+impl From<ForwardError> for Failure {
+    fn from(error: ForwardError) -> Self {
+        Self::Sent(error)
+    }
+}
+
+/// An HTTP/1.1 connection.
+#[derive(Debug)]
+struct Http1<B> {
+    sender: http1::SendRequest<Outgoing<B>>,
+    watch: Rc<Watch>,
+}
+
+/// An HTTP/1.1 connection while it carries an exchange. It goes back to its endpoint only by [`Lease::give_back`];
+/// dropped before that, it is closed, because nobody knows what is still in it.
+#[derive(Debug)]
+pub(crate) struct Lease<B> {
+    connection: Option<Http1<B>>,
+    watch: Rc<Watch>,
+    home: Rc<Endpoint<B>>,
+}
+
+enum Opened<B> {
+    Http1(Lease<B>),
+    Http2(Shared<B>),
+}
+
+impl<B> Lease<B> {
+    fn new(connection: Http1<B>, home: &Rc<Endpoint<B>>) -> Self {
+        let watch = Rc::clone(&connection.watch);
+        Self { connection: Some(connection), watch, home: Rc::clone(home) }
+    }
+
+    /// The deadline of the exchange.
+    pub(crate) const fn watch(&self) -> &Rc<Watch> {
+        &self.watch
+    }
+
+    /// The exchange is over and the answer was read to its end.
+    ///
+    /// The connection's task runs on this thread and has finished its own part by the time we see the end, so
+    /// there is nothing to wait for; whether it really may be used is asked when it is taken out again.
+    pub(crate) fn give_back(mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if connection.sender.is_closed() || connection.watch.expired().is_some() {
+            return;
+        }
+        let mut idle = self.home.idle.borrow_mut();
+        if idle.len() >= self.home.settings.max_idle {
+            idle.retain(Http1::is_usable);
+        }
+        if idle.len() < self.home.settings.max_idle {
+            connection.watch.idle(self.home.settings.idle_timeout);
+            idle.push(connection);
+        }
+    }
+}
+
+impl<B> Drop for Lease<B> {
+    fn drop(&mut self) {
+        if self.connection.is_some() {
+            self.watch.end();
+        }
+    }
+}
+
+impl<B> Http1<B> {
+    /// Whether the next request may go out on it: open, and the last exchange complete in both directions.
+    fn is_usable(&self) -> bool {
+        self.sender.is_ready() && self.watch.expired().is_none()
+    }
+}
+
+impl<B> Endpoint<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::fmt::Display,
+{
+    /// Makes one exchange. `request` is taken when it goes out, and put back if it did not.
+    pub(crate) async fn exchange(
+        self: &Rc<Self>,
+        request: &mut Option<Request<Outgoing<B>>>,
+        connect_limit: Duration,
+        patience: Patience,
+    ) -> Result<Response<UpstreamBody<B>>, Failure> {
+        while let Some(connection) = self.check_out() {
+            match self.over_http1(Lease::new(connection, self), request, patience).await {
+                Err(Failure::Unsent(_)) => {}
+                decided => return decided,
+            }
+        }
+        if let Some(shared) = self.shared() {
+            match self.over_http2(shared, request, patience).await {
+                Err(Failure::Unsent(_)) => {}
+                decided => return decided,
+            }
+        }
+        // Boxed, so that the rare making of a connection does not widen the future of every request.
+        match Box::pin(self.open(connect_limit)).await {
+            Ok(Opened::Http1(lease)) => self.over_http1(lease, request, patience).await,
+            Ok(Opened::Http2(shared)) => self.over_http2(shared, request, patience).await,
+            Err(error) => Err(Failure::Unsent(error.to_string())),
+        }
+    }
+
+    async fn over_http1(
+        &self,
+        mut lease: Lease<B>,
+        request: &mut Option<Request<Outgoing<B>>>,
+        patience: Patience,
+    ) -> Result<Response<UpstreamBody<B>>, Failure> {
+        let (Some(connection), Some(outgoing)) = (lease.connection.as_mut(), request.as_mut()) else {
+            return Err(Failure::Unsent("there is nothing to send".into()));
+        };
+        outgoing::for_http1(outgoing, &self.origin)?;
+        outgoing.body_mut().attach(&connection.watch);
+        connection.watch.begin(patience);
+        let Some(outgoing) = request.take() else {
+            return Err(Failure::Unsent("there is nothing to send".into()));
+        };
+        let answer = connection.sender.try_send_request(outgoing);
+        match head(answer, &lease.watch).await {
+            Some(Ok(answer)) => Ok(answer::from_http1(answer, lease)?),
+            refused => Err(failure(refused.and_then(Result::err), &lease.watch, request)),
+        }
+    }
+
+    async fn over_http2(
+        &self,
+        mut shared: Shared<B>,
+        request: &mut Option<Request<Outgoing<B>>>,
+        patience: Patience,
+    ) -> Result<Response<UpstreamBody<B>>, Failure> {
+        let stream = Stream::open(&shared, &self.deadlines, self.settings.idle_timeout);
+        let Some(outgoing) = request.as_mut() else {
+            return Err(Failure::Unsent("there is nothing to send".into()));
+        };
+        outgoing::for_http2(outgoing, &self.origin)?;
+        outgoing.body_mut().attach(stream.watch());
+        stream.watch().begin(patience);
+        let Some(outgoing) = request.take() else {
+            return Err(Failure::Unsent("there is nothing to send".into()));
+        };
+        let method = outgoing.method().clone();
+        let answer = shared.sender.try_send_request(outgoing);
+        match head(answer, stream.watch()).await {
+            Some(Ok(answer)) => Ok(answer::from_http2(answer, stream, &method)?),
+            refused => {
+                // A connection that lets a request time out or gives one back may be dead without knowing it.
+                // Those on it may finish; new ones get another.
+                self.shared.borrow_mut().take_if(|current| current.is(&shared));
+                Err(failure(refused.and_then(Result::err), stream.watch(), request))
+            }
+        }
+    }
+
+    fn check_out(&self) -> Option<Http1<B>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(connection) = idle.pop() {
+            if connection.is_usable() {
+                return Some(connection);
+            }
+            connection.watch.end();
+        }
+        None
+    }
+
+    fn shared(&self) -> Option<Shared<B>> {
+        self.shared.borrow().as_ref().filter(|shared| shared.is_usable()).cloned()
+    }
+
+    async fn open(self: &Rc<Self>, limit: Duration) -> Result<Opened<B>, ConnectError> {
+        connect::within(limit, |end| async move {
+            // Until an endpoint is known to want a connection per exchange, one attempt is made at a time: if it
+            // turns out to share, all who wait here share it.
+            let alone = self.origin.protocol.or(self.chosen.get()) != Some(Protocol::Http1);
+            let turn = if alone { Some(self.opening.lock().await) } else { None };
+            if let Some(shared) = self.shared() {
+                return Ok(Opened::Http2(shared));
+            }
+            let (transport, protocol) = self.connect(limit, end).await?;
+            self.chosen.set(Some(protocol));
+            let opened = match protocol {
+                Protocol::Http1 => Opened::Http1(self.start_http1(transport).await?),
+                Protocol::Http2 => {
+                    let shared =
+                        Shared::start(transport, &self.deadlines, self.settings.idle_timeout).await?;
+                    self.shared.replace(Some(shared.clone()));
+                    Opened::Http2(shared)
+                }
+            };
+            drop(turn);
+            Ok(opened)
+        })
+        .await
+    }
+
+    async fn connect(&self, limit: Duration, end: Instant) -> Result<(Transport, Protocol), ConnectError> {
+        let origin = &*self.origin;
+        let mut addresses = self.addresses.borrow().clone();
+        connect::resolve_or_last(&origin.host, origin.port, limit, &mut addresses).await?;
+        self.addresses.borrow_mut().clone_from(&addresses);
+        let stream = connect::dial(&addresses, end).await?;
+        let Some(handshake) = &origin.handshake else {
+            return Ok((Transport::Plain(stream), origin.protocol.unwrap_or(Protocol::Http1)));
+        };
+        let (transport, chosen) = connect::shake_hands(stream, handshake).await?;
+        // A server that chooses nothing knows nothing of HTTP/2 (RFC 9113 section 3.2).
+        let chosen = chosen.unwrap_or(Protocol::Http1);
+        if origin.protocol.is_some_and(|wanted| wanted != chosen) {
+            return Err(ConnectError::Protocol);
+        }
+        Ok((transport, chosen))
+    }
+
+    async fn start_http1(self: &Rc<Self>, transport: Transport) -> Result<Lease<B>, ConnectError> {
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(BUFFER)
+            .handshake(TokioIo::new(transport))
+            .await
+            .map_err(|error| ConnectError::Dial(error.to_string()))?;
+        let task = tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        let watch = self.deadlines.watch(Remedy::EndConnection(task.abort_handle()));
+        Ok(Lease::new(Http1 { sender, watch }, self))
+    }
+}
+
+impl<B> Endpoint<B> {
+    pub(crate) fn new(origin: Arc<Origin>, settings: PoolSettings, deadlines: Rc<Deadlines>) -> Self {
+        Self {
+            origin,
+            settings,
+            deadlines,
+            idle: RefCell::default(),
+            shared: RefCell::new(None),
+            opening: tokio::sync::Mutex::default(),
+            chosen: Cell::new(None),
+            addresses: RefCell::default(),
+        }
+    }
+
+    /// Forgets connections that are closed, and returns whether any is left.
+    pub(crate) fn sweep(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|connection| !connection.sender.is_closed() && connection.watch.expired().is_none());
+        let mut shared = self.shared.borrow_mut();
+        shared.take_if(|shared| !shared.is_usable());
+        !idle.is_empty() || shared.is_some()
+    }
+}
+
+/// Waits for the head of an answer; `None` when the deadline passed first.
+async fn head<B, F>(answer: F, watch: &Watch) -> Option<F::Output>
+where
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing<B>>>>>,
+{
+    let mut answer = pin!(answer);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            watch.rest();
+            return Poll::Ready(Some(answer));
+        }
+        if watch.expired().is_some() {
+            return Poll::Ready(None);
+        }
+        watch.wait(cx);
+        Poll::Pending
+    })
+    .await
+}
+
+/// What became of a request that got no answer. Puts it back if it was never sent.
+fn failure<B>(
+    error: Option<TrySendError<Request<Outgoing<B>>>>,
+    watch: &Watch,
+    request: &mut Option<Request<Outgoing<B>>>,
+) -> Failure {
+    if let Some(turn) = watch.expired() {
+        let patience = watch.patience();
+        return Failure::Sent(match turn {
+            Turn::Upstream => ForwardError::TimedOut(patience.upstream),
+            Turn::Caller => ForwardError::RequestBody(BodyFault::TimedOut(patience.caller)),
+        });
+    }
+    if let Some(fault) = watch.take_fault() {
+        return Failure::Sent(ForwardError::RequestBody(fault));
+    }
+    let Some(mut error) = error else {
+        return Failure::Sent(ForwardError::Malformed("the exchange ended without an answer".into()));
+    };
+    *request = error.take_message();
+    let why = answer::explain(&error.into_error());
+    if request.is_some() { Failure::Unsent(why) } else { Failure::Sent(ForwardError::Malformed(why)) }
+}
