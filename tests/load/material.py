@@ -1,0 +1,85 @@
+"""Keys, certificates, tokens and API keys of the benchmark, made once and kept in the cache folder."""
+
+import base64
+import hashlib
+import hmac
+import json
+import random
+import subprocess
+import time
+
+ISSUER, AUDIENCE = "https://issuer.example", "portcullis-load"
+TOKENS, CLIENTS, USED = 10_000, 100_000, 10_000
+LIFE = 30 * 86_400
+
+
+def make(folder, generator):
+    """Fills the folder unless it is filled; `generator` is the program that signs tokens."""
+    done = folder / "made"
+    if done.exists() and time.time() - float(done.read_text()) < LIFE / 2:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    certificates(folder)
+    tokens(folder, generator)
+    api_keys(folder)
+    done.write_text(str(time.time()))
+
+
+def openssl(folder, *arguments):
+    subprocess.run(("openssl", *arguments), check=True, cwd=folder, capture_output=True)
+
+
+def certificates(folder):
+    """One authority, a server and a client: ECDSA P-256."""
+    for name in ("ca", "server", "client"):
+        openssl(folder, "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", f"{name}.key")
+    openssl(folder, "req", "-x509", "-new", "-key", "ca.key", "-days", "60", "-subj", "/CN=load-ca", "-out", "ca.crt",
+            "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    for name, usage in (("server", "serverAuth"), ("client", "clientAuth")):
+        (folder / f"{name}.ext").write_text(
+            f"subjectAltName=DNS:localhost\nextendedKeyUsage={usage}\nbasicConstraints=CA:FALSE\nkeyUsage=digitalSignature\n")
+        openssl(folder, "req", "-new", "-key", f"{name}.key", "-subj", f"/CN=load-{name}", "-out", f"{name}.csr")
+        openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
+                "-days", "60", "-extfile", f"{name}.ext", "-out", f"{name}.crt")
+    (folder / "server.pem").write_text((folder / "server.crt").read_text() + (folder / "server.key").read_text())
+
+
+def tokens(folder, generator):
+    """RS256, ten thousand of them, and one bound to the client's certificate."""
+    openssl(folder, "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", "issuer.key")
+    openssl(folder, "pkey", "-in", "issuer.key", "-pubout", "-out", "issuer.pub")
+    now = int(time.time())
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "user-{n}", "client_id": "client-{n}", "jti": "id-{n}",
+              "scope": "orders:read orders:write profile", "iat": now, "nbf": now - 60, "exp": now + LIFE,
+              "roles": ["reader", "writer"], "tenant": "t-7"}
+
+    def sign(count, claims):
+        path = folder / "claims.json"
+        path.write_text(json.dumps(claims))
+        return run(generator, "tokens", str(count), str(folder / "issuer.key"), str(path), "RS256").splitlines()
+
+    many = sign(TOKENS, claims)
+    (folder / "tokens.txt").write_text("".join(f"Authorization: Bearer {token}\n" for token in many))
+    bound = claims | {"cnf": {"x5t#S256": run(generator, "thumbprint", str(folder / "client.crt")).strip()}}
+    (folder / "bound.txt").write_text(f"Authorization: Bearer {sign(1, bound)[0]}\n")
+
+
+def run(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def api_keys(folder):
+    """A hundred thousand registered clients with a key each, in every gateway's own form."""
+    pepper = b"load-pepper-load-pepper-load-pepper-load-pepper"
+    (folder / "pepper").write_bytes(pepper)
+    choose = random.Random(7)
+    alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    keys = ["".join(choose.choices(alphabet, k=43)) for _ in range(CLIENTS)]
+    (folder / "keys.txt").write_text("".join(f"X-Api-Key: {key}\n" for key in choose.sample(keys, USED)))
+    (folder / "keys.haproxy").write_text("".join(f"{key} client-{n}\n" for n, key in enumerate(keys)))
+    (folder / "keys.nginx").write_text("".join(f'"{key}" client-{n};\n' for n, key in enumerate(keys)))
+    with open(folder / "clients.yaml", "w", encoding="ascii") as file:
+        file.write("clients:\n")
+        for number, key in enumerate(keys):
+            digest = base64.urlsafe_b64encode(hmac.digest(pepper, key.encode(), hashlib.sha256)).rstrip(b"=").decode()
+            file.write(f'  client-{number}: {{ credentials: [{{ api_key: {{ hash: "pk1:{digest}" }} }}] }}\n')
