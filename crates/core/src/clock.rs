@@ -57,6 +57,14 @@ impl ManualClock {
 }
 
 impl Clock {
+    /// Reads the monotonic clock alone, on the same scale as [`Moment::monotonic`].
+    pub fn monotonic(&self) -> Duration {
+        match self {
+            Self::System => since_start(),
+            Self::Manual(_) => self.now().monotonic,
+        }
+    }
+
     /// Reads both clocks.
     pub fn now(&self) -> Moment {
         match self {

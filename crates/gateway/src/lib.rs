@@ -1,1 +1,28 @@
 //! The data path: listeners, snapshot, stages, stack.
+//!
+//! Start reading at `stack.rs`: it lists what happens to a request, in order.
+
+mod access_log;
+mod body;
+mod config;
+mod exchange;
+mod forward;
+mod host;
+mod ledger;
+pub mod listener;
+mod path;
+mod readiness;
+mod route_table;
+mod run;
+mod snapshot;
+mod stack;
+mod stage;
+mod stages;
+mod telemetry;
+mod thread;
+mod worker;
+
+pub use config::{Environment, FileSummary, Loaded, Plan, Setting, Settings, Shutdown, SourceMap, effective_settings, load};
+pub use readiness::Check;
+pub use run::{Gateway, Options, StartError};
+pub use telemetry::{Kind as MetricKind, METRICS};

@@ -1,0 +1,218 @@
+//! Specs to a snapshot: names resolved, everything built, every fault found.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use portcullis_authn::{Clients, Compiling, FetchFactory, Issuers, KeySources};
+use portcullis_core::{Clock, Diagnostic, Faults, FileId, Materials, Place, Spanned};
+use portcullis_policy::PathTemplate;
+use portcullis_proxy::{BodyLimits, HttpFetcher, PlainHttp, Trust, Upstream, UpstreamSpec};
+use portcullis_store::Store;
+
+use super::PolicySpec;
+use super::api::ApiSpec;
+use super::sources::SourceMap;
+use crate::listener::{ListenSpec, ListenerSettings, TlsPolicyIds};
+use crate::route_table::{HostPattern, RouteTable};
+use crate::snapshot::{AllowedMethods, Api, Snapshot, TlsHosts};
+
+/// What a snapshot uses and does not own: it outlives every reload.
+pub struct Resources {
+    /// Counters and quotas.
+    pub store: Store,
+    /// Key sets of issuers.
+    pub keys: KeySources,
+    /// Stable numbers of TLS policies.
+    pub tls_policies: TlsPolicyIds,
+    /// Time.
+    pub clock: Clock,
+}
+
+impl Resources {
+    /// Resources for compiling only: counters that nobody will read, key sets that are never fetched.
+    pub(super) fn detached() -> Self {
+        Self {
+            store: Store::in_memory(),
+            keys: KeySources::offline(fetchers(), Clock::System),
+            tls_policies: TlsPolicyIds::default(),
+            clock: Clock::System,
+        }
+    }
+
+    /// Resources of a running gateway, fetching on the given runtime.
+    pub(crate) fn living(store: Store, clock: Clock, background: tokio::runtime::Handle) -> Self {
+        Self {
+            store,
+            keys: KeySources::new(fetchers(), clock.clone(), background),
+            tls_policies: TlsPolicyIds::default(),
+            clock,
+        }
+    }
+}
+
+/// Key sets are fetched by the same client as everything else that is fetched.
+fn fetchers() -> FetchFactory {
+    Box::new(|trust| {
+        let plain = if trust.loopback_http { PlainHttp::Loopback } else { PlainHttp::Refused };
+        let anchors = trust.pem.as_ref().map_or(Trust::System, |pem| Trust::Pem(pem.clone()));
+        let fetcher = HttpFetcher::new(anchors, plain).map_err(|error| error.to_string())?;
+        Ok(Arc::new(fetcher))
+    })
+}
+
+/// What compiling gives.
+pub(crate) struct Compiled {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) listeners: Vec<Arc<ListenerSettings>>,
+}
+
+/// Compiles everything; `None` if any part could not be built. Whether the result may be used is for the caller
+/// to see from the faults.
+pub(crate) fn compile(
+    spec: PolicySpec,
+    sources: &SourceMap,
+    resources: &Resources,
+    faults: &mut Faults,
+) -> Option<Compiled> {
+    let PolicySpec { gateway, apis: specs, clients } = spec;
+    let listeners = ListenerSettings::compile_all(&gateway.listen, sources, &resources.tls_policies, &resources.clock, faults);
+    let pepper = gateway.api_keys.as_ref().and_then(|keys| keys.compile(sources, faults));
+    let clients = clients.compile(pepper.as_ref(), faults);
+    let issuers = Issuers::compile(&gateway.issuers, &resources.keys, sources, faults);
+    let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
+    let anchors = anchors(&gateway.listen);
+    let rooms = Rooms { issuers: &issuers, clients: &clients, anchors: &anchors, upstreams: &upstreams, resources };
+    let mut routes = Routes::default();
+    let mut apis = Vec::new();
+    for (file, api) in specs {
+        let free = routes.claim(&api, faults);
+        let (host, path) = (api.matches.host.clone(), api.matches.path.clone());
+        if let Some(compiled) = compile_api(apis.len(), file, api, &rooms, faults)
+            && free
+        {
+            routes.table.add(&host, path, apis.len());
+            apis.push(Arc::new(compiled));
+        }
+    }
+    let listeners: Vec<_> = listeners?.into_iter().map(Arc::new).collect();
+    let snapshot = Snapshot {
+        apis,
+        routes: routes.table,
+        upstreams: upstreams.list,
+        tls_hosts: TlsHosts(listeners.clone()),
+        hash: sources.hash().into(),
+    };
+    Some(Compiled { snapshot, listeners })
+}
+
+/// What an API's compiling looks into.
+struct Rooms<'a> {
+    issuers: &'a Issuers,
+    clients: &'a Clients,
+    anchors: &'a [(String, Place)],
+    upstreams: &'a Upstreams,
+    resources: &'a Resources,
+}
+
+fn compile_api(index: usize, file: FileId, spec: ApiSpec, rooms: &Rooms<'_>, faults: &mut Faults) -> Option<Api> {
+    let name: Arc<str> = spec.name.value.as_str().into();
+    let compiling =
+        Compiling { api: Arc::clone(&name), issuers: rooms.issuers, clients: rooms.clients, anchors: rooms.anchors };
+    let chain = spec.authenticate.compile(spec.identity.as_ref(), &compiling, faults);
+    let rules = spec.allow.compile(faults);
+    let may_be_anonymous = chain.as_ref().is_some_and(|chain| chain.may_be_anonymous());
+    let limits = spec.limits.map(|limits| {
+        limits.compile(&LimitsCompiling { api: &name, store: &rooms.resources.store, may_be_anonymous }, faults)
+    });
+    let forward = spec.forward.compile(faults);
+    let upstream = rooms.upstreams.find(&spec.upstream, faults);
+    let (upstream_index, upstream) = upstream?;
+    Some(Api {
+        index,
+        file,
+        name,
+        chain: chain?,
+        rules: rules?,
+        limits: match limits {
+            Some(compiled) => Some(compiled?),
+            None => None,
+        },
+        own_headers: forward.names().cloned().collect(),
+        forward,
+        upstream,
+        upstream_index,
+        body: BodyLimits { max_bytes: spec.body.max, idle: spec.body.pause },
+        methods: spec.methods.as_ref().map(|list| AllowedMethods {
+            field: list.iter().map(http::Method::as_str).collect::<Vec<_>>().join(", "),
+            list: list.clone(),
+        }),
+    })
+}
+
+/// The upstreams by name, and where each is defined.
+struct Upstreams {
+    list: Vec<Arc<Upstream>>,
+    names: Vec<(String, Place)>,
+    /// Position in `list`; `None` for one that could not be compiled, whose own fault is enough.
+    positions: BTreeMap<String, Option<usize>>,
+}
+
+impl Upstreams {
+    fn compile(specs: &[(Spanned<String>, UpstreamSpec)], materials: &dyn Materials, faults: &mut Faults) -> Self {
+        let mut all = Self { list: Vec::new(), names: Vec::new(), positions: BTreeMap::new() };
+        for (name, upstream) in specs {
+            let compiled = upstream.compile(&name.value, materials, faults).map(Arc::new);
+            let position = compiled.map(|compiled| {
+                all.list.push(compiled);
+                all.list.len() - 1
+            });
+            all.positions.insert(name.value.clone(), position);
+            all.names.push((name.value.clone(), name.place));
+        }
+        all
+    }
+
+    fn find(&self, name: &Spanned<String>, faults: &mut Faults) -> Option<(usize, Arc<Upstream>)> {
+        let Some(position) = self.positions.get(&name.value) else {
+            faults.undefined("upstream", name, &self.names);
+            return None;
+        };
+        let position = (*position)?;
+        Some((position, Arc::clone(self.list.get(position)?)))
+    }
+}
+
+/// The route table while it is built, with what is taken already.
+#[derive(Default)]
+struct Routes {
+    table: RouteTable,
+    taken: Vec<(Spanned<String>, HostPattern, PathTemplate, Place)>,
+}
+
+impl Routes {
+    /// Two APIs may not have one name, nor take exactly the same paths of the same host.
+    fn claim(&mut self, api: &ApiSpec, faults: &mut Faults) -> bool {
+        let mut free = true;
+        let ApiSpec { name, matches, .. } = api;
+        for (other, host, path, place) in &self.taken {
+            if other.value == name.value {
+                let message = format!("there are two APIs called `{}`", name.value);
+                faults.push(Diagnostic::error("duplicate", name.place, message).related(other.place, "the other one is here"));
+                free = false;
+            } else if *host == matches.host && path.takes_the_same_as(&matches.path) {
+                let message = format!("API `{}` takes the same requests as API `{}`", name.value, other.value);
+                faults.push(
+                    Diagnostic::error("duplicate_route", matches.place, message).related(*place, "the other one is here"),
+                );
+                free = false;
+            }
+        }
+        self.taken.push((name.clone(), matches.host.clone(), matches.path.clone(), matches.place));
+        free
+    }
+}
+
+fn anchors(listeners: &[ListenSpec]) -> Vec<(String, Place)> {
+    let names = listeners.iter().flat_map(ListenSpec::trust_names);
+    names.map(|name| (name.value.clone(), name.place)).collect()
+}

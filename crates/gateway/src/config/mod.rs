@@ -1,0 +1,166 @@
+//! From a policy directory to a plan that can be served, or to every fault in it.
+//!
+//! Read (`sources`), parse (`yaml` and each room's specs), compile (`compile`). `check` and `run` take the same
+//! way, so what `check` accepts is what `run` serves.
+
+mod api;
+mod compile;
+mod listing;
+mod overrides;
+mod settings;
+mod sources;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use portcullis_authn::ClientsSpec;
+use portcullis_core::document::{Fields, Node};
+use portcullis_core::{Diagnostic, Faults, FileId, Severity};
+
+pub use compile::Resources;
+pub(crate) use compile::{Compiled, compile};
+pub use listing::{Setting, effective_settings};
+pub use settings::{Settings, Shutdown};
+pub use sources::{Environment, SourceMap};
+
+use api::ApiSpec;
+use settings::GatewaySpec;
+use sources::FileKind;
+
+use crate::snapshot::Api;
+
+/// What came of reading a directory.
+pub struct Loaded {
+    /// The files, for showing faults.
+    pub sources: SourceMap,
+    /// Everything found, sorted by place.
+    pub faults: Vec<Diagnostic>,
+    /// What can be served; `None` if any fault is an error.
+    pub plan: Option<Plan>,
+    /// One line for each file.
+    pub summary: Vec<FileSummary>,
+    /// Hash over policies, keys, certificates and secrets.
+    pub hash: String,
+}
+
+/// What a file says, in a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSummary {
+    /// Name relative to the directory.
+    pub name: String,
+    /// `2 rules, 2 limits`, empty if there is nothing to say.
+    pub text: String,
+    /// Errors in it.
+    pub errors: usize,
+    /// Warnings in it.
+    pub warnings: usize,
+}
+
+/// A policy directory without faults, to be served.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(crate) directory: PathBuf,
+    pub(crate) environment: Environment,
+    /// What concerns the process.
+    pub settings: Settings,
+    /// Number of APIs.
+    pub apis: usize,
+    /// Number of rules in them.
+    pub rules: usize,
+}
+
+/// All files as written.
+pub(crate) struct PolicySpec {
+    pub(crate) gateway: GatewaySpec,
+    pub(crate) apis: Vec<(FileId, ApiSpec)>,
+    pub(crate) clients: ClientsSpec,
+}
+
+/// Reads, parses and compiles a policy directory. Opens no socket and no store, and asks no server.
+pub fn load(directory: &Path, environment: &Environment) -> Loaded {
+    let mut faults = Faults::default();
+    let (sources, spec) = read(directory, environment, &mut faults);
+    let settings = spec.as_ref().map(|spec| spec.gateway.settings.clone());
+    let compiled = spec.and_then(|spec| compile(spec, &sources, &Resources::detached(), &mut faults));
+    let apis: Vec<(FileId, Arc<Api>)> =
+        compiled.iter().flat_map(|compiled| &compiled.snapshot.apis).map(|api| (api.file, Arc::clone(api))).collect();
+    let whole = !faults.any_error() && compiled.is_some();
+    let plan = settings.filter(|_| whole).map(|settings| Plan {
+        directory: directory.to_owned(),
+        environment: environment.clone(),
+        settings,
+        apis: apis.len(),
+        rules: apis.iter().map(|(_, api)| api.rules.names().count()).sum(),
+    });
+    let faults = faults.into_sorted();
+    Loaded { summary: summaries(&sources, &apis, &faults), hash: sources.hash(), sources, faults, plan }
+}
+
+/// Reads and parses, for whoever compiles.
+pub(crate) fn read(
+    directory: &Path,
+    environment: &Environment,
+    faults: &mut Faults,
+) -> (SourceMap, Option<PolicySpec>) {
+    let mut sources = SourceMap::read(directory, environment, faults);
+    let spec = parse(&mut sources, environment, faults);
+    (sources, spec)
+}
+
+fn parse(sources: &mut SourceMap, environment: &Environment, faults: &mut Faults) -> Option<PolicySpec> {
+    let mut gateway = None;
+    let mut apis = Vec::new();
+    let mut clients = ClientsSpec::default();
+    let of_kind = |sources: &SourceMap, kind| sources.of_kind(kind).collect::<Vec<_>>();
+    for file in of_kind(sources, FileKind::Gateway) {
+        if let Some(mut root) = tree(sources, file, faults) {
+            overrides::apply(&mut root, environment, sources);
+            gateway = GatewaySpec::read(&root, faults);
+        }
+    }
+    for file in of_kind(sources, FileKind::Api) {
+        let read = tree(sources, file, faults).and_then(|root| ApiSpec::read(&root, faults));
+        apis.extend(read.map(|api| (file, api)));
+    }
+    for file in of_kind(sources, FileKind::Clients) {
+        if let Some(root) = tree(sources, file, faults)
+            && let Some(mut fields) = Fields::of(&root, "a file of clients", faults)
+        {
+            if let Some(node) = fields.require("clients", faults) {
+                clients.read(node, faults);
+            }
+            fields.finish(faults);
+        }
+    }
+    Some(PolicySpec { gateway: gateway?, apis, clients })
+}
+
+fn tree(sources: &SourceMap, file: FileId, faults: &mut Faults) -> Option<Node> {
+    yaml::parse(file, sources.text(file)).map_err(|fault| faults.push(fault)).ok()
+}
+
+fn summaries(sources: &SourceMap, apis: &[(FileId, Arc<Api>)], faults: &[Diagnostic]) -> Vec<FileSummary> {
+    let of_file = |file: FileId, severity: Severity| {
+        let there = |fault: &&Diagnostic| fault.severity == severity && fault.place.is_some_and(|at| at.file == file);
+        faults.iter().filter(there).count()
+    };
+    let text = |file: FileId| {
+        let api = apis.iter().find(|(id, _)| *id == file).map(|(_, api)| api);
+        api.map_or_else(String::new, |api| {
+            let limits = api.limits.as_ref().map_or(0, |limits| limits.names().count());
+            format!("{}, {}", plural(api.rules.names().count(), "rule"), plural(limits, "limit"))
+        })
+    };
+    let summary = |file: FileId| FileSummary {
+        name: sources.name(file).to_owned(),
+        text: text(file),
+        errors: of_file(file, Severity::Error),
+        warnings: of_file(file, Severity::Warning),
+    };
+    sources.written().map(summary).collect()
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}

@@ -1,0 +1,133 @@
+//! `gateway.yaml`: where we listen, who may sign tokens, upstreams, store, admin.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use portcullis_authn::{ApiKeysSpec, IssuerSpec};
+use portcullis_core::document::{Fields, Node};
+use portcullis_core::{Diagnostic, Faults, Spanned};
+use portcullis_proxy::UpstreamSpec;
+
+use crate::listener::ListenSpec;
+
+/// The file as written.
+pub(crate) struct GatewaySpec {
+    pub(crate) listen: Vec<ListenSpec>,
+    pub(crate) issuers: Vec<(Spanned<String>, IssuerSpec)>,
+    pub(crate) upstreams: Vec<(Spanned<String>, UpstreamSpec)>,
+    pub(crate) api_keys: Option<ApiKeysSpec>,
+    pub(crate) store: Option<Spanned<String>>,
+    pub(crate) settings: Settings,
+}
+
+/// What concerns the process and not its requests.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the admin API listens. Loopback only: it has no authentication of its own.
+    pub admin: Option<SocketAddr>,
+    /// Threads that carry requests; the machine's processors where not written.
+    pub workers: Option<NonZeroUsize>,
+    /// Whether a line is written for every request.
+    pub access_log: bool,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long connections are still taken after `/readyz` said no: load balancers need that long to notice.
+    pub lame_duck: Duration,
+    /// How long requests in flight may take after that.
+    pub grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { lame_duck: Duration::from_secs(5), grace: Duration::from_secs(30) }
+    }
+}
+
+impl GatewaySpec {
+    /// Reads the file; what cannot be read is left out, and its fault stops the load later.
+    pub(crate) fn read(root: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(root, "gateway.yaml", faults)?;
+        if let Some(version) = fields.require("version", faults) {
+            version.integer(1..=1, faults);
+        }
+        let listen = fields.require("listen", faults);
+        let issuers = fields.get("issuers");
+        let upstreams = fields.get("upstreams");
+        let api_keys = fields.get("api_keys");
+        let store = fields.get("store");
+        let admin = fields.get("admin");
+        let workers = fields.get("workers");
+        let access_log = fields.get("access_log");
+        let shutdown = fields.get("shutdown");
+        fields.finish(faults);
+        Some(Self {
+            listen: listen.map(|node| ListenSpec::read_all(node, faults)).unwrap_or_default(),
+            issuers: named(issuers, faults, IssuerSpec::read),
+            upstreams: named(upstreams, faults, UpstreamSpec::read),
+            api_keys: api_keys.and_then(|node| ApiKeysSpec::read(node, faults)),
+            store: store.and_then(|node| store_path(node, faults)),
+            settings: Settings {
+                admin: admin.and_then(|node| admin_address(node, faults)),
+                workers: workers
+                    .and_then(|node| node.integer(1..=1024, faults))
+                    .and_then(|count| NonZeroUsize::new(usize::try_from(count).ok()?)),
+                access_log: access_log.and_then(|node| node.boolean(faults)).unwrap_or(true),
+                shutdown: shutdown.and_then(|node| read_shutdown(node, faults)).unwrap_or_default(),
+            },
+        })
+    }
+}
+
+/// Reads a mapping of names the writer chose.
+fn named<T>(
+    node: Option<&Node>,
+    faults: &mut Faults,
+    read: impl Fn(&Node, &mut Faults) -> Option<T>,
+) -> Vec<(Spanned<String>, T)> {
+    let entries = node.and_then(|node| node.named(faults)).unwrap_or_default();
+    entries.iter().filter_map(|entry| Some((entry.key.clone(), read(&entry.value, faults)?))).collect()
+}
+
+fn store_path(node: &Node, faults: &mut Faults) -> Option<Spanned<String>> {
+    let mut fields = Fields::of(node, "`store`", faults)?;
+    let path = fields.require("path", faults);
+    fields.finish(faults);
+    path?.text(faults)
+}
+
+fn admin_address(node: &Node, faults: &mut Faults) -> Option<SocketAddr> {
+    let mut fields = Fields::of(node, "`admin`", faults)?;
+    let address = fields.require("address", faults);
+    fields.finish(faults);
+    let text = address?.text(faults)?;
+    let Ok(address) = text.value.parse::<SocketAddr>() else {
+        let message = format!("`{}` is not an address and port", text.value);
+        faults.push(Diagnostic::error("bad_address", text.place, message).note("write `127.0.0.1:9901`"));
+        return None;
+    };
+    if !address.ip().is_loopback() {
+        faults.push(
+            Diagnostic::error("admin_exposed", text.place, "the admin API would be open to the network")
+                .note("it has no authentication: write a loopback address such as `127.0.0.1:9901`"),
+        );
+        return None;
+    }
+    Some(address)
+}
+
+fn read_shutdown(node: &Node, faults: &mut Faults) -> Option<Shutdown> {
+    let mut fields = Fields::of(node, "`shutdown`", faults)?;
+    let (lame_duck, grace) = (fields.get("lame_duck"), fields.get("grace"));
+    fields.finish(faults);
+    let default = Shutdown::default();
+    Some(Shutdown {
+        lame_duck: lame_duck.map_or(Some(default.lame_duck), |node| node.duration(faults))?,
+        grace: grace.map_or(Some(default.grace), |node| node.duration(faults))?,
+    })
+}

@@ -1,0 +1,233 @@
+//! Reads a policy directory. The only I/O of loading: everything after it is a function of what was read.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use portcullis_authn::sha256;
+use portcullis_core::{Diagnostic, Faults, FileId, Materials};
+
+/// The process environment as far as loading may see it.
+#[derive(Clone, Debug, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The environment of this process. A variable that is not UTF-8 is not seen.
+    pub fn of_process() -> Self {
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    }
+
+    /// Its variables, in name order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl FromIterator<(String, String)> for Environment {
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(iter: T) -> Self {
+        Self(iter.into_iter().collect())
+    }
+}
+
+/// What a file is for, by its place in the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FileKind {
+    /// `gateway.yaml`
+    Gateway,
+    /// `apis/*.yaml`
+    Api,
+    /// `clients/*.yaml`
+    Clients,
+    /// Overrides taken from the environment, written out as lines so that a fault can point into them.
+    Environment,
+}
+
+#[derive(Debug)]
+struct SourceFile {
+    name: String,
+    text: String,
+    kind: FileKind,
+}
+
+/// The files of one load, by [`FileId`].
+#[derive(Debug)]
+pub struct SourceMap {
+    directory: PathBuf,
+    files: Vec<SourceFile>,
+    environment: Environment,
+    /// Digests of keys, certificates and secrets that were read, so that the configuration's hash covers them.
+    materials: RefCell<BTreeMap<PathBuf, [u8; 32]>>,
+}
+
+impl SourceMap {
+    /// Reads every policy file of the directory. A file that nothing reads is a fault, because its author
+    /// believes that it does something.
+    pub(super) fn read(directory: &Path, environment: &Environment, faults: &mut Faults) -> Self {
+        let mut sources = Self {
+            directory: directory.to_owned(),
+            files: Vec::new(),
+            environment: environment.clone(),
+            materials: RefCell::default(),
+        };
+        if !directory.is_dir() {
+            let message = format!("{} is not a directory of policy files", directory.display());
+            faults.push(Diagnostic::nowhere("no_directory", message));
+            return sources;
+        }
+        sources.add(FileKind::Gateway, "gateway.yaml".to_owned(), faults);
+        for (kind, folder) in [(FileKind::Api, "apis"), (FileKind::Clients, "clients")] {
+            for name in sources.listing(folder, faults) {
+                sources.add(kind, format!("{folder}/{name}"), faults);
+            }
+        }
+        for name in yaml_files(&sources.directory).unwrap_or_default() {
+            if name != "gateway.yaml" {
+                let message = format!("`{name}` is not a file that the gateway reads here");
+                faults.push(
+                    Diagnostic::nowhere("stray_file", message)
+                        .note("policy files are gateway.yaml, apis/*.yaml and clients/*.yaml"),
+                );
+            }
+        }
+        sources
+    }
+
+    /// The file's name relative to the directory, as messages show it.
+    pub fn name(&self, file: FileId) -> &str {
+        self.file_at(file).map_or("?", |file| &file.name)
+    }
+
+    /// The file's text.
+    pub fn text(&self, file: FileId) -> &str {
+        self.file_at(file).map_or("", |file| &file.text)
+    }
+
+    /// The directory that was read.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// All files of one kind.
+    pub(super) fn of_kind(&self, kind: FileKind) -> impl Iterator<Item = FileId> {
+        (0u32..).zip(&self.files).filter(move |(_, file)| file.kind == kind).map(|(index, _)| FileId(index))
+    }
+
+    /// Every file a person wrote.
+    pub(super) fn written(&self) -> impl Iterator<Item = FileId> {
+        (0u32..).zip(&self.files).filter(|(_, file)| file.kind != FileKind::Environment).map(|(index, _)| FileId(index))
+    }
+
+    /// Adds the pseudo-file of the environment overrides.
+    pub(super) fn add_environment(&mut self, text: String) -> FileId {
+        self.push(SourceFile { name: "environment".to_owned(), text, kind: FileKind::Environment })
+    }
+
+    /// Twelve hexadecimal digits that change when any policy file, key, certificate or secret changes.
+    pub(super) fn hash(&self) -> String {
+        let mut all = Vec::new();
+        for file in &self.files {
+            all.extend_from_slice(&sha256(file.name.as_bytes()));
+            all.extend_from_slice(&sha256(file.text.as_bytes()));
+        }
+        for digest in self.materials.borrow().values() {
+            all.extend_from_slice(digest);
+        }
+        sha256(&all).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn file_at(&self, file: FileId) -> Option<&SourceFile> {
+        self.files.get(usize::try_from(file.0).ok()?)
+    }
+
+    fn push(&mut self, file: SourceFile) -> FileId {
+        self.files.push(file);
+        FileId(u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    fn add(&mut self, kind: FileKind, name: String, faults: &mut Faults) {
+        match fs::read_to_string(self.directory.join(&name)) {
+            Ok(text) => {
+                self.push(SourceFile { name, text, kind });
+            }
+            Err(error) => faults.push(Diagnostic::nowhere("unreadable", format!("cannot read {name}: {}", plain(&error)))),
+        }
+    }
+
+    fn listing(&self, folder: &str, faults: &mut Faults) -> Vec<String> {
+        let path = self.directory.join(folder);
+        if !path.exists() {
+            return Vec::new();
+        }
+        yaml_files(&path).unwrap_or_else(|error| {
+            faults.push(Diagnostic::nowhere("unreadable", format!("cannot read {folder}/: {}", plain(&error))));
+            Vec::new()
+        })
+    }
+
+    /// Paths in a policy file are relative to that file, wherever the gateway was started.
+    fn resolve(&self, named_in: FileId, path: &str) -> PathBuf {
+        let folder = self.directory.join(self.name(named_in));
+        folder.parent().unwrap_or(&self.directory).join(path)
+    }
+
+    fn read_material(&self, path: PathBuf, shown: &str) -> Result<Vec<u8>, String> {
+        let bytes = fs::read(&path).map_err(|error| format!("cannot read `{shown}`: {}", plain(&error)))?;
+        self.materials.borrow_mut().insert(path, sha256(&bytes));
+        Ok(bytes)
+    }
+}
+
+impl Materials for SourceMap {
+    fn file(&self, named_in: FileId, path: &str) -> Result<Vec<u8>, String> {
+        self.read_material(self.resolve(named_in, path), path)
+    }
+
+    fn directory(&self, named_in: FileId, path: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let folder = self.resolve(named_in, path);
+        let listing = fs::read_dir(&folder).map_err(|error| format!("cannot read `{path}`: {}", plain(&error)))?;
+        let mut names: Vec<_> = listing
+            .filter_map(|entry| entry.ok())
+            .filter(|entry| entry.path().is_file())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            // A ConfigMap mount holds dot-files that point at its versions.
+            .filter(|name| !name.starts_with('.'))
+            .collect();
+        names.sort();
+        names
+            .into_iter()
+            .map(|name| Ok((name.clone(), self.read_material(folder.join(&name), &format!("{path}/{name}"))?)))
+            .collect()
+    }
+
+    fn environment(&self, name: &str) -> Result<Vec<u8>, String> {
+        let value = self.environment.0.get(name).ok_or_else(|| format!("the environment variable `{name}` is not set"))?;
+        self.materials.borrow_mut().insert(PathBuf::from(format!("env:{name}")), sha256(value.as_bytes()));
+        Ok(value.clone().into_bytes())
+    }
+
+    fn credential(&self, name: &str) -> Result<Vec<u8>, String> {
+        if name.contains(['/', '\0']) || name.starts_with('.') {
+            return Err(format!("`{name}` is not the name of a credential"));
+        }
+        let folder = self.environment.0.get("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+            format!("there is no credential `{name}`: the gateway was started without CREDENTIALS_DIRECTORY")
+        })?;
+        self.read_material(Path::new(folder).join(name), name)
+    }
+}
+
+fn yaml_files(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut names: Vec<String> = fs::read_dir(folder)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| (name.ends_with(".yaml") || name.ends_with(".yml")) && !name.starts_with('.'))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// The operating system's words without its number.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}

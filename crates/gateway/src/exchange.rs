@@ -1,0 +1,122 @@
+//! A request on its way through the stages, and the proofs it gathers.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::request::Parts;
+use hyper::body::Incoming;
+use portcullis_authn::Chain;
+use portcullis_core::{Connection, Moment, Principal, Rejection};
+use portcullis_policy::limits::Admission;
+
+use crate::body::ReplyBody;
+use crate::ledger::Ledger;
+use crate::listener::Inbound;
+use crate::snapshot::{Api, LocalSnapshot};
+use crate::worker::Worker;
+
+/// One request, with the proof `S` of the last stage it passed. Only a stage's own module can make its proof,
+/// so a request that skipped a check is a compile error.
+pub(crate) struct Exchange<S> {
+    /// Method, target and headers.
+    pub(crate) head: Parts,
+    /// The body, not read by any stage before `forward`.
+    pub(crate) body: Incoming,
+    /// The connection it arrived on.
+    pub(crate) inbound: Rc<Inbound>,
+    /// The configuration it is judged by, from the first stage to the last.
+    pub(crate) snapshot: Rc<LocalSnapshot>,
+    /// The thread that carries it, with its pools and caches.
+    pub(crate) worker: Rc<Worker>,
+    /// What is remembered about it for the log and the metrics.
+    pub(crate) ledger: Box<Ledger>,
+    /// The proof.
+    pub(crate) proof: S,
+}
+
+/// The request was taken from its connection.
+pub(crate) struct Accepted;
+
+/// It is well-formed and an API serves it.
+pub(crate) struct Routed {
+    pub(crate) api: Rc<Arc<Api>>,
+    /// Where the part of the path below the API's prefix begins, in bytes.
+    pub(crate) below: usize,
+}
+
+/// Its caller is who they say.
+pub(crate) struct Authenticated {
+    pub(crate) routed: Routed,
+    pub(crate) principal: Principal,
+}
+
+/// The caller's record says that they may call at all.
+pub(crate) struct Entitled {
+    pub(crate) authenticated: Authenticated,
+}
+
+/// A rule allows it.
+pub(crate) struct Authorized {
+    pub(crate) entitled: Entitled,
+}
+
+/// It is within every limit: the only proof that reaches an upstream.
+pub(crate) struct Admitted {
+    pub(crate) api: Rc<Arc<Api>>,
+    pub(crate) principal: Principal,
+    pub(crate) admission: Admission,
+}
+
+impl<S> Exchange<S> {
+    /// Goes on with the next proof.
+    pub(crate) fn advance<T>(self, next: impl FnOnce(S) -> T) -> Exchange<T> {
+        Exchange {
+            head: self.head,
+            body: self.body,
+            inbound: self.inbound,
+            snapshot: self.snapshot,
+            worker: self.worker,
+            ledger: self.ledger,
+            proof: next(self.proof),
+        }
+    }
+
+    /// Ends here with a refusal.
+    pub(crate) fn refuse(self, rejection: impl Into<Rejection>) -> Ended {
+        Ended {
+            rejection: rejection.into(),
+            worker: self.worker,
+            snapshot: self.snapshot,
+            inbound: self.inbound,
+            ledger: self.ledger,
+        }
+    }
+
+    /// The connection's facts.
+    pub(crate) fn connection(&self) -> &Connection {
+        self.inbound.connection()
+    }
+
+    /// The one reading of the clocks this request is judged by.
+    pub(crate) fn now(&self) -> Moment {
+        self.ledger.opened
+    }
+}
+
+/// A request that goes no further.
+pub(crate) struct Ended {
+    pub(crate) rejection: Rejection,
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) snapshot: Rc<LocalSnapshot>,
+    pub(crate) inbound: Rc<Inbound>,
+    pub(crate) ledger: Box<Ledger>,
+}
+
+/// An answer, with the record of how it came about.
+pub(crate) struct Reply {
+    pub(crate) response: http::Response<ReplyBody>,
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) snapshot: Rc<LocalSnapshot>,
+    pub(crate) inbound: Rc<Inbound>,
+    pub(crate) ledger: Box<Ledger>,
+}

@@ -1,0 +1,64 @@
+//! Whether the gateway can do its work, and what its background parts say for themselves.
+
+use metrics::Label;
+use portcullis_authn::RefreshResult;
+
+use crate::config::Resources;
+use crate::telemetry::Telemetry;
+
+/// One thing that must be well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What is looked at (`issuer bank-idp`).
+    pub name: String,
+    /// Whether it is well.
+    pub ready: bool,
+    /// What there is to say about it.
+    pub detail: Option<String>,
+}
+
+/// All checks.
+pub(crate) fn checks(resources: &Resources, draining: bool) -> Vec<Check> {
+    let process = Check {
+        name: "process".to_owned(),
+        ready: !draining,
+        detail: draining.then(|| "shutting down".to_owned()),
+    };
+    let mut checks = vec![process];
+    for source in resources.keys.status() {
+        let problem = source.last_error.as_ref().map(|error| format!("last fetch failed: {error}"));
+        for issuer in &source.issuers {
+            checks.push(Check { name: format!("issuer {issuer}"), ready: source.usable, detail: problem.clone() });
+        }
+    }
+    let failing = resources.store.status().failing;
+    checks.push(Check {
+        name: "store".to_owned(),
+        ready: !failing,
+        detail: failing.then(|| "the last commit failed".to_owned()),
+    });
+    checks
+}
+
+/// Writes the metrics of key sources and store.
+pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
+    for source in resources.keys.status() {
+        for issuer in &source.issuers {
+            let label = || Label::new("issuer", issuer.clone());
+            if let Some(age) = source.age {
+                telemetry.gauge("portcullis_jwks_age_seconds", vec![label()], age.as_secs_f64());
+            }
+            telemetry.gauge("portcullis_jwks_keys", vec![label()], source.keys as f64);
+            for result in RefreshResult::ALL {
+                let count = source.refreshes.iter().filter(|refresh| refresh.result == result);
+                let labels = vec![label(), Label::new("result", result.as_str())];
+                let sum = count.map(|refresh| refresh.count).sum();
+                telemetry.count_absolute("portcullis_jwks_refresh_total", labels, sum);
+            }
+        }
+    }
+    let store = resources.store.status();
+    telemetry.count_absolute("portcullis_store_commits_total", vec![], store.commits);
+    telemetry.count_absolute("portcullis_store_errors_total", vec![], store.errors);
+    telemetry.gauge("portcullis_store_commit_seconds", vec![], store.last_commit.as_secs_f64());
+}

@@ -1,0 +1,253 @@
+//! A gateway from its start to its end: resources, sockets, workers.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use metrics::Label;
+use portcullis_core::{Clock, Diagnostic, Faults};
+use portcullis_store::{OpenError, Store, StoreSettings};
+use tokio::runtime::{Handle, Runtime};
+
+use crate::access_log::{AccessLog, AccessLogWriter};
+use crate::config::{self, Compiled, Plan, Resources, Shutdown, SourceMap};
+use crate::listener::{BindError, Bound, ExpiryKind, Listener};
+use crate::readiness::{self, Check};
+use crate::snapshot::Snapshot;
+use crate::telemetry::Telemetry;
+use crate::thread::{Crew, Equipment};
+
+/// Threads of the background runtime: fetching keys, the admin API. Nothing there is on a request's path.
+const BACKGROUND_THREADS: usize = 2;
+
+/// What a start needs beyond the plan.
+pub struct Options {
+    /// Time.
+    pub clock: Clock,
+    /// Where access lines go, if the settings want them.
+    pub access_log: Box<dyn Write + Send>,
+}
+
+/// Why a gateway does not start. Each is one clear line.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policy files changed after they were checked, and are no longer good.
+    #[error("the policy files are no longer good")]
+    Policies {
+        /// The files.
+        sources: Box<SourceMap>,
+        /// What is wrong with them.
+        faults: Vec<Diagnostic>,
+    },
+    /// The store cannot be opened.
+    #[error("store {}: {source}", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
+    /// A listener cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system gives no thread or no event loop.
+    #[error("cannot start a worker: {0}")]
+    Thread(#[from] io::Error),
+    /// The metrics registry cannot be built.
+    #[error("cannot build the metrics: {0}")]
+    Metrics(String),
+}
+
+/// A running gateway.
+pub struct Gateway {
+    background: Runtime,
+    crew: Crew,
+    listeners: Vec<Arc<Listener>>,
+    resources: Resources,
+    snapshot: Arc<Snapshot>,
+    telemetry: Telemetry,
+    access_log: Option<(AccessLog, AccessLogWriter)>,
+    draining: AtomicBool,
+    shutdown: Shutdown,
+    admin: Option<SocketAddr>,
+}
+
+impl Gateway {
+    /// Opens the store, compiles the policies against it, binds every listener and starts the workers. When it
+    /// returns, requests are being served.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub fn start(plan: &Plan, options: Options) -> Result<Self, StartError> {
+        let mut faults = Faults::default();
+        let (sources, spec) = config::read(&plan.directory, &plan.environment, &mut faults);
+        let background = background()?;
+        let (resources, compiled) = match spec {
+            None => return Err(no_longer_good(sources, faults)),
+            Some(spec) => {
+                let store = open_store(spec.gateway.store.as_ref().map(|path| sources.path_of(path)))?;
+                let resources = Resources::living(store, options.clock.clone(), background.handle().clone());
+                let compiled = config::compile(spec, &sources, &resources, &mut faults);
+                (resources, compiled)
+            }
+        };
+        let Some(Compiled { snapshot, listeners: settings }) = compiled.filter(|_| !faults.any_error()) else {
+            return Err(no_longer_good(sources, faults));
+        };
+        let telemetry = Telemetry::new().map_err(|error| StartError::Metrics(error.to_string()))?;
+        let workers = workers(plan);
+        let mut listeners = Vec::new();
+        let mut sockets: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
+        for settings in &settings {
+            let (listener, bound) = Listener::bind(settings, workers)?;
+            listeners.push(listener);
+            sockets.iter_mut().zip(bound).for_each(|(worker, socket)| worker.push(socket));
+        }
+        let access_log =
+            if plan.settings.access_log { Some(AccessLog::start(options.access_log)?) } else { None };
+        let snapshot = Arc::new(snapshot);
+        let equipment = Equipment {
+            snapshot: Arc::clone(&snapshot),
+            access_log: access_log.as_ref().map(|(log, _)| log.clone()),
+            telemetry: telemetry.clone(),
+            clock: options.clock,
+        };
+        let crew = Crew::start(sockets, &equipment)?;
+        drop(equipment);
+        resources.keys.warm();
+        let gateway = Self {
+            background,
+            crew,
+            listeners,
+            resources,
+            snapshot,
+            telemetry,
+            access_log,
+            draining: AtomicBool::new(false),
+            shutdown: plan.settings.shutdown,
+            admin: plan.settings.admin,
+        };
+        gateway.tell_what_is_fixed();
+        Ok(gateway)
+    }
+
+    /// Each listener's name and address, with the ports the system chose.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        self.listeners.iter().map(|listener| (&*listener.settings().name, listener.address()))
+    }
+
+    /// Where the admin API is to listen.
+    pub const fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The background runtime, for the admin API.
+    pub fn handle(&self) -> &Handle {
+        self.background.handle()
+    }
+
+    /// The hash of the configuration in force.
+    pub fn config_hash(&self) -> &str {
+        &self.snapshot.hash
+    }
+
+    /// Everything that must be well before the gateway can do its work, well or not.
+    pub fn readiness(&self) -> Vec<Check> {
+        readiness::checks(&self.resources, self.draining.load(Ordering::Relaxed))
+    }
+
+    /// All metrics, in Prometheus' text format. Workers hand over what they have counted first.
+    pub async fn metrics(&self) -> String {
+        self.crew.hand_over().await;
+        readiness::record(&self.resources, &self.telemetry);
+        for listener in &self.listeners {
+            let labels = vec![Label::new("listener", Arc::clone(&listener.settings().name))];
+            self.telemetry.gauge("portcullis_connections", labels, listener.open() as f64);
+        }
+        if let Some((log, _)) = &self.access_log {
+            self.telemetry.count_absolute("portcullis_access_log_dropped_total", vec![], log.dropped());
+        }
+        self.telemetry.upkeep();
+        self.telemetry.render()
+    }
+
+    /// Folds metric samples now and then, so that a gateway nobody scrapes does not gather them for ever. Ends
+    /// never; spawn it on [`Gateway::handle`].
+    pub fn upkeep(&self) -> impl Future<Output = ()> + Send + 'static {
+        let telemetry = self.telemetry.clone();
+        async move {
+            let mut tick = tokio::time::interval(Duration::from_secs(5));
+            loop {
+                tick.tick().await;
+                telemetry.upkeep();
+            }
+        }
+    }
+
+    /// Ends in good order: says "not ready" at once, goes on taking connections for the lame-duck time, then takes
+    /// none and waits for the requests in flight, no longer than the grace time. Returns whether all of them were
+    /// answered.
+    pub async fn drain(&self) -> bool {
+        self.draining.store(true, Ordering::Relaxed);
+        tokio::time::sleep(self.shutdown.lame_duck).await;
+        self.crew.drain(self.shutdown.grace).await
+    }
+
+    /// Ends what is left: workers, log, store. Call it outside of any runtime.
+    ///
+    /// # Errors
+    /// The store could not write its last counters; what it promised to keep is kept.
+    pub fn finish(self) -> Result<(), portcullis_store::StoreError> {
+        self.crew.join();
+        if let Some((log, writer)) = self.access_log {
+            drop(log);
+            writer.finish();
+        }
+        self.background.shutdown_timeout(Duration::from_secs(2));
+        self.resources.store.close()
+    }
+
+    fn tell_what_is_fixed(&self) {
+        let telemetry = &self.telemetry;
+        let hash = Label::new("hash", Arc::clone(&self.snapshot.hash));
+        telemetry.gauge("portcullis_config_info", vec![hash], 1.0);
+        telemetry.gauge("portcullis_config_last_reload_successful", vec![], 1.0);
+        let version = Label::from_static_parts("version", env!("CARGO_PKG_VERSION"));
+        telemetry.gauge("portcullis_build_info", vec![version], 1.0);
+        for expiry in self.listeners.iter().flat_map(|listener| listener.settings().expiries()) {
+            let metric = match expiry.kind {
+                ExpiryKind::Certificate => "portcullis_certificate_expiry_timestamp_seconds",
+                ExpiryKind::RevocationList => "portcullis_crl_next_update_timestamp_seconds",
+            };
+            telemetry.gauge(metric, vec![Label::new("name", Arc::clone(&expiry.name))], expiry.at as f64);
+        }
+    }
+}
+
+fn background() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(BACKGROUND_THREADS)
+        .thread_name("background")
+        .enable_all()
+        .build()
+}
+
+fn open_store(path: Option<PathBuf>) -> Result<Store, StartError> {
+    let Some(path) = path else { return Ok(Store::in_memory()) };
+    let settings = StoreSettings { path: path.clone() };
+    Store::open(&settings).map_err(|source| StartError::Store { path, source })
+}
+
+fn no_longer_good(sources: SourceMap, faults: Faults) -> StartError {
+    StartError::Policies { sources: Box::new(sources), faults: faults.into_sorted() }
+}
+
+fn workers(plan: &Plan) -> usize {
+    plan.settings
+        .workers
+        .or_else(|| std::thread::available_parallelism().ok())
+        .map_or(1, std::num::NonZeroUsize::get)
+}

@@ -1,0 +1,105 @@
+//! The configuration as it runs: immutable, compiled, shared by every worker.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderName, Method};
+use portcullis_authn::Chain;
+use portcullis_core::{FileId, TlsPolicyId};
+use portcullis_policy::{Limits, Permit, Rules};
+use portcullis_proxy::{BodyLimits, Upstream};
+
+use crate::forward::Forward;
+use crate::listener::ListenerSettings;
+use crate::route_table::RouteTable;
+
+/// Everything a request is judged by. A request takes one and keeps it to its end.
+pub(crate) struct Snapshot {
+    pub(crate) apis: Vec<Arc<Api>>,
+    pub(crate) routes: RouteTable,
+    pub(crate) upstreams: Vec<Arc<Upstream>>,
+    pub(crate) tls_hosts: TlsHosts,
+    /// The configuration's hash, as `portcullis check` prints it.
+    pub(crate) hash: Arc<str>,
+}
+
+/// One API.
+pub(crate) struct Api {
+    pub(crate) index: usize,
+    /// The file it was read from.
+    pub(crate) file: FileId,
+    pub(crate) name: Arc<str>,
+    pub(crate) chain: Chain,
+    pub(crate) rules: Rules,
+    pub(crate) limits: Option<Limits>,
+    pub(crate) forward: Forward,
+    /// Names whose other spellings a caller may not send: what `forward` sets.
+    pub(crate) own_headers: Vec<HeaderName>,
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) upstream_index: usize,
+    pub(crate) body: BodyLimits,
+    pub(crate) methods: Option<AllowedMethods>,
+}
+
+/// `methods:` of an API, with the `Allow` field of a refusal made beforehand.
+pub(crate) struct AllowedMethods {
+    pub(crate) list: Vec<Method>,
+    pub(crate) field: String,
+}
+
+/// Which TLS settings a host needs, by listener (TLS-03).
+#[derive(Default)]
+pub(crate) struct TlsHosts(pub(crate) Vec<Arc<ListenerSettings>>);
+
+impl TlsHosts {
+    /// Whether a connection of this listener that was made under `policy` may carry requests for `host`.
+    pub(crate) fn fits(&self, listener: &str, host: &str, policy: TlsPolicyId) -> bool {
+        let needed = self.0.iter().find(|settings| &*settings.name == listener);
+        needed.and_then(|settings| settings.policy_for_host(host)) == Some(policy)
+    }
+}
+
+/// One worker's view of a snapshot: reference counts of its own, so that no two workers write to one line.
+pub(crate) struct LocalSnapshot {
+    pub(crate) shared: Arc<Snapshot>,
+    apis: Vec<Rc<Arc<Api>>>,
+}
+
+impl LocalSnapshot {
+    pub(crate) fn new(shared: Arc<Snapshot>) -> Self {
+        let apis = shared.apis.iter().map(|api| Rc::new(Arc::clone(api))).collect();
+        Self { shared, apis }
+    }
+
+    /// The API at an index of the route table.
+    pub(crate) fn api(&self, index: usize) -> Option<&Rc<Arc<Api>>> {
+        self.apis.get(index)
+    }
+
+    /// For labels: the API's name, `none` where no API matched.
+    pub(crate) fn api_name(&self, index: Option<usize>) -> Arc<str> {
+        index.and_then(|index| self.apis.get(index)).map_or_else(|| "none".into(), |api| Arc::clone(&api.name))
+    }
+
+    /// For labels: an upstream's name.
+    pub(crate) fn upstream_name(&self, index: usize) -> Arc<str> {
+        self.shared.upstreams.get(index).map_or_else(|| "none".into(), |upstream| upstream.name().into())
+    }
+
+    /// For labels: the rule that allowed a request, empty where none did.
+    pub(crate) fn rule_name(&self, api: Option<usize>, rule: Option<Permit>) -> Arc<str> {
+        let found = || self.apis.get(api?)?.rules.rule_name(rule?).cloned();
+        found().unwrap_or_else(|| "".into())
+    }
+
+    /// For labels: the upstream of an API.
+    pub(crate) fn upstream_of(&self, api: Option<usize>) -> Arc<str> {
+        let index = api.and_then(|api| Some(self.apis.get(api)?.upstream_index));
+        index.map_or_else(|| "none".into(), |index| self.upstream_name(index))
+    }
+
+    /// Whether an API counts its requests.
+    pub(crate) fn has_limits(&self, api: Option<usize>) -> bool {
+        api.and_then(|api| self.apis.get(api)).is_some_and(|api| api.limits.is_some())
+    }
+}

@@ -1,0 +1,38 @@
+//! `Entitled` → `Authorized`: what the caller may do.
+
+use portcullis_core::{Reason, Rejection};
+use portcullis_policy::{Facts, Permit};
+
+use crate::exchange::{Authorized, Ended, Entitled, Exchange};
+use crate::host;
+
+/// The first rule that fits allows the request; none fits: denied.
+pub(crate) async fn authorize(mut exchange: Exchange<Entitled>) -> Result<Exchange<Authorized>, Ended> {
+    match judge(&exchange) {
+        Ok(permit) => {
+            exchange.ledger.rule = Some(permit);
+            Ok(exchange.advance(|entitled| Authorized { entitled }))
+        }
+        Err(rejection) => {
+            exchange.ledger.path = exchange.worker.logs().then(|| exchange.head.uri.path().to_owned());
+            Err(exchange.refuse(rejection))
+        }
+    }
+}
+
+fn judge(exchange: &Exchange<Entitled>) -> Result<Permit, Rejection> {
+    let authenticated = &exchange.proof.authenticated;
+    let head = &exchange.head;
+    let host = host::of(head).map_err(|fault| Rejection::new(Reason::HostInvalid).because(fault.to_string()))?;
+    let below = head.uri.path().get(authenticated.routed.below..).filter(|below| !below.is_empty());
+    let connection = exchange.connection();
+    authenticated.routed.api.rules.authorize(&Facts {
+        head,
+        host: &host,
+        path_in_api: below.unwrap_or("/"),
+        address: connection.address(),
+        principal: &authenticated.principal,
+        certificate: connection.certificate.as_deref(),
+        now: exchange.now(),
+    })
+}

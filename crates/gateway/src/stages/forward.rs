@@ -1,0 +1,55 @@
+//! `Admitted` → `Reply`: to the upstream and back.
+
+use http::{Request, header};
+use portcullis_core::Rejection;
+use portcullis_proxy::hygiene;
+
+use crate::body::ReplyBody;
+use crate::exchange::{Admitted, Ended, Exchange, Reply};
+use crate::forward::Subject;
+
+/// Sends the request on. Only an [`Admitted`] one can come here.
+pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, Ended> {
+    if let Err(rejection) = prepare(&mut exchange) {
+        return Err(exchange.refuse(rejection));
+    }
+    let Exchange { head, body, inbound, snapshot, worker, mut ledger, proof } = exchange;
+    ledger.forwarded_at = Some(worker.since(ledger.opened));
+    let sent = worker.pools.send(&proof.api.upstream, Request::from_parts(head, body), proof.api.body).await;
+    ledger.answered_at = Some(worker.since(ledger.opened));
+    let response = match sent {
+        Ok(response) => response,
+        Err(error) => return Err(Ended { rejection: Rejection::from(error), worker, snapshot, inbound, ledger }),
+    };
+    let (mut parts, body) = response.into_parts();
+    ledger.upstream_status = Some(parts.status);
+    ledger.status = parts.status;
+    hygiene::prepare_response(&mut parts);
+    if let Some(admission) = &proof.admission {
+        admission.write_fields(&mut parts.headers);
+    }
+    let response = http::Response::from_parts(parts, ReplyBody::Upstream(body));
+    Ok(Reply { response, worker, snapshot, inbound, ledger })
+}
+
+/// Removes what a caller may not say, then adds what we say. Never the other way round.
+fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
+    let api = &exchange.proof.api;
+    let connection = exchange.inbound.connection();
+    hygiene::prepare_request(&mut exchange.head, connection, &api.own_headers)?;
+    let headers = &mut exchange.head.headers;
+    if !api.forward.keep_credentials {
+        headers.remove(header::AUTHORIZATION);
+        for name in api.chain.credential_headers() {
+            headers.remove(name);
+        }
+    }
+    api.forward.apply(
+        headers,
+        &Subject {
+            principal: &exchange.proof.principal,
+            certificate: connection.certificate.as_deref(),
+            request_id: exchange.ledger.id,
+        },
+    )
+}

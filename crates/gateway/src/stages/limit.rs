@@ -1,0 +1,31 @@
+//! `Authorized` → `Admitted`: how often the caller may do it.
+
+use portcullis_core::Rejection;
+use portcullis_policy::{Admission, LimitFacts};
+
+use crate::exchange::{Admitted, Authenticated, Authorized, Ended, Exchange};
+
+/// Counts the request against every limit of the API, or against none if one refuses.
+pub(crate) async fn limit(mut exchange: Exchange<Authorized>) -> Result<Exchange<Admitted>, Ended> {
+    match count(&exchange).await {
+        Ok(admission) => Ok(exchange.advance(|authorized| {
+            let Authenticated { routed, principal } = authorized.entitled.authenticated;
+            Admitted { api: routed.api, principal, admission }
+        })),
+        Err(rejection) => {
+            exchange.ledger.limit = rejection.detail().and_then(|detail| detail.violated.first().cloned());
+            Err(exchange.refuse(rejection))
+        }
+    }
+}
+
+async fn count(exchange: &Exchange<Authorized>) -> Result<Option<Admission>, Rejection> {
+    let authenticated = &exchange.proof.entitled.authenticated;
+    let Some(limits) = &authenticated.routed.api.limits else { return Ok(None) };
+    let facts = LimitFacts {
+        principal: &authenticated.principal,
+        address: exchange.connection().address(),
+        now: exchange.now(),
+    };
+    limits.admit(&facts).await.map(Some)
+}

@@ -1,0 +1,104 @@
+//! `Ended` → `Reply`: the only place where a refusal becomes bytes.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use pin_project_lite::pin_project;
+use portcullis_core::{Problem, Rejection};
+use tower::{Layer, Service};
+
+use crate::body::ReplyBody;
+use crate::exchange::{Ended, Reply};
+use crate::snapshot::Api;
+
+/// See [`Respond`].
+#[derive(Clone, Copy)]
+pub(crate) struct RespondLayer;
+
+impl<N> Layer<N> for RespondLayer {
+    type Service = Respond<N>;
+
+    fn layer(&self, next: N) -> Respond<N> {
+        Respond { next }
+    }
+}
+
+/// Turns a refusal into its answer; whatever else comes back passes.
+#[derive(Clone, Copy)]
+pub(crate) struct Respond<N> {
+    next: N,
+}
+
+impl<A, N: Service<A, Response = Reply, Error = Ended>> Service<A> for Respond<N> {
+    type Response = Reply;
+    type Error = Infallible;
+    type Future = RespondFuture<N::Future>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, given: A) -> Self::Future {
+        RespondFuture { running: self.next.call(given) }
+    }
+}
+
+pin_project! {
+    /// The rest of the stack, and then the answer.
+    pub(crate) struct RespondFuture<T> {
+        #[pin]
+        running: T,
+    }
+}
+
+impl<T: Future<Output = Result<Reply, Ended>>> Future for RespondFuture<T> {
+    type Output = Result<Reply, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(ready!(self.project().running.poll(cx)).unwrap_or_else(answer)))
+    }
+}
+
+fn answer(ended: Ended) -> Reply {
+    let Ended { rejection, worker, snapshot, inbound, mut ledger } = ended;
+    let reason = rejection.reason();
+    ledger.reason = Some(reason);
+    ledger.status = reason.status();
+    if worker.logs() {
+        ledger.inner = rejection.detail().and_then(|detail| detail.inner.clone());
+    }
+    let request_id = ledger.id.to_string();
+    let body = Bytes::from(Problem::new(&rejection, &request_id).to_json());
+    let mut response = Response::new(ReplyBody::Own(Some(body)));
+    *response.status_mut() = reason.status();
+    write_fields(response.headers_mut(), &rejection, ledger.api.as_ref().map(|api| &***api));
+    Reply { response, worker, snapshot, inbound, ledger }
+}
+
+fn write_fields(headers: &mut HeaderMap, rejection: &Rejection, api: Option<&Api>) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    // A stored refusal would outlive its reason (ANS-05).
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let status = rejection.reason().status();
+    let challenged = status == StatusCode::UNAUTHORIZED || rejection.reason().bearer_error().is_some();
+    if challenged && let Some(api) = api {
+        // One field for each challenge: clients stumble over combined ones (ANS-02).
+        for challenge in api.chain.challenges() {
+            if let Ok(value) = HeaderValue::from_str(&challenge.render(rejection)) {
+                headers.append(header::WWW_AUTHENTICATE, value);
+            }
+        }
+    }
+    let Some(detail) = rejection.detail() else { return };
+    if let Some(wait) = detail.retry_after {
+        let whole_seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds.max(1)));
+    }
+    if let Some(methods) = detail.allow.as_deref().and_then(|methods| HeaderValue::from_str(methods).ok()) {
+        headers.insert(header::ALLOW, methods);
+    }
+}

@@ -1,0 +1,203 @@
+//! Metrics: what exists, and how it leaves the workers.
+//!
+//! A worker counts in plain cells of its own ([`shard::Shard`]) and hands them over now and then; nothing that
+//! two workers write is touched on the path of a request. Every label is a closed set: names from the policy
+//! files, methods, statuses, reasons. None carries a path, an identity, an address or a key id.
+
+mod histogram;
+mod process;
+pub(crate) mod shard;
+
+use std::sync::Arc;
+
+use metrics::{Key, KeyName, Label, Level, Metadata, Recorder as _, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+pub(crate) use histogram::Histogram;
+
+use crate::listener::Event;
+
+/// Upper bounds of the buckets of every duration, in seconds. A gateway's own share is tens of microseconds,
+/// an upstream's answer may take seconds.
+pub(crate) const BUCKETS: [f64; 16] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
+/// Where all metrics end up.
+#[derive(Clone)]
+pub struct Telemetry(Arc<Inner>);
+
+struct Inner {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+const METADATA: Metadata<'static> = Metadata::new("portcullis", Level::INFO, None);
+
+impl Telemetry {
+    /// A fresh registry. Nothing is installed globally, so two gateways in one process do not mix.
+    ///
+    /// # Errors
+    /// The bucket table is empty, which it is not.
+    pub fn new() -> Result<Self, metrics_exporter_prometheus::BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
+            .build_recorder();
+        let handle = recorder.handle();
+        let telemetry = Self(Arc::new(Inner { recorder, handle }));
+        telemetry.describe_all();
+        Ok(telemetry)
+    }
+
+    /// Adds to a counter.
+    pub fn count(&self, name: &'static str, labels: Vec<Label>, by: u64) {
+        self.0.recorder.register_counter(&Key::from_parts(name, labels), &METADATA).increment(by);
+    }
+
+    /// Sets a counter that somebody else keeps to its present value.
+    pub fn count_absolute(&self, name: &'static str, labels: Vec<Label>, value: u64) {
+        self.0.recorder.register_counter(&Key::from_parts(name, labels), &METADATA).absolute(value);
+    }
+
+    /// Sets a gauge.
+    pub fn gauge(&self, name: &'static str, labels: Vec<Label>, value: f64) {
+        self.0.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA).set(value);
+    }
+
+    /// Moves a gauge up or down.
+    pub(crate) fn gauge_by(&self, name: &'static str, labels: Vec<Label>, by: f64) {
+        let gauge = self.0.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA);
+        if by < 0.0 { gauge.decrement(-by) } else { gauge.increment(by) }
+    }
+
+    /// Records `count` samples of one value, in seconds.
+    pub fn seconds(&self, name: &'static str, labels: Vec<Label>, value: f64, count: usize) {
+        self.0.recorder.register_histogram(&Key::from_parts(name, labels), &METADATA).record_many(value, count);
+    }
+
+    /// Counts what happens at the door of a listener. Once for each connection, so the registry is asked directly.
+    pub(crate) fn door(&self, listener: &Arc<str>, event: Event) {
+        let (version, certificate, result) = match event {
+            Event::Handshake { version, certificate } => (version, certificate.as_str(), "completed"),
+            Event::HandshakeFailed(failure) => ("", "", failure.as_str()),
+            Event::OverCapacity | Event::Malformed | Event::Panicked => {
+                let labels = vec![Label::new("listener", Arc::clone(listener)), Label::new("event", refusal(event))];
+                return self.count("portcullis_connections_refused_total", labels, 1);
+            }
+            // The listener itself knows how many are open.
+            Event::Opened | Event::Closed => return,
+        };
+        let labels = vec![
+            Label::new("listener", Arc::clone(listener)),
+            Label::new("version", version),
+            Label::new("client_certificate", certificate),
+            Label::new("result", result),
+        ];
+        self.count("portcullis_tls_handshakes_total", labels, 1);
+    }
+
+    /// The exposition text.
+    pub fn render(&self) -> String {
+        process::record(self);
+        self.0.handle.render()
+    }
+
+    /// Folds the samples gathered so far into their buckets; without it they would pile up until a scrape.
+    pub fn upkeep(&self) {
+        self.0.handle.run_upkeep();
+    }
+
+    fn describe_all(&self) {
+        for (kind, name, help) in METRICS {
+            let (name, help) = (KeyName::from_const_str(name), (*help).into());
+            match kind {
+                Kind::Counter => self.0.recorder.describe_counter(name, Some(Unit::Count), help),
+                Kind::Gauge => self.0.recorder.describe_gauge(name, None, help),
+                Kind::Histogram => self.0.recorder.describe_histogram(name, Some(Unit::Seconds), help),
+            }
+        }
+    }
+}
+
+const fn refusal(event: Event) -> &'static str {
+    match event {
+        Event::OverCapacity => "over_capacity",
+        Event::Malformed => "malformed",
+        Event::Panicked => "panicked",
+        Event::Opened | Event::Closed | Event::Handshake { .. } | Event::HandshakeFailed(_) => "",
+    }
+}
+
+/// The kind of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Durations in buckets.
+    Histogram,
+}
+
+/// Every metric the gateway exposes, with its help text. The table in `README.md` and the dashboard are checked
+/// against it.
+pub const METRICS: &[(Kind, &str, &str)] = &[
+    (Kind::Counter, "portcullis_requests_total", "Requests by api, rule, method, status and decision."),
+    (Kind::Histogram, "portcullis_request_duration_seconds", "From the head of the request to the end of the answer, by api and decision."),
+    (Kind::Histogram, "portcullis_gateway_duration_seconds", "The gateway's own share: until the request went out, or was refused; by api and decision."),
+    (Kind::Histogram, "portcullis_upstream_duration_seconds", "From sending the request until the head of the upstream's answer, by upstream and status class."),
+    (Kind::Counter, "portcullis_upstream_errors_total", "Exchanges with an upstream that failed, by upstream and kind."),
+    (Kind::Gauge, "portcullis_requests_in_flight", "Requests that have begun and not ended."),
+    (Kind::Gauge, "portcullis_connections", "Open client connections by listener."),
+    (Kind::Counter, "portcullis_auth_total", "Authentications by api, method, result and reason."),
+    (Kind::Histogram, "portcullis_auth_duration_seconds", "Time spent to authenticate, by method."),
+    (Kind::Counter, "portcullis_decisions_total", "Decisions by api, rule, decision and reason."),
+    (Kind::Counter, "portcullis_limit_checks_total", "Requests that reached the limits, by api, limit and result."),
+    (Kind::Counter, "portcullis_cache_events_total", "Lookups in the verified-token cache, by event."),
+    (Kind::Counter, "portcullis_tls_handshakes_total", "Handshakes by listener, version, client certificate and result."),
+    (Kind::Counter, "portcullis_connections_refused_total", "Connections that were not served to a good end, by listener and event."),
+    (Kind::Counter, "portcullis_jwks_refresh_total", "Fetches of key sets by issuer and result."),
+    (Kind::Gauge, "portcullis_jwks_age_seconds", "Age of the key set in use, by issuer."),
+    (Kind::Gauge, "portcullis_jwks_keys", "Usable keys in the key set in use, by issuer."),
+    (Kind::Gauge, "portcullis_certificate_expiry_timestamp_seconds", "Second since 1970 at which a certificate expires, by name."),
+    (Kind::Gauge, "portcullis_crl_next_update_timestamp_seconds", "Second since 1970 at which a revocation list is due to be replaced, by name."),
+    (Kind::Gauge, "portcullis_config_info", "1, labelled with the hash of the configuration in force."),
+    (Kind::Gauge, "portcullis_config_last_reload_successful", "Whether the last load of the policy files was good."),
+    (Kind::Gauge, "portcullis_build_info", "1, labelled with the version."),
+    (Kind::Counter, "portcullis_store_commits_total", "Durable commits of the store."),
+    (Kind::Gauge, "portcullis_store_commit_seconds", "How long the store's last durable commit took."),
+    (Kind::Counter, "portcullis_store_errors_total", "Commits of the store that failed."),
+    (Kind::Counter, "portcullis_access_log_dropped_total", "Access log lines dropped because their reader was too slow."),
+    (Kind::Counter, "portcullis_panics_total", "Requests that ended because of a fault in the gateway."),
+    (Kind::Gauge, "process_cpu_seconds_total", "CPU time of this process, user and system."),
+    (Kind::Gauge, "process_resident_memory_bytes", "Resident memory of this process."),
+    (Kind::Gauge, "process_open_fds", "Open file descriptors of this process."),
+    (Kind::Gauge, "process_start_time_seconds", "Second since 1970 at which this process started."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::{BUCKETS, Kind, METRICS, Telemetry};
+    use metrics::Label;
+
+    #[test]
+    fn every_histogram_is_rendered_with_buckets() {
+        let telemetry = Telemetry::new().expect("a registry");
+        for (_, name, _) in METRICS.iter().filter(|(kind, ..)| *kind == Kind::Histogram) {
+            telemetry.seconds(name, vec![], 0.000_2, 3);
+        }
+        telemetry.upkeep();
+        let text = telemetry.render();
+        for (_, name, _) in METRICS.iter().filter(|(kind, ..)| *kind == Kind::Histogram) {
+            assert!(text.contains(&format!("{name}_bucket{{le=\"0.00025\"}} 3")), "{name} in\n{text}");
+        }
+        assert!(BUCKETS.is_sorted());
+    }
+
+    #[test]
+    fn counters_keep_the_names_of_the_table() {
+        let telemetry = Telemetry::new().expect("a registry");
+        telemetry.count("portcullis_requests_total", vec![Label::new("api", "a")], 2);
+        assert!(telemetry.render().contains("portcullis_requests_total{api=\"a\"} 2"), "{}", telemetry.render());
+    }
+}

@@ -1,0 +1,195 @@
+//! One worker's own counters.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use http::Method;
+use metrics::Label;
+use portcullis_core::{AuthMethod, Reason};
+use portcullis_policy::Permit;
+
+use super::{Histogram, Telemetry};
+use crate::ledger::{AuthRecord, Ledger};
+use crate::snapshot::LocalSnapshot;
+
+/// Plain cells: only this worker's thread ever touches them. Names are looked up when they are handed over.
+#[derive(Default)]
+pub(crate) struct Shard {
+    requests: RefCell<AHashMap<RequestKey, u64>>,
+    durations: RefCell<AHashMap<(Option<usize>, bool), [Histogram; 2]>>,
+    upstream: RefCell<AHashMap<(usize, u16), Histogram>>,
+    auth: RefCell<AHashMap<Option<AuthMethod>, Histogram>>,
+    in_flight: Cell<i64>,
+    in_flight_told: Cell<i64>,
+    panics: Cell<u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct RequestKey {
+    api: Option<usize>,
+    rule: Option<Permit>,
+    limit: Option<Arc<str>>,
+    method: &'static str,
+    status: u16,
+    reason: Option<Reason>,
+    auth: AuthOutcome,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum AuthOutcome {
+    NotReached,
+    Refused,
+    Verified(AuthMethod),
+}
+
+impl Shard {
+    /// A request has begun.
+    pub(crate) fn begin(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    /// A request ended because of a fault of ours.
+    pub(crate) fn panicked(&self) {
+        self.panics.set(self.panics.get() + 1);
+        self.in_flight.set(self.in_flight.get() - 1);
+    }
+
+    /// A request has ended.
+    pub(crate) fn end(&self, ledger: &Ledger, total: Duration) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        let api = ledger.api.as_ref().map(|api| api.index);
+        let auth = match ledger.auth {
+            AuthRecord::NotReached => AuthOutcome::NotReached,
+            AuthRecord::Refused { .. } => AuthOutcome::Refused,
+            AuthRecord::Verified { method, .. } => AuthOutcome::Verified(method),
+        };
+        let status = ledger.status.as_u16();
+        let key = RequestKey {
+            api,
+            rule: ledger.rule,
+            limit: ledger.limit.clone(),
+            method: method_label(&ledger.method),
+            status,
+            reason: ledger.reason,
+            auth,
+        };
+        *self.requests.borrow_mut().entry(key).or_default() += 1;
+        let own = ledger.forwarded_at.unwrap_or(total);
+        let mut durations = self.durations.borrow_mut();
+        let [request, gateway] = durations.entry((api, ledger.reason.is_none())).or_default();
+        request.record(total);
+        gateway.record(own);
+        if let (Some(api), Some(sent), Some(answered)) = (&ledger.api, ledger.forwarded_at, ledger.answered_at) {
+            let class = ledger.upstream_status.map_or(0, |status| status.as_u16() / 100);
+            let mut upstream = self.upstream.borrow_mut();
+            upstream.entry((api.upstream_index, class)).or_default().record(answered.saturating_sub(sent));
+        }
+        match ledger.auth {
+            AuthRecord::NotReached => {}
+            AuthRecord::Refused { took } => self.auth.borrow_mut().entry(None).or_default().record(took),
+            AuthRecord::Verified { method, took } => {
+                self.auth.borrow_mut().entry(Some(method)).or_default().record(took);
+            }
+        }
+    }
+
+    /// Gives everything counted so far to the registry. `snapshot` is the one it was counted under.
+    pub(crate) fn hand_over(&self, telemetry: &Telemetry, snapshot: &LocalSnapshot) {
+        for (key, count) in self.requests.borrow_mut().drain() {
+            hand_over_request(telemetry, snapshot, &key, count);
+        }
+        for ((api, allowed), [request, gateway]) in self.durations.borrow_mut().iter_mut() {
+            let labels = [Label::new("api", snapshot.api_name(*api)), decision(*allowed)];
+            request.hand_over(telemetry, "portcullis_request_duration_seconds", &labels);
+            gateway.hand_over(telemetry, "portcullis_gateway_duration_seconds", &labels);
+        }
+        for ((upstream, class), histogram) in self.upstream.borrow_mut().iter_mut() {
+            let labels = [
+                Label::new("upstream", snapshot.upstream_name(*upstream)),
+                Label::new("status_class", status_class(*class)),
+            ];
+            histogram.hand_over(telemetry, "portcullis_upstream_duration_seconds", &labels);
+        }
+        for (method, histogram) in self.auth.borrow_mut().iter_mut() {
+            let labels = [Label::new("method", method.map_or("refused", AuthMethod::as_str))];
+            histogram.hand_over(telemetry, "portcullis_auth_duration_seconds", &labels);
+        }
+        let moved = self.in_flight.get() - self.in_flight_told.replace(self.in_flight.get());
+        telemetry.gauge_by("portcullis_requests_in_flight", vec![], moved as f64);
+        telemetry.count("portcullis_panics_total", vec![], self.panics.take());
+    }
+}
+
+fn hand_over_request(telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &RequestKey, count: u64) {
+    let api = || Label::new("api", snapshot.api_name(key.api));
+    let rule = || Label::new("rule", snapshot.rule_name(key.api, key.rule));
+    let decision = || decision(key.reason.is_none());
+    let reason = || Label::new("reason", key.reason.map_or("", Reason::code));
+    let labels = vec![
+        api(),
+        rule(),
+        Label::new("method", key.method),
+        Label::new("status", key.status.to_string()),
+        decision(),
+    ];
+    telemetry.count("portcullis_requests_total", labels, count);
+    telemetry.count("portcullis_decisions_total", vec![api(), rule(), decision(), reason()], count);
+    let auth = |method: &'static str, result: &'static str, reason: &'static str| {
+        let labels =
+            vec![api(), Label::new("method", method), Label::new("result", result), Label::new("reason", reason)];
+        telemetry.count("portcullis_auth_total", labels, count);
+    };
+    match key.auth {
+        AuthOutcome::NotReached => {}
+        AuthOutcome::Refused => auth("none", "refused", key.reason.map_or("", Reason::code)),
+        AuthOutcome::Verified(method) => auth(method.as_str(), "verified", ""),
+    }
+    let limited = matches!(key.reason, Some(Reason::RateLimited | Reason::QuotaExhausted | Reason::StoreUnavailable));
+    let passed_rules = key.rule.is_some() && snapshot.has_limits(key.api);
+    if limited || (passed_rules && matches!(key.auth, AuthOutcome::Verified(_))) {
+        let result = if limited { key.reason.map_or("", Reason::code) } else { "admitted" };
+        let limit = key.limit.clone().unwrap_or_else(|| "all".into());
+        let labels = vec![api(), Label::new("limit", limit), Label::new("result", result)];
+        telemetry.count("portcullis_limit_checks_total", labels, count);
+    }
+    if let Some(kind @ (Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamMalformed)) = key.reason {
+        let labels = vec![
+            Label::new("upstream", snapshot.upstream_of(key.api)),
+            Label::new("kind", kind.code().trim_start_matches("upstream_")),
+        ];
+        telemetry.count("portcullis_upstream_errors_total", labels, count);
+    }
+}
+
+fn decision(allowed: bool) -> Label {
+    Label::from_static_parts("decision", if allowed { "allow" } else { "deny" })
+}
+
+const fn status_class(class: u16) -> &'static str {
+    match class {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "none",
+    }
+}
+
+/// A caller can invent methods; a label cannot follow.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
+        _ => "other",
+    }
+}

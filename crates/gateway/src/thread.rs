@@ -1,0 +1,154 @@
+//! The threads that carry requests.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use portcullis_core::Clock;
+use portcullis_proxy::{PoolSettings, Pools};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use crate::access_log::AccessLog;
+use crate::listener::{self, Bound, Drain};
+use crate::snapshot::Snapshot;
+use crate::stack::stack;
+use crate::telemetry::Telemetry;
+use crate::worker::{Door, Worker};
+
+/// How often a worker hands over its counters and looks after its pools.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long a scrape waits for a worker that is busy.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What every worker gets.
+#[derive(Clone)]
+pub(crate) struct Equipment {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) clock: Clock,
+}
+
+/// All workers.
+pub(crate) struct Crew {
+    commands: Vec<mpsc::UnboundedSender<Command>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+enum Command {
+    /// Hand over what was counted, then say so.
+    HandOver(oneshot::Sender<()>),
+    /// Take no more connections; say whether all requests were answered in time.
+    Drain(Duration, oneshot::Sender<bool>),
+}
+
+impl Crew {
+    /// Starts one thread for each set of sockets.
+    ///
+    /// # Errors
+    /// The system gives no thread or no event loop.
+    pub(crate) fn start(sockets: Vec<Vec<Bound>>, equipment: &Equipment) -> io::Result<Self> {
+        let mut crew = Self { commands: Vec::new(), threads: Vec::new() };
+        for (index, sockets) in sockets.into_iter().enumerate() {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let equipment = equipment.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || carry(&runtime, sockets, equipment, receiver))?;
+            crew.commands.push(sender);
+            crew.threads.push(thread);
+        }
+        Ok(crew)
+    }
+
+    /// Has every worker hand over its counters, as far as it answers in time.
+    pub(crate) async fn hand_over(&self) {
+        let asked: Vec<_> = self.ask(Command::HandOver);
+        for answer in asked {
+            // A worker that is busy or gone answers late or never; its counters come with the next scrape.
+            drop(tokio::time::timeout(PATIENCE, answer).await);
+        }
+    }
+
+    /// Has every worker end its connections. Whether all requests were answered.
+    pub(crate) async fn drain(&self, grace: Duration) -> bool {
+        let asked = self.ask(|answer| Command::Drain(grace, answer));
+        let mut all = true;
+        for answer in asked {
+            all &= answer.await.unwrap_or(false);
+        }
+        all
+    }
+
+    fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<oneshot::Receiver<T>> {
+        let ask = |sender: &mpsc::UnboundedSender<Command>| {
+            let (answer, receiver) = oneshot::channel();
+            // A worker that has ended drops the answer, which is an answer.
+            drop(sender.send(command(answer)));
+            receiver
+        };
+        self.commands.iter().map(ask).collect()
+    }
+
+    /// Waits until every thread has ended.
+    pub(crate) fn join(self) {
+        drop(self.commands);
+        for thread in self.threads {
+            // A panic has been reported by its hook; the others are still to be waited for.
+            drop(thread.join());
+        }
+    }
+}
+
+fn carry(
+    runtime: &Runtime,
+    sockets: Vec<Bound>,
+    equipment: Equipment,
+    commands: mpsc::UnboundedReceiver<Command>,
+) {
+    LocalSet::new().block_on(runtime, work(sockets, equipment, commands));
+}
+
+async fn work(sockets: Vec<Bound>, equipment: Equipment, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let Equipment { snapshot, access_log, telemetry, clock } = equipment;
+    let pools = Pools::new(PoolSettings::default());
+    let worker = Rc::new(Worker::new(snapshot, pools, access_log, clock.clone()));
+    let door = Rc::new(Door { worker: Rc::clone(&worker), stack: stack(), telemetry: telemetry.clone() });
+    let drain = Drain::default();
+    for socket in sockets {
+        let listening = listener::run(socket, Rc::clone(&door), drain.clone(), clock.clone());
+        tokio::task::spawn_local(async move {
+            if let Err(error) = listening.await {
+                tracing::error!(%error, "a listener ended");
+            }
+        });
+    }
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::HandOver(answer)) => {
+                    worker.hand_over(&telemetry);
+                    drop(answer.send(()));
+                }
+                Some(Command::Drain(grace, answer)) => {
+                    drain.begin();
+                    let ended = tokio::time::timeout(grace, drain.ended()).await.is_ok();
+                    worker.hand_over(&telemetry);
+                    drop(answer.send(ended));
+                }
+                None => return,
+            },
+            _ = tick.tick() => {
+                worker.hand_over(&telemetry);
+                worker.pools.sweep();
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! One thread of the data path, and all that belongs to it alone.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use portcullis_authn::WorkerTokens;
+use portcullis_core::{Clock, Moment, Problem, Reason, Rejection};
+use portcullis_proxy::Pools;
+use tower::Service;
+
+use crate::access_log::AccessLog;
+use crate::body::ReplyBody;
+use crate::exchange::{Accepted, Exchange};
+use crate::ledger::{Ledger, RequestIds};
+use crate::listener::{Event, Inbound, Serve};
+use crate::snapshot::{LocalSnapshot, Snapshot};
+use crate::stages::observe::ObservedBody;
+use crate::telemetry::Telemetry;
+use crate::telemetry::shard::Shard;
+
+/// What a worker's requests share. Nothing here is seen by another thread.
+pub(crate) struct Worker {
+    pub(crate) tokens: WorkerTokens,
+    pub(crate) pools: Pools,
+    pub(crate) shard: Shard,
+    pub(crate) access_log: Option<AccessLog>,
+    clock: Clock,
+    ids: RequestIds,
+    snapshot: RefCell<Rc<LocalSnapshot>>,
+}
+
+impl Worker {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, pools: Pools, access_log: Option<AccessLog>, clock: Clock) -> Self {
+        Self {
+            tokens: WorkerTokens::default(),
+            pools,
+            shard: Shard::default(),
+            access_log,
+            clock,
+            ids: RequestIds::default(),
+            snapshot: RefCell::new(Rc::new(LocalSnapshot::new(snapshot))),
+        }
+    }
+
+    /// Time since the request was opened.
+    pub(crate) fn since(&self, opened: Moment) -> Duration {
+        self.clock.monotonic().saturating_sub(opened.monotonic)
+    }
+
+    /// Whether anybody reads what is written down for the log.
+    pub(crate) const fn logs(&self) -> bool {
+        self.access_log.is_some()
+    }
+
+    /// Gives what was counted to the registry.
+    pub(crate) fn hand_over(&self, telemetry: &Telemetry) {
+        self.shard.hand_over(telemetry, &self.snapshot.borrow());
+        self.tokens.hand_over(|event, count| {
+            telemetry.count("portcullis_cache_events_total", vec![metrics::Label::new("event", event)], count);
+        });
+    }
+
+    fn open(self: &Rc<Self>, request: Request<Incoming>, inbound: &Rc<Inbound>) -> Exchange<Accepted> {
+        self.shard.begin();
+        let (head, body) = request.into_parts();
+        let now = self.clock.now();
+        Exchange {
+            ledger: Ledger::open(self.ids.next(now), now, head.method.clone()),
+            head,
+            body,
+            inbound: Rc::clone(inbound),
+            snapshot: Rc::clone(&self.snapshot.borrow()),
+            worker: Rc::clone(self),
+            proof: Accepted,
+        }
+    }
+
+    /// The answer to a request in whose stages something broke that cannot break.
+    fn apologise(&self) -> Response<ObservedBody> {
+        self.shard.panicked();
+        let request_id = self.ids.next(self.clock.now()).to_string();
+        let rejection = Rejection::new(Reason::InternalError);
+        let body = Bytes::from(Problem::new(&rejection, &request_id).to_json());
+        let mut response = Response::new(ObservedBody::unobserved(ReplyBody::Own(Some(body))));
+        *response.status_mut() = rejection.reason().status();
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}
+
+/// Hands requests from the listeners to the stack.
+pub(crate) struct Door<S> {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) stack: S,
+    pub(crate) telemetry: Telemetry,
+}
+
+impl<S> Serve for Door<S>
+where
+    S: Service<Exchange<Accepted>, Response = Response<ObservedBody>, Error = std::convert::Infallible> + Copy + 'static,
+{
+    type Body = ObservedBody;
+    type Future = Guarded<S::Future>;
+
+    fn serve(&self, request: Request<Incoming>, inbound: &Rc<Inbound>) -> Self::Future {
+        let mut stack = self.stack;
+        Guarded { running: stack.call(self.worker.open(request, inbound)), worker: Rc::clone(&self.worker) }
+    }
+
+    fn observe(&self, listener: &Arc<str>, event: Event) {
+        self.telemetry.door(listener, event);
+    }
+}
+
+pin_project! {
+    /// The stack's future, in which a panic ends this request alone.
+    pub(crate) struct Guarded<F> {
+        #[pin]
+        running: F,
+        worker: Rc<Worker>,
+    }
+}
+
+impl<F> Future for Guarded<F>
+where
+    F: Future<Output = Result<Response<ObservedBody>, std::convert::Infallible>>,
+{
+    type Output = Response<ObservedBody>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        // Nothing of the request is used after a panic, and what outlives it (pools, caches, cells) is changed
+        // only between awaits and never left half-way by code that can panic.
+        let polled = catch_unwind(AssertUnwindSafe(|| this.running.poll(cx)));
+        Poll::Ready(match polled {
+            Ok(polled) => match ready!(polled) {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+            Err(_) => this.worker.apologise(),
+        })
+    }
+}
