@@ -1,0 +1,272 @@
+//! Decides which client certificates a handshake takes (CRT-01 to CRT-04).
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use portcullis_authn::certificate;
+use portcullis_core::{CertificateSource, PeerCertificate};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::{
+    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptions,
+    RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
+};
+
+use super::chain_cache::ChainCache;
+use super::digest;
+use super::limits::{INTERMEDIATES, REMEMBERED_CHAINS};
+use super::spec::{Ask, Purpose, WhenUnknown};
+use super::trust::{RevocationLists, TrustSet};
+use super::x509::{self, Window};
+
+/// `id-kp-clientAuth` (1.3.6.1.5.5.7.3.2), the content bytes of its DER.
+const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
+
+/// The verifier of one TLS policy.
+#[derive(Debug)]
+pub(crate) struct ClientVerifier {
+    ask: Ask,
+    sets: Vec<TrustSet>,
+    revocation: Option<(RevocationLists, WhenUnknown)>,
+    purpose: Purpose,
+    subjects: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+    remembered: ChainCache,
+}
+
+impl ClientVerifier {
+    pub(crate) fn new(
+        ask: Ask,
+        sets: Vec<TrustSet>,
+        revocation: Option<(RevocationLists, WhenUnknown)>,
+        purpose: Purpose,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Self {
+        let mut subjects: Vec<_> = sets
+            .iter()
+            .flat_map(|set| &set.anchors)
+            .map(|anchor| DistinguishedName::in_sequence(&anchor.subject))
+            .collect();
+        subjects.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        subjects.dedup_by(|a, b| a.as_ref() == b.as_ref());
+        let remembered = ChainCache::new(REMEMBERED_CHAINS);
+        Self { ask, sets, revocation, purpose, subjects, algorithms, remembered }
+    }
+
+    /// Everything that decides which certificates are taken, as bytes, in a fixed order.
+    pub(crate) fn description(&self) -> Vec<Vec<u8>> {
+        let mut parts = vec![format!("{:?} {:?}", self.ask, self.purpose).into_bytes()];
+        for set in &self.sets {
+            parts.push(set.name.as_bytes().to_vec());
+            parts.push(set.certificates.len().to_be_bytes().to_vec());
+            parts.extend(set.certificates.iter().map(|certificate| certificate.to_vec()));
+        }
+        if let Some((lists, when_unknown)) = &self.revocation {
+            parts.push(format!("{when_unknown:?}").into_bytes());
+            parts.extend(lists.der.iter().map(|list| list.to_vec()));
+        }
+        parts
+    }
+
+    /// The certificate of a chain that this verifier takes now, parsed.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub(crate) fn accept(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Arc<PeerCertificate>, Error> {
+        let chain = std::iter::once(leaf).chain(intermediates).map(|certificate| certificate.as_ref());
+        let digest = digest::of(chain).ok_or_else(|| Error::General("no SHA-256".to_owned()))?;
+        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        // SECURITY: what is remembered is that signatures, constraints and revocation are good, which no later
+        // second changes while anchors and lists stay. The time in which that counts is checked on every use; it
+        // ends at the latest with the lists, so a certificate revoked since is found when they are replaced.
+        let remembered = self.remembered.find(&digest);
+        if let Some(known) =
+            remembered.filter(|known| (known.valid_from..=known.valid_until).contains(&seconds))
+        {
+            return Ok(known);
+        }
+        let (window, trusted_by) = self.verify(leaf, intermediates, now)?;
+        if !window.holds_at(seconds) {
+            return Err(CertificateError::Expired.into());
+        }
+        let path = certificate::Validity { from: window.from, until: window.until };
+        let peer = certificate::peer_certificate(leaf, path, trusted_by, CertificateSource::Handshake)
+            .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))?;
+        let peer = Arc::new(peer);
+        self.remembered.remember(digest, &peer);
+        Ok(peer)
+    }
+
+    /// Builds the paths: one for each named set that has one. The set counts only for the time in which all of
+    /// them hold, so a certificate is never taken for trusted by a name whose path has ended.
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(Window, Vec<Arc<str>>), Error> {
+        let leaf = EndEntityCert::try_from(leaf).map_err(tls_error)?;
+        let (mut window, mut trusted_by, mut refused) = (Window::ALWAYS, Vec::new(), None);
+        for set in &self.sets {
+            match self.verify_for(set, &leaf, intermediates, now) {
+                Ok(of_set) => {
+                    window = window.and(of_set);
+                    trusted_by.push(Arc::clone(&set.name));
+                }
+                // "unknown issuer" of one set says less than what another has to say.
+                Err(error) if refused.is_none() || !matches!(error, webpki::Error::UnknownIssuer) => {
+                    refused = Some(error);
+                }
+                Err(_) => {}
+            }
+        }
+        match refused {
+            Some(error) if trusted_by.is_empty() => Err(tls_error(error)),
+            _ if trusted_by.is_empty() => Err(CertificateError::UnknownIssuer.into()),
+            _ => Ok((window, trusted_by)),
+        }
+    }
+
+    fn verify_for(
+        &self,
+        set: &TrustSet,
+        leaf: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Window, webpki::Error> {
+        let purpose = match self.purpose {
+            Purpose::CheckedIfPresent => KeyUsage::client_auth(),
+            Purpose::Required => KeyUsage::required(CLIENT_AUTH),
+        };
+        let lists: Vec<_> = self.revocation.iter().flat_map(|(lists, _)| &lists.lists).collect();
+        let revocation = self.revocation.as_ref().and_then(|(_, when)| revocation_options(&lists, *when));
+        let found = Cell::new(None);
+        let judge = |path: &VerifiedPath<'_>| {
+            found.set(Some(self.window_of(set, path)?));
+            Ok(())
+        };
+        leaf.verify_for_usage(
+            self.algorithms.all,
+            &set.anchors,
+            intermediates,
+            now,
+            purpose,
+            revocation,
+            Some(&judge),
+        )?;
+        found.get().ok_or(webpki::Error::UnknownIssuer)
+    }
+
+    /// What webpki leaves open about a path: key usages, its length by our count, and how long it holds.
+    fn window_of(&self, set: &TrustSet, path: &VerifiedPath<'_>) -> Result<Window, webpki::Error> {
+        if path.intermediate_certificates().count() > INTERMEDIATES {
+            return Err(webpki::Error::MaximumPathDepthExceeded);
+        }
+        let leaf: &webpki::Cert<'_> = path.end_entity();
+        let facts = x509::certificate(&leaf.der()).ok_or(webpki::Error::BadDer)?;
+        if !facts.may_sign {
+            return Err(webpki::Error::UnknownIssuer);
+        }
+        let anchor = set.anchor_window(path).ok_or(webpki::Error::UnknownIssuer)?;
+        let mut window = anchor.and(facts.window).and(self.revocation_window(leaf));
+        for issuer in path.intermediate_certificates() {
+            let facts = x509::certificate(&issuer.der()).ok_or(webpki::Error::BadDer)?;
+            if !facts.may_certify {
+                return Err(webpki::Error::UnknownIssuer);
+            }
+            window = window.and(facts.window).and(self.revocation_window(issuer));
+        }
+        Ok(window)
+    }
+
+    fn revocation_window(&self, certificate: &webpki::Cert<'_>) -> Window {
+        self.revocation.as_ref().map_or(Window::ALWAYS, |(lists, _)| lists.window_for(certificate.issuer()))
+    }
+}
+
+fn revocation_options<'a>(
+    lists: &'a [&'a webpki::CertRevocationList<'a>],
+    when_unknown: WhenUnknown,
+) -> Option<RevocationOptions<'a>> {
+    let unknown = match when_unknown {
+        WhenUnknown::Deny => UnknownStatusPolicy::Deny,
+        WhenUnknown::Allow => UnknownStatusPolicy::Allow,
+    };
+    let options = RevocationOptionsBuilder::new(lists).ok()?;
+    let options = options.with_depth(RevocationCheckDepth::Chain).with_status_policy(unknown);
+    Some(options.with_expiration_policy(ExpirationPolicy::Enforce).build())
+}
+
+/// The alert follows from the kind; what exactly was wrong stays with us.
+fn tls_error(error: webpki::Error) -> Error {
+    let certificate_error = match error {
+        webpki::Error::BadDer | webpki::Error::BadDerTime | webpki::Error::TrailingData(_) => {
+            CertificateError::BadEncoding
+        }
+        webpki::Error::CertExpired { .. } => CertificateError::Expired,
+        webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        webpki::Error::CertRevoked => CertificateError::Revoked,
+        webpki::Error::CrlExpired { .. } => CertificateError::ExpiredRevocationList,
+        webpki::Error::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
+        webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    };
+    certificate_error.into()
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.ask != Ask::Never
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.ask == Ask::Required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.subjects
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.accept(end_entity, intermediates, now).map(|_| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,128 @@
+//! One accepted connection as the stages see it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use portcullis_core::Connection;
+use tokio::time::Instant;
+
+use super::framing::FramingFault;
+use super::limits::ABANDONED_REQUESTS;
+
+/// A connection and what has been noticed about it. It lives on one worker; its cells are written by the wire
+/// below hyper and by the service above it.
+#[derive(Debug)]
+pub struct Inbound {
+    connection: Connection,
+    http2: bool,
+    /// Requests handed up so far: the number of the newest one, counted from 1.
+    served: Cell<u64>,
+    /// Requests whose answer has not been sent to its end.
+    in_flight: Cell<u64>,
+    /// HTTP/2 requests that the client dropped before they were answered.
+    abandoned: Cell<u64>,
+    fault: Cell<Option<(u64, FramingFault)>>,
+    head_since: Cell<Option<Instant>>,
+    write_blocked_since: Cell<Option<Instant>>,
+    closing: Cell<bool>,
+}
+
+impl Inbound {
+    /// A connection nothing has happened on.
+    pub fn new(connection: Connection, http2: bool) -> Rc<Self> {
+        Rc::new(Self {
+            connection,
+            http2,
+            served: Cell::new(0),
+            in_flight: Cell::new(0),
+            abandoned: Cell::new(0),
+            fault: Cell::new(None),
+            head_since: Cell::new(None),
+            write_blocked_since: Cell::new(None),
+            closing: Cell::new(false),
+        })
+    }
+
+    /// The connection.
+    pub const fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Whether the request being served is not what hyper makes of it. Ask at the start, and again when its body
+    /// breaks off: a body is judged as it arrives. Whoever gets a fault must refuse the request.
+    pub fn framing_fault(&self) -> Option<FramingFault> {
+        // Pipelined requests before the faulty one are good. HTTP/1.1 serves one request at a time, so the
+        // newest is the one that asks.
+        self.fault.get().and_then(|(request, fault)| (request <= self.served.get()).then_some(fault))
+    }
+
+    pub(crate) const fn is_http2(&self) -> bool {
+        self.http2
+    }
+
+    pub(crate) fn set_fault(&self, request: u64, fault: FramingFault) {
+        self.fault.set(Some((request, fault)));
+    }
+
+    /// Whether the next answer is to be the last of the connection.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get() || self.framing_fault().is_some()
+    }
+
+    pub(crate) fn close_after_answer(&self) {
+        self.closing.set(true);
+    }
+
+    pub(crate) fn begin(&self) {
+        self.served.set(self.served.get().saturating_add(1));
+        self.in_flight.set(self.in_flight.get().saturating_add(1));
+    }
+
+    pub(crate) fn end(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+    }
+
+    pub(crate) fn abandon(&self) {
+        self.abandoned.set(self.abandoned.get().saturating_add(1));
+    }
+
+    pub(crate) fn served(&self) -> u64 {
+        self.served.get()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
+    /// SECURITY: a client that opens requests only to reset them makes us and our upstreams work for nothing
+    /// (CVE-2023-44487); h2's own bounds count only requests that were not yet taken up.
+    pub(crate) fn is_abusive(&self) -> bool {
+        let abandoned = self.abandoned.get();
+        abandoned > ABANDONED_REQUESTS && abandoned.saturating_mul(2) > self.served.get()
+    }
+
+    pub(crate) fn head_since(&self) -> Option<Instant> {
+        self.head_since.get()
+    }
+
+    /// The time is read only when a head did not arrive in one piece.
+    pub(crate) fn set_within_head(&self, within: bool) {
+        match (within, self.head_since.get()) {
+            (true, None) => self.head_since.set(Some(Instant::now())),
+            (false, Some(_)) => self.head_since.set(None),
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    pub(crate) fn write_blocked_since(&self) -> Option<Instant> {
+        self.write_blocked_since.get()
+    }
+
+    pub(crate) fn set_write_blocked(&self, blocked: bool) {
+        match (blocked, self.write_blocked_since.get()) {
+            (true, None) => self.write_blocked_since.set(Some(Instant::now())),
+            (false, Some(_)) => self.write_blocked_since.set(None),
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What one listener bears: every bound of the door with its default, in one place.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use portcullis_core::document::{Fields, Node};
+use portcullis_core::{Faults, Place};
+
+/// The bounds of one listener. A key of `limits` that is left out has the default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenLimits {
+    /// Open connections, counted over all workers. One more is closed at once.
+    pub connections: usize,
+    /// Bytes of a request's head: request line and fields together.
+    pub headers_bytes: usize,
+    /// Fields of a request's head.
+    pub header_count: usize,
+    /// Requests in flight on one HTTP/2 connection.
+    pub streams: u32,
+    /// From the accepted socket to the end of the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// From the first byte of a head (for the first request: from the end of the handshake) to its last.
+    pub header_timeout: Duration,
+    /// How long a connection may stay open with nothing to do.
+    pub idle_timeout: Duration,
+    /// How long a client may refuse to take the bytes of an answer.
+    pub write_timeout: Duration,
+    /// After this the connection is closed between two requests (TLS-05).
+    pub connection_age: Duration,
+}
+
+impl Default for ListenLimits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            headers_bytes: 32 << 10,
+            header_count: 100,
+            streams: 100,
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
+            connection_age: Duration::from_secs(3_600),
+        }
+    }
+}
+
+/// The smallest head limit: hyper's read buffer cannot be made smaller.
+const HEADERS_BYTES: RangeInclusive<u64> = (8 << 10)..=(256 << 10);
+
+/// Answers to a head that is over the limit by no more than this are ours; a longer one gets hyper's bare 431.
+pub(crate) const HEADERS_GRACE_BYTES: usize = 16 << 10;
+
+/// hyper's own bound on fields, which it keeps on the stack; only a higher one costs an allocation.
+pub(crate) const HYPER_HEADER_COUNT: usize = 100;
+
+/// Most bytes hyper may hold of one HTTP/1.1 connection in each direction.
+pub(crate) const BUFFER_BYTES: usize = 128 << 10;
+
+/// Bytes of an unread request body that are thrown away after an early answer, so that the client can read the
+/// answer before its socket is reset.
+pub(crate) const LINGER_BYTES: usize = 64 << 10;
+
+/// How long that may take.
+pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// HTTP/2 flow control windows, for one stream and for the connection.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// See [`STREAM_WINDOW_BYTES`].
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// Answer bytes held for one HTTP/2 stream.
+pub(crate) const STREAM_SEND_BYTES: usize = 128 << 10;
+/// Streams a client may reset before we have taken them up, before it is told to go (CVE-2023-44487).
+pub(crate) const PENDING_RESET_STREAMS: usize = 20;
+/// Streams we may have had to reset ourselves for protocol errors (CVE-2025-8671).
+pub(crate) const LOCAL_RESET_STREAMS: usize = 256;
+/// Requests a client may abandon on one HTTP/2 connection before more than half of them abandoned closes it.
+pub(crate) const ABANDONED_REQUESTS: u64 = 100;
+/// How often a quiet HTTP/2 connection is asked whether it lives, and how long it may think.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// See [`PING_INTERVAL`].
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Intermediate certificates between a client's certificate and its trust anchor (CRT-01).
+pub(crate) const INTERMEDIATES: usize = 4;
+/// Client chains remembered by one TLS policy.
+pub(crate) const REMEMBERED_CHAINS: usize = 4_096;
+/// TLS sessions remembered by one TLS policy that asks for no client certificate.
+pub(crate) const REMEMBERED_SESSIONS: usize = 4_096;
+
+/// Connections the kernel may hold for one worker before they are accepted.
+pub(crate) const BACKLOG: i32 = 4_096;
+/// Pause of the accept loop when the process has run out of descriptors or memory.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+impl ListenLimits {
+    /// Every key of `limits` with its value, as both are written in a file.
+    pub fn listing(&self) -> [(&'static str, String); 9] {
+        let seconds = |duration: Duration| format!("{}s", duration.as_secs());
+        [
+            ("connections", self.connections.to_string()),
+            ("headers", format!("{}KiB", self.headers_bytes >> 10)),
+            ("header_count", self.header_count.to_string()),
+            ("streams", self.streams.to_string()),
+            ("handshake_timeout", seconds(self.handshake_timeout)),
+            ("header_timeout", seconds(self.header_timeout)),
+            ("idle_timeout", seconds(self.idle_timeout)),
+            ("write_timeout", seconds(self.write_timeout)),
+            ("connection_age", seconds(self.connection_age)),
+        ]
+    }
+
+    /// Reads `limits` of a listener.
+    pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "the limits of a listener", faults)?;
+        let mut limits = Self::default();
+        if let Some(count) = fields.get("connections").and_then(|node| node.integer(1..=1_000_000, faults)) {
+            limits.connections = usize::try_from(count).unwrap_or(limits.connections);
+        }
+        if let Some(node) = fields.get("headers") {
+            limits.headers_bytes = headers_bytes(node, faults).unwrap_or(limits.headers_bytes);
+        }
+        if let Some(count) = fields.get("header_count").and_then(|node| node.integer(1..=1_000, faults)) {
+            limits.header_count = usize::try_from(count).unwrap_or(limits.header_count);
+        }
+        if let Some(count) = fields.get("streams").and_then(|node| node.integer(1..=10_000, faults)) {
+            limits.streams = u32::try_from(count).unwrap_or(limits.streams);
+        }
+        for (key, slot) in [
+            ("handshake_timeout", &mut limits.handshake_timeout),
+            ("header_timeout", &mut limits.header_timeout),
+            ("idle_timeout", &mut limits.idle_timeout),
+            ("write_timeout", &mut limits.write_timeout),
+            ("connection_age", &mut limits.connection_age),
+        ] {
+            if let Some(node) = fields.get(key) {
+                *slot = positive(node.duration(faults), node.place, faults).unwrap_or(*slot);
+            }
+        }
+        fields.finish(faults);
+        Some(limits)
+    }
+}
+
+fn headers_bytes(node: &Node, faults: &mut Faults) -> Option<usize> {
+    let bytes = node.size(faults)?;
+    if !HEADERS_BYTES.contains(&bytes) {
+        faults.error("out_of_range", node.place, "the size of headers is from `8KiB` to `256KiB`");
+        return None;
+    }
+    usize::try_from(bytes).ok()
+}
+
+/// SECURITY: there is no word for "no timeout"; a zero would be read as one by some and as "at once" by others.
+fn positive(duration: Option<Duration>, place: Place, faults: &mut Faults) -> Option<Duration> {
+    let duration = duration?;
+    if duration.is_zero() {
+        faults.error("out_of_range", place, "a timeout of zero is not possible");
+        return None;
+    }
+    Some(duration)
+}

@@ -1,0 +1,79 @@
+//! The door: sockets, TLS, and HTTP as hyper and a scanner of our own read it.
+
+mod accept;
+mod chain_cache;
+mod client_verifier;
+mod digest;
+mod drain;
+mod event;
+mod framing;
+mod inbound;
+mod limits;
+mod peer;
+mod policy_id;
+mod serve;
+mod settings;
+mod spec;
+mod tls;
+mod trust;
+mod watch;
+mod wire;
+mod x509;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use accept::{BindError, Bound, run};
+pub use drain::Drain;
+pub use event::{CertificateOutcome, Event, HandshakeFailure};
+pub use framing::FramingFault;
+pub use inbound::Inbound;
+pub use limits::ListenLimits;
+pub use policy_id::TlsPolicyIds;
+pub use serve::Serve;
+pub use settings::{Expiry, ExpiryKind, ListenerSettings};
+pub use spec::{ListenSpec, TlsSpec};
+
+/// What is bound: a listener's settings, its address, and the connections it has over all workers.
+#[derive(Debug)]
+pub struct Listener {
+    settings: Arc<ListenerSettings>,
+    address: SocketAddr,
+    open: AtomicUsize,
+}
+
+impl Listener {
+    /// Its settings.
+    pub fn settings(&self) -> &ListenerSettings {
+        &self.settings
+    }
+
+    /// Where it listens, with the port the system chose if the settings left it open.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Open connections over all workers.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Takes up one connection more, unless there are as many as there may be.
+    fn enter(self: &Arc<Self>) -> Option<Place> {
+        let taken = self.open.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(self));
+        // The place is given back by its drop if there was none.
+        (taken < self.settings.limits.connections).then_some(place)
+    }
+}
+
+/// One of the connections a listener may have.
+#[derive(Debug)]
+struct Place(Arc<Listener>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,262 @@
+//! Listeners, compiled.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use portcullis_core::{Clock, Diagnostic, Faults, Materials, Spanned, TlsPolicyId};
+use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use super::client_verifier::ClientVerifier;
+use super::limits::ListenLimits;
+use super::policy_id::TlsPolicyIds;
+use super::spec::{Ask, CertificateSpec, ClientCertificatesSpec, HostSpec, ListenSpec, TlsSpec};
+use super::tls::{self, Certificates, TlsPolicy, TlsSettings};
+use super::trust::{self, RevocationLists, TrustSet};
+use super::x509;
+
+/// One listener, ready to be bound.
+#[derive(Debug)]
+pub struct ListenerSettings {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it is to listen; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// Its bounds.
+    pub limits: ListenLimits,
+    pub(crate) tls: Option<TlsSettings>,
+    expiries: Vec<Expiry>,
+}
+
+/// When something a listener uses ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// The file, as it is written in the policy files.
+    pub name: Arc<str>,
+    /// What it is.
+    pub kind: ExpiryKind,
+    /// Second since 1970.
+    pub at: i64,
+}
+
+/// What ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpiryKind {
+    /// A server certificate or a trust anchor.
+    Certificate,
+    /// A revocation list: the second at which the next one is due.
+    RevocationList,
+}
+
+impl ListenerSettings {
+    /// Compiles all listeners; `None` if any has a fault.
+    pub fn compile_all(
+        specs: &[ListenSpec],
+        materials: &dyn Materials,
+        ids: &TlsPolicyIds,
+        clock: &Clock,
+        faults: &mut Faults,
+    ) -> Option<Vec<Self>> {
+        let provider = Arc::new(tls::provider());
+        let (trusted, expiries) = (Vec::new(), Vec::new());
+        let mut compiler = Compiler { materials, clock, ids, provider, faults, trusted, expiries };
+        compiler.distinct_addresses(specs);
+        let compiled: Vec<_> = specs.iter().map(|spec| compiler.listener(spec)).collect();
+        compiled.into_iter().collect()
+    }
+
+    /// The TLS policy that requests for a host need on this listener; `None` on a plain one. A request whose
+    /// connection was made under another is misdirected (TLS-03). The host is lower case, without port.
+    pub fn policy_for_host(&self, host: &str) -> Option<TlsPolicyId> {
+        self.tls.as_ref().map(|tls| tls.policy_for(Some(host)).id)
+    }
+
+    /// Certificates and revocation lists, each with the second it ends.
+    pub fn expiries(&self) -> &[Expiry] {
+        &self.expiries
+    }
+}
+
+struct Compiler<'c> {
+    materials: &'c dyn Materials,
+    clock: &'c Clock,
+    ids: &'c TlsPolicyIds,
+    provider: Arc<CryptoProvider>,
+    faults: &'c mut Faults,
+    /// Every name of `trust` so far, with what it stands for.
+    trusted: Vec<(Spanned<String>, Vec<rustls_pki_types::CertificateDer<'static>>)>,
+    expiries: Vec<Expiry>,
+}
+
+impl Compiler<'_> {
+    fn distinct_addresses(&mut self, specs: &[ListenSpec]) {
+        for (number, spec) in specs.iter().enumerate() {
+            let earlier = specs
+                .iter()
+                .take(number)
+                .find(|other| other.address.value == spec.address.value && spec.address.value.port() != 0);
+            if let Some(other) = earlier {
+                let message = format!("`{}` listens there already", other.name.value);
+                self.faults.push(
+                    Diagnostic::error("address_twice", spec.address.place, message)
+                        .related(other.address.place, "here"),
+                );
+            }
+        }
+    }
+
+    fn listener(&mut self, spec: &ListenSpec) -> Option<ListenerSettings> {
+        let tls = match &spec.tls {
+            Some(tls) => Some(self.tls(tls)?),
+            None => None,
+        };
+        Some(ListenerSettings {
+            name: spec.name.value.as_str().into(),
+            address: spec.address.value,
+            limits: spec.limits.clone(),
+            tls,
+            expiries: std::mem::take(&mut self.expiries),
+        })
+    }
+
+    fn tls(&mut self, spec: &TlsSpec) -> Option<TlsSettings> {
+        let certificates = self.certificates(&spec.certificates);
+        let own = self.clients(&spec.clients);
+        let mut hosts: Vec<(&HostSpec, _, _)> = Vec::new();
+        let mut whole = true;
+        for host in &spec.hosts {
+            let clients = match &host.clients {
+                Some(clients) => self.clients(clients),
+                None => own.clone(),
+            };
+            let certificates = if host.certificates.is_empty() {
+                certificates.clone()
+            } else {
+                self.certificates(&host.certificates)
+            };
+            match clients.zip(certificates) {
+                Some((clients, certificates)) => hosts.push((host, clients, certificates)),
+                None => whole = false,
+            }
+        }
+        let own = self.policy(own?, &certificates?)?;
+        let mut settings = TlsSettings { own, hosts: std::collections::HashMap::default() };
+        for (host, clients, certificates) in hosts {
+            if !certificates.cover(&host.name.value) {
+                let message = format!("no certificate of this listener is valid for `{}`", host.name.value);
+                self.faults.push(Diagnostic::warning("certificate_name", host.name.place, message));
+            }
+            let policy = self.policy(clients, &certificates)?;
+            settings.hosts.insert(host.name.value.as_str().into(), policy);
+        }
+        whole.then_some(settings)
+    }
+
+    fn policy(&mut self, clients: Clients, certificates: &Arc<Certificates>) -> Option<TlsPolicy> {
+        let verifier = clients.0;
+        let config =
+            tls::server_config(&self.provider, self.clock, Arc::clone(certificates), verifier.as_ref());
+        match config {
+            Ok(config) => Some(TlsPolicy { id: clients.1, config: Arc::new(config), verifier }),
+            Err(error) => {
+                self.faults.push(Diagnostic::nowhere("tls", error.to_string()));
+                None
+            }
+        }
+    }
+
+    fn clients(&mut self, spec: &ClientCertificatesSpec) -> Option<Clients> {
+        if spec.ask == Ask::Never {
+            return Some(Clients(None, self.ids.without_certificates()));
+        }
+        let sets: Vec<_> = spec.trust.iter().map(|(name, path)| self.trust(name, path)).collect();
+        let revocation = match &spec.revocation {
+            Some(spec) => {
+                let lists = RevocationLists::load(spec, self.materials, self.faults);
+                Some(lists.map(|lists| (lists, spec.when_unknown)))
+            }
+            None => None,
+        };
+        let sets = sets.into_iter().collect::<Option<Vec<_>>>()?;
+        let revocation = match revocation {
+            Some(loaded) => Some(loaded?),
+            None => None,
+        };
+        if let Some((lists, _)) = &revocation {
+            self.expiries.extend(lists.expiries());
+        }
+        let algorithms = self.provider.signature_verification_algorithms;
+        let verifier = ClientVerifier::new(spec.ask, sets, revocation, spec.purpose, algorithms);
+        let id = self.ids.of(&verifier);
+        Some(Clients(Some(Arc::new(verifier)), id))
+    }
+
+    /// SECURITY: policies name anchors without naming a listener, so one name must stand for the same
+    /// authorities wherever it is defined.
+    fn trust(&mut self, name: &Spanned<String>, path: &Spanned<String>) -> Option<TrustSet> {
+        let set = TrustSet::load(name, path, self.materials, self.faults)?;
+        match self.trusted.iter().find(|(known, _)| known.value == name.value) {
+            Some((known, certificates)) if *certificates != set.certificates => {
+                let message = format!("`{}` stands for other authorities elsewhere", name.value);
+                self.faults.push(
+                    Diagnostic::error("trust_differs", name.place, message)
+                        .related(known.place, "defined here with another content")
+                        .note("policies refer to authorities by this name, so it needs one meaning"),
+                );
+                return None;
+            }
+            Some(_) => {}
+            None => self.trusted.push((name.clone(), set.certificates.clone())),
+        }
+        self.note_expiries(&path.value, &set.certificates);
+        Some(set)
+    }
+
+    fn certificates(&mut self, specs: &[CertificateSpec]) -> Option<Arc<Certificates>> {
+        let loaded: Vec<_> = specs.iter().map(|spec| self.certificate(spec)).collect();
+        let keys: Vec<_> = loaded.into_iter().collect::<Option<_>>()?;
+        Some(Arc::new(Certificates::new(keys)))
+    }
+
+    fn certificate(&mut self, spec: &CertificateSpec) -> Option<Arc<CertifiedKey>> {
+        let chain = trust::certificates(&spec.chain, self.materials, self.faults);
+        let key = spec.key.resolve(self.materials, self.faults);
+        let (chain, key) = (chain?, key?);
+        let Ok(key) = PrivateKeyDer::from_pem_slice(key.expose()) else {
+            self.faults.error("bad_key", spec.place, "the key is not a PEM private key");
+            return None;
+        };
+        self.note_expiries(&spec.chain.value, &chain);
+        match CertifiedKey::from_der(chain, key, &self.provider) {
+            Ok(certified) => Some(Arc::new(certified)),
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                let message = format!("the key does not belong to the certificate of `{}`", spec.chain.value);
+                self.faults.error("key_differs", spec.place, message);
+                None
+            }
+            Err(error) => {
+                self.faults.error(
+                    "bad_certificate",
+                    spec.place,
+                    format!("the certificate cannot be used: {error}"),
+                );
+                None
+            }
+        }
+    }
+
+    /// The first certificate of a file to end stands for the file.
+    fn note_expiries(&mut self, path: &str, certificates: &[rustls_pki_types::CertificateDer<'static>]) {
+        let ends =
+            certificates.iter().filter_map(|der| x509::certificate(der)).map(|facts| facts.window.until);
+        if let Some(at) = ends.min() {
+            self.expiries.push(Expiry { name: path.into(), kind: ExpiryKind::Certificate, at });
+        }
+    }
+}
+
+/// What is asked of clients, and its number.
+#[derive(Clone)]
+struct Clients(Option<Arc<ClientVerifier>>, TlsPolicyId);

@@ -1,0 +1,297 @@
+//! Listeners as they are written under `listen` in `gateway.yaml`.
+
+use std::net::SocketAddr;
+
+use portcullis_core::document::{Content, Fields, Node};
+use portcullis_core::{Diagnostic, Faults, Place, SecretSpec, Spanned};
+
+use super::limits::ListenLimits;
+
+/// One listener as written.
+#[derive(Clone, Debug)]
+pub struct ListenSpec {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Where it listens. Port 0 lets the system choose.
+    pub address: Spanned<SocketAddr>,
+    /// `None` for a plain listener.
+    pub tls: Option<TlsSpec>,
+    /// Its bounds.
+    pub limits: ListenLimits,
+}
+
+/// The `tls` of a listener.
+#[derive(Clone, Debug)]
+pub struct TlsSpec {
+    pub(crate) certificates: Vec<CertificateSpec>,
+    pub(crate) clients: ClientCertificatesSpec,
+    pub(crate) hosts: Vec<HostSpec>,
+}
+
+/// A certificate chain and its key.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateSpec {
+    pub(crate) chain: Spanned<String>,
+    pub(crate) key: SecretSpec,
+    pub(crate) place: Place,
+}
+
+/// Whether clients are asked for a certificate (TLS-02).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// No.
+    Never,
+    /// Asked, and a connection without one is fine.
+    Optional,
+    /// A handshake without one fails.
+    Required,
+}
+
+/// What to say of a certificate whose revocation no list speaks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenUnknown {
+    /// Refuse it.
+    Deny,
+    /// Take it.
+    Allow,
+}
+
+/// What to say of a certificate that does not state its purposes (CRT-02).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Take it: RFC 5280 section 4.2.1.12 puts no limit on such a certificate.
+    CheckedIfPresent,
+    /// Refuse it.
+    Required,
+}
+
+/// `client_certificates`, of a listener or of one of its hosts.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientCertificatesSpec {
+    pub(crate) ask: Ask,
+    pub(crate) trust: Vec<(Spanned<String>, Spanned<String>)>,
+    pub(crate) revocation: Option<RevocationSpec>,
+    pub(crate) purpose: Purpose,
+}
+
+/// `revocation`
+#[derive(Clone, Debug)]
+pub(crate) struct RevocationSpec {
+    pub(crate) lists: Vec<Spanned<String>>,
+    pub(crate) when_unknown: WhenUnknown,
+}
+
+/// One entry of `hosts`: other settings for one server name.
+#[derive(Clone, Debug)]
+pub(crate) struct HostSpec {
+    pub(crate) name: Spanned<String>,
+    /// Those of the listener where not written.
+    pub(crate) clients: Option<ClientCertificatesSpec>,
+    /// Those of the listener where empty.
+    pub(crate) certificates: Vec<CertificateSpec>,
+}
+
+impl ListenSpec {
+    /// Reads the mapping under `listen`.
+    pub fn read_all(node: &Node, faults: &mut Faults) -> Vec<Self> {
+        let Some(entries) = node.named(faults) else { return Vec::new() };
+        if entries.is_empty() {
+            faults.error("empty", node.place, "there is no listener");
+        }
+        entries.iter().filter_map(|entry| Self::read(entry.key.clone(), &entry.value, faults)).collect()
+    }
+
+    fn read(name: Spanned<String>, node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "a listener", faults)?;
+        let address = fields.require("address", faults).and_then(|node| address(node, faults));
+        let tls = fields.get("tls").map(|node| TlsSpec::read(node, faults));
+        let limits = fields.get("limits").map(|node| ListenLimits::read(node, faults));
+        fields.finish(faults);
+        Some(Self {
+            name,
+            address: address?,
+            // SECURITY: a `tls` that cannot be read never turns into a plain listener.
+            tls: match tls {
+                Some(read) => Some(read?),
+                None => None,
+            },
+            limits: limits.unwrap_or_else(|| Some(ListenLimits::default()))?,
+        })
+    }
+
+    /// The names of its trust anchors and where each is defined, for policies that refer to them.
+    pub fn trust_names(&self) -> impl Iterator<Item = &Spanned<String>> {
+        let tls = self.tls.iter();
+        tls.flat_map(|tls| {
+            let hosts = tls.hosts.iter().filter_map(|host| host.clients.as_ref());
+            std::iter::once(&tls.clients)
+                .chain(hosts)
+                .flat_map(|clients| clients.trust.iter().map(|(name, _)| name))
+        })
+    }
+}
+
+fn address(node: &Node, faults: &mut Faults) -> Option<Spanned<SocketAddr>> {
+    let text = node.text(faults)?;
+    match text.value.parse() {
+        Ok(address) => Some(Spanned::new(address, text.place)),
+        Err(_) => {
+            let message = format!("`{}` is not an address and port", text.value);
+            faults.push(
+                Diagnostic::error("bad_address", text.place, message)
+                    .note("write `0.0.0.0:8443`, `127.0.0.1:8080` or `[::]:8443`"),
+            );
+            None
+        }
+    }
+}
+
+impl TlsSpec {
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "the `tls` of a listener", faults)?;
+        let certificates = certificates(&mut fields, faults);
+        if certificates.as_ref().is_some_and(Vec::is_empty) {
+            faults.error("missing_key", node.place, "the `tls` of a listener needs `certificate` and `key`");
+        }
+        let clients = match fields.get("client_certificates") {
+            Some(node) => ClientCertificatesSpec::read(node, faults),
+            None => Some(ClientCertificatesSpec::never()),
+        };
+        let hosts = match fields.get("hosts") {
+            Some(node) => node.named(faults).map(|entries| {
+                entries
+                    .iter()
+                    .filter_map(|entry| HostSpec::read(entry.key.clone(), &entry.value, faults))
+                    .collect()
+            }),
+            None => Some(Vec::new()),
+        };
+        fields.finish(faults);
+        Some(Self { certificates: certificates?, clients: clients?, hosts: hosts? })
+    }
+}
+
+/// `certificate` with `key`, or `certificates`.
+fn certificates(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Vec<CertificateSpec>> {
+    let (one, key, many) = (fields.get("certificate"), fields.get("key"), fields.entry("certificates"));
+    match (one, key, many) {
+        (None, None, None) => Some(Vec::new()),
+        (Some(chain), Some(key), None) => {
+            let (path, key) = (chain.file(faults), key.secret(faults));
+            Some(vec![CertificateSpec { chain: path?, key: key?, place: chain.place }])
+        }
+        (None, None, Some(many)) => {
+            let Content::List(nodes) = &many.value.content else {
+                return many.value.expected("a list of certificates", faults);
+            };
+            let read: Vec<_> = nodes.iter().map(|node| CertificateSpec::read(node, faults)).collect();
+            read.into_iter().collect()
+        }
+        (_, _, Some(many)) => {
+            let message = "`certificates` stands in place of `certificate` and `key`, not beside them";
+            faults.error("one_key", many.key.place, message);
+            None
+        }
+        (Some(node), None, None) | (None, Some(node), None) => {
+            faults.error("missing_key", node.place, "`certificate` and `key` go together");
+            None
+        }
+    }
+}
+
+impl CertificateSpec {
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "a certificate", faults)?;
+        let chain = fields.require("certificate", faults).and_then(|node| node.file(faults));
+        let key = fields.require("key", faults).and_then(|node| node.secret(faults));
+        fields.finish(faults);
+        Some(Self { chain: chain?, key: key?, place: node.place })
+    }
+}
+
+impl ClientCertificatesSpec {
+    pub(crate) const fn never() -> Self {
+        Self { ask: Ask::Never, trust: Vec::new(), revocation: None, purpose: Purpose::CheckedIfPresent }
+    }
+
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "`client_certificates`", faults)?;
+        let words = [("never", Ask::Never), ("optional", Ask::Optional), ("required", Ask::Required)];
+        let ask = fields.require("ask", faults).and_then(|node| node.one_of(&words, faults));
+        let trust = fields.get("trust").map_or(Some(Vec::new()), |node| trust(node, faults));
+        let revocation = match fields.get("revocation") {
+            Some(node) => RevocationSpec::read(node, faults).map(Some),
+            None => Some(None),
+        };
+        let words = [("if_present", Purpose::CheckedIfPresent), ("required", Purpose::Required)];
+        let purpose = match fields.get("extended_key_usage") {
+            Some(node) => node.one_of(&words, faults),
+            None => Some(Purpose::CheckedIfPresent),
+        };
+        fields.finish(faults);
+        let (ask, trust, revocation) = (ask?, trust?, revocation?);
+        match ask {
+            Ask::Never if !trust.is_empty() || revocation.is_some() => {
+                let message =
+                    "`ask: never` asks for no certificate, so `trust` and `revocation` have no use here";
+                faults.error("no_use", node.place, message);
+                return None;
+            }
+            Ask::Optional | Ask::Required if trust.is_empty() => {
+                // SECURITY: no anchors must never come to mean "no verification" (CVE-2026-27586).
+                let message = "clients are asked for certificates, but `trust` names no authority";
+                faults.error("missing_key", node.place, message);
+                return None;
+            }
+            Ask::Never | Ask::Optional | Ask::Required => {}
+        }
+        Some(Self { ask, trust, revocation, purpose: purpose? })
+    }
+}
+
+fn trust(node: &Node, faults: &mut Faults) -> Option<Vec<(Spanned<String>, Spanned<String>)>> {
+    let entries = node.named(faults)?;
+    let read: Vec<_> =
+        entries.iter().map(|entry| Some((entry.key.clone(), entry.value.file(faults)?))).collect();
+    read.into_iter().collect()
+}
+
+impl RevocationSpec {
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "`revocation`", faults)?;
+        let lists = fields.require("crls", faults).and_then(|node| match &node.content {
+            Content::List(nodes) if !nodes.is_empty() => {
+                let read: Vec<_> = nodes.iter().map(|node| node.text(faults)).collect();
+                read.into_iter().collect()
+            }
+            _ => node.expected("a list of files and directories", faults),
+        });
+        let words = [("deny", WhenUnknown::Deny), ("allow", WhenUnknown::Allow)];
+        let when_unknown = match fields.get("when_unknown") {
+            Some(node) => node.one_of(&words, faults),
+            None => Some(WhenUnknown::Deny),
+        };
+        fields.finish(faults);
+        Some(Self { lists: lists?, when_unknown: when_unknown? })
+    }
+}
+
+impl HostSpec {
+    fn read(name: Spanned<String>, node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "a host of a listener", faults)?;
+        let clients = match fields.get("client_certificates") {
+            Some(node) => ClientCertificatesSpec::read(node, faults).map(Some),
+            None => Some(None),
+        };
+        let certificates = certificates(&mut fields, faults);
+        fields.finish(faults);
+        let written = rustls_pki_types::DnsName::try_from(name.value.as_str());
+        if written.is_err() || name.value.ends_with('.') || name.value.bytes().any(|b| b.is_ascii_uppercase())
+        {
+            let message = format!("`{}` is not a host name in lower case", name.value);
+            faults.error("bad_host", name.place, message);
+            return None;
+        }
+        Some(Self { name, clients: clients?, certificates: certificates? })
+    }
+}

@@ -1,0 +1,210 @@
+//! Named trust anchors and revocation lists, loaded.
+
+use std::sync::Arc;
+
+use portcullis_core::{Faults, Materials, Place, Spanned};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
+use webpki::{BorrowedCertRevocationList, CertRevocationList, VerifiedPath};
+
+use super::settings::{Expiry, ExpiryKind};
+use super::spec::RevocationSpec;
+use super::x509::{self, Window};
+
+/// The certificate authorities behind one name of `trust`.
+#[derive(Debug)]
+pub(crate) struct TrustSet {
+    pub(crate) name: Arc<str>,
+    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+    windows: Vec<Window>,
+    /// The certificates as they were read, to tell one set from another.
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
+}
+
+impl TrustSet {
+    /// Reads a PEM file of authorities.
+    ///
+    /// SECURITY: a file that is empty or holds anything that is not an authority is an error, never an empty set
+    /// or a smaller one (CVE-2026-27586).
+    pub(crate) fn load(
+        name: &Spanned<String>,
+        path: &Spanned<String>,
+        materials: &dyn Materials,
+        faults: &mut Faults,
+    ) -> Option<Self> {
+        let certificates = certificates(path, materials, faults)?;
+        let mut set =
+            Self { name: name.value.as_str().into(), anchors: Vec::new(), windows: Vec::new(), certificates };
+        for (number, der) in set.certificates.iter().enumerate() {
+            let facts = x509::certificate(der).filter(|facts| facts.is_authority && facts.may_certify);
+            let (Some(facts), Ok(anchor)) = (facts, webpki::anchor_from_trusted_cert(der)) else {
+                let message = format!(
+                    "certificate {} of `{}` is not one of a certificate authority",
+                    number + 1,
+                    path.value
+                );
+                faults.error("bad_certificate", path.place, message);
+                return None;
+            };
+            set.anchors.push(anchor.to_owned());
+            set.windows.push(facts.window);
+        }
+        Some(set)
+    }
+
+    /// The validity of the anchor a path ends in. An authority that was renewed under the same key may stand in
+    /// the file twice; the later one counts.
+    pub(crate) fn anchor_window(&self, path: &VerifiedPath<'_>) -> Option<Window> {
+        let end = path.anchor();
+        let same = |anchor: &TrustAnchor<'_>| {
+            anchor.subject == end.subject && anchor.subject_public_key_info == end.subject_public_key_info
+        };
+        let windows = self.anchors.iter().zip(&self.windows).filter(|(anchor, _)| same(anchor));
+        windows.map(|(_, window)| *window).max_by_key(|window| window.until)
+    }
+}
+
+/// The certificates of a PEM file.
+pub(crate) fn certificates(
+    path: &Spanned<String>,
+    materials: &dyn Materials,
+    faults: &mut Faults,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let bytes = read(path, materials, faults)?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match read {
+        Ok(certificates) if !certificates.is_empty() => Some(certificates),
+        Ok(_) => {
+            faults.error("no_certificate", path.place, format!("`{}` holds no PEM certificate", path.value));
+            None
+        }
+        Err(error) => {
+            faults.error("bad_pem", path.place, format!("`{}` cannot be read as PEM: {error}", path.value));
+            None
+        }
+    }
+}
+
+fn read(path: &Spanned<String>, materials: &dyn Materials, faults: &mut Faults) -> Option<Vec<u8>> {
+    materials
+        .file(path.place.file, &path.value)
+        .map_err(|why| faults.error("unreadable", path.place, why))
+        .ok()
+}
+
+/// Every revocation list of one `revocation`.
+#[derive(Debug)]
+pub(crate) struct RevocationLists {
+    pub(crate) lists: Vec<CertRevocationList<'static>>,
+    /// When each is due to be replaced, in the order of `lists`.
+    pub(crate) next_updates: Vec<i64>,
+    /// The bytes of each, in the order of `lists`.
+    pub(crate) der: Vec<CertificateRevocationListDer<'static>>,
+    /// The file of each, in the order of `lists`.
+    names: Vec<Arc<str>>,
+}
+
+struct Loaded {
+    name: Arc<str>,
+    der: CertificateRevocationListDer<'static>,
+    list: CertRevocationList<'static>,
+    facts: x509::RevocationListFacts,
+}
+
+impl RevocationLists {
+    pub(crate) fn load(
+        spec: &RevocationSpec,
+        materials: &dyn Materials,
+        faults: &mut Faults,
+    ) -> Option<Self> {
+        let mut loaded = Vec::new();
+        for path in &spec.lists {
+            for (name, bytes) in files(path, materials, faults)? {
+                parse(&name, &bytes, path.place, &mut loaded, faults)?;
+            }
+        }
+        // The newest list of an issuer stands first, since the verifier asks the first that fits; an older one
+        // about the same scope would only make the answer look out of date.
+        loaded.sort_by_key(|one| std::cmp::Reverse(one.facts.this_update));
+        let mut this =
+            Self { lists: Vec::new(), next_updates: Vec::new(), der: Vec::new(), names: Vec::new() };
+        for one in loaded {
+            let scope = |list: &CertRevocationList<'_>| {
+                (list.issuer().to_vec(), list.issuing_distribution_point().map(<[u8]>::to_vec))
+            };
+            if !this.lists.iter().any(|newer| scope(newer) == scope(&one.list)) {
+                this.next_updates.push(one.facts.next_update);
+                this.lists.push(one.list);
+                this.der.push(one.der);
+                this.names.push(one.name);
+            }
+        }
+        Some(this)
+    }
+
+    /// When each list is due to be replaced.
+    pub(crate) fn expiries(&self) -> impl Iterator<Item = Expiry> {
+        let due = self.names.iter().zip(&self.next_updates);
+        due.map(|(name, at)| Expiry { name: Arc::clone(name), kind: ExpiryKind::RevocationList, at: *at })
+    }
+
+    /// The time until which what these lists say about certificates of an issuer is current.
+    pub(crate) fn window_for(&self, issuer: &[u8]) -> Window {
+        let about = self.lists.iter().zip(&self.next_updates).filter(|(list, _)| list.issuer() == issuer);
+        about.fold(Window::ALWAYS, |window, (_, until)| window.and(Window { from: i64::MIN, until: *until }))
+    }
+}
+
+/// The files a path of `crls` stands for: itself, or what is in the directory.
+fn files(
+    path: &Spanned<String>,
+    materials: &dyn Materials,
+    faults: &mut Faults,
+) -> Option<Vec<(String, Vec<u8>)>> {
+    let why = match materials.file(path.place.file, &path.value) {
+        Ok(bytes) => return Some(vec![(path.value.clone(), bytes)]),
+        Err(why) => why,
+    };
+    match materials.directory(path.place.file, &path.value) {
+        Ok(files) if files.is_empty() => {
+            faults.error(
+                "no_revocation_list",
+                path.place,
+                format!("`{}` holds no revocation list", path.value),
+            );
+            None
+        }
+        Ok(files) => Some(files),
+        Err(_) => {
+            faults.error("unreadable", path.place, why);
+            None
+        }
+    }
+}
+
+fn parse(
+    name: &str,
+    bytes: &[u8],
+    place: Place,
+    loaded: &mut Vec<Loaded>,
+    faults: &mut Faults,
+) -> Option<()> {
+    let pem: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(bytes).collect();
+    let lists = match pem {
+        Ok(lists) if !lists.is_empty() => lists,
+        _ => vec![CertificateRevocationListDer::from(bytes.to_vec())],
+    };
+    for der in lists {
+        let list = BorrowedCertRevocationList::from_der(&der).and_then(|list| list.to_owned());
+        let (Ok(list), Some(facts)) = (list, x509::revocation_list(&der)) else {
+            faults.error(
+                "bad_revocation_list",
+                place,
+                format!("`{name}` is not a certificate revocation list"),
+            );
+            return None;
+        };
+        loaded.push(Loaded { name: name.into(), der, list: list.into(), facts });
+    }
+    Some(())
+}

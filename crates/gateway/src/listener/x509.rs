@@ -1,0 +1,70 @@
+//! What path validation needs from certificates and revocation lists beyond what webpki tells.
+
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+/// A stretch of time, both ends included, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) from: i64,
+    pub(crate) until: i64,
+}
+
+impl Window {
+    /// All of time.
+    pub(crate) const ALWAYS: Self = Self { from: i64::MIN, until: i64::MAX };
+
+    /// The time in which both hold.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), until: self.until.min(other.until) }
+    }
+
+    /// Whether it holds at that second.
+    pub(crate) const fn holds_at(self, seconds: i64) -> bool {
+        self.from <= seconds && seconds <= self.until
+    }
+}
+
+/// One certificate of a path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CertificateFacts {
+    pub(crate) window: Window,
+    /// `basicConstraints` says `cA`.
+    pub(crate) is_authority: bool,
+    /// `keyUsage` is absent or holds `digitalSignature` (CRT-02).
+    pub(crate) may_sign: bool,
+    /// `keyUsage` is absent or holds `keyCertSign` (CRT-01).
+    pub(crate) may_certify: bool,
+}
+
+/// Reads a certificate; `None` if it is not exactly one well-formed certificate.
+pub(crate) fn certificate(der: &[u8]) -> Option<CertificateFacts> {
+    let Ok(([], certificate)) = X509Certificate::from_der(der) else { return None };
+    let usage = certificate.key_usage().ok()?;
+    let validity = certificate.validity();
+    Some(CertificateFacts {
+        window: Window { from: validity.not_before.timestamp(), until: validity.not_after.timestamp() },
+        is_authority: certificate.is_ca(),
+        may_sign: usage.as_ref().is_none_or(|usage| usage.value.digital_signature()),
+        may_certify: usage.as_ref().is_none_or(|usage| usage.value.key_cert_sign()),
+    })
+}
+
+/// One revocation list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RevocationListFacts {
+    pub(crate) this_update: i64,
+    pub(crate) next_update: i64,
+}
+
+/// Reads a revocation list; `None` if it is not exactly one, or does not say when the next one comes (RFC 5280
+/// section 5.1.2.5 demands it).
+pub(crate) fn revocation_list(der: &[u8]) -> Option<RevocationListFacts> {
+    let Ok(([], list)) = CertificateRevocationList::from_der(der) else { return None };
+    Some(RevocationListFacts {
+        this_update: list.last_update().timestamp(),
+        next_update: list.next_update()?.timestamp(),
+    })
+}
