@@ -6,6 +6,8 @@
 
 mod expression;
 mod facts;
+#[cfg(test)]
+mod fixtures;
 pub mod limits;
 mod place;
 pub mod rules;

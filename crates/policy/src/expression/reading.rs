@@ -95,11 +95,8 @@ fn syntax(text: &str, errors: &ParseErrors) -> Problem {
     let from = offset(text, error);
     let found = word_at(text, from);
     let span = from..from + found.len();
-    if let Some(own) = error.msg.strip_prefix("unsupported syntax") {
-        return Problem::new("bad_expression", span, format!("not offered here{own}"));
-    }
     if !error.msg.starts_with("Syntax error") {
-        return Problem::new("bad_expression", span, error.msg.clone());
+        return Problem::new("bad_expression", span, own_words(&error.msg, found));
     }
     if found.is_empty() {
         return Problem::new("bad_expression", span, "the expression ends too early");
@@ -110,8 +107,30 @@ fn syntax(text: &str, errors: &ParseErrors) -> Problem {
         "or" | "OR" => problem.label("did you mean `||`?"),
         "not" | "NOT" => problem.label("did you mean `!`?"),
         "=" => problem.label("did you mean `==`?"),
-        "'" | "\"" => problem.label("this text does not end"),
+        "'" | "\"" if text.get(from + 1..).is_some_and(|rest| !rest.contains(found)) => {
+            problem.label("this text does not end")
+        }
+        _ if text.get(..from).is_some_and(|before| before.trim_end().ends_with("not")) => {
+            problem.label("did you mean `!`?")
+        }
         _ => problem,
+    }
+}
+
+/// What the parser reports beyond syntax, in our words.
+fn own_words(message: &str, found: &str) -> String {
+    if message.contains("has() macro") {
+        "`has` takes one member: `has(claims.acr)`".to_owned()
+    } else if message.starts_with("reserved identifier") {
+        format!("`{found}` is a reserved word")
+    } else if message.starts_with("invalid int") || message.starts_with("invalid double") {
+        format!("`{found}` is no number that fits")
+    } else if message.starts_with("argument must be a simple name") {
+        "the items need a simple name: `list.exists(item, ...)`".to_owned()
+    } else if message.starts_with("unsupported syntax") {
+        "this form is not offered here".to_owned()
+    } else {
+        message.to_owned()
     }
 }
 

@@ -137,7 +137,13 @@ impl<'a> Group<'a> {
             Self::Headers(headers) => header(headers, name)?.map(Found::text),
             Self::Identity(facts) => identity(facts, name),
             Self::Members(object) => object.get(name).map(Found::Json),
-            Self::Certificate(certificate) => certificate.and_then(|found| certificate_member(found, name)),
+            // Also without a certificate, so that one `has` tells whether there is such an attribute.
+            Self::Certificate(certificate) if name == "subject" => {
+                Some(Found::Group(Self::Subject(certificate)))
+            }
+            Self::Certificate(certificate) => {
+                certificate.and_then(|certificate| certificate_member(certificate, name))
+            }
             Self::Subject(certificate) => match certificate {
                 None => None,
                 Some(certificate) => subject(certificate, name)?.map(Found::text),
@@ -193,7 +199,6 @@ fn identity<'a>(facts: &'a Facts<'a>, name: &str) -> Option<Found<'a>> {
 fn certificate_member<'a>(certificate: &'a PeerCertificate, name: &str) -> Option<Found<'a>> {
     let names = certificate.alternative_names.iter();
     Some(match name {
-        "subject" => Found::Group(Group::Subject(Some(certificate))),
         "thumbprint" => Found::owned_text(hexadecimal(&certificate.thumbprint)),
         "serial" => Found::owned_text(hexadecimal(&certificate.serial)),
         "dns_names" => Found::texts(names.filter_map(|name| match name {
