@@ -1,1 +1,31 @@
-//! Decides who is calling.
+//! Decides who is calling, from a request's head and its connection.
+//!
+//! A [`Chain`] is compiled from an API's `authenticate:` and asked once per request. Authenticators are a closed
+//! set, one folder each; what they share is how credentials are found ([`place`]), who may sign tokens
+//! ([`Issuers`]), where keys come from ([`KeySources`]), who is registered ([`Clients`]), and what a worker
+//! remembers ([`WorkerTokens`]).
+
+mod anonymous;
+mod api_key;
+mod certificate;
+mod chain;
+mod clients;
+mod identity;
+mod issuers;
+mod json;
+mod jwt;
+mod keys;
+mod place;
+mod scheme;
+mod tokens;
+
+pub use api_key::{KeyHash, PepperSpec, generate_key, hash_key};
+pub use certificate::{CertificateError, Validity, peer_certificate, validity};
+pub use chain::{Chain, ChainSpec, Compiling};
+pub use clients::{Clients, ClientsSpec};
+pub use identity::IdentitySpec;
+pub use issuers::{Issuers, IssuersSpec};
+pub use keys::{
+    FetchFactory, FetchTrust, KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult,
+};
+pub use tokens::{CacheCounts, WorkerTokens};

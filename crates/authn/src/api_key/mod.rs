@@ -1,0 +1,59 @@
+//! `api_key`: a key of a registered client, in a header.
+
+mod key;
+mod spec;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use portcullis_core::{Reason, Rejection, Scheme};
+
+pub use key::{KeyHash, generate_key, hash_key};
+pub(crate) use spec::ApiKeySpec;
+pub use spec::PepperSpec;
+pub(crate) use table::{ApiKeys, KeyOwner};
+
+use crate::chain::{Evidence, Outcome};
+use crate::place::Place;
+
+/// The longest key that is looked at, in bytes.
+const MAX_KEY: usize = 512;
+
+/// The authenticator.
+#[derive(Debug)]
+pub(crate) struct ApiKey {
+    place: Place,
+    table: Arc<ApiKeys>,
+}
+
+impl ApiKey {
+    /// Where the key is looked for.
+    pub(crate) const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Looks the key up among those of all declared clients.
+    pub(crate) fn authenticate(&self, evidence: &Evidence<'_>) -> Outcome {
+        let refused = |reason: Reason, why: &str| {
+            Outcome::Rejected(Rejection::new(reason).of(Scheme::ApiKey).because(why))
+        };
+        let key = match self.place.find(&evidence.head.headers) {
+            Ok(Some(key)) => key,
+            Ok(None) => return Outcome::Absent,
+            Err(error) => return Outcome::Rejected(error.rejection(Scheme::ApiKey)),
+        };
+        if key.len() > MAX_KEY || !key.iter().all(u8::is_ascii_graphic) {
+            return refused(Reason::CredentialsMalformed, "the key is too long or has characters no key has");
+        }
+        let Some(owner) = self.table.find(key) else {
+            return refused(Reason::ApiKeyInvalid, "no client has this key");
+        };
+        // The key was right, so its owner may learn that it is their registration that ended.
+        if owner.expires_at.is_some_and(|at| evidence.now.unix_seconds() >= at) {
+            return refused(Reason::ClientInactive, "the client has expired");
+        }
+        Outcome::Verified(owner.identity.clone(), None)
+    }
+}

@@ -1,0 +1,213 @@
+//! `certificate`: the certificate of the connection names the caller.
+//!
+//! The listener has verified the path; here the API says which of the verified certificates it takes. Trust in a
+//! certificate authority alone admits everybody it ever certified, so an alternative usually pins something else
+//! as well (CRT-05).
+
+pub(crate) mod name;
+mod parse;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use portcullis_core::{
+    AuthMethod, Connection, Identity, Moment, PeerCertificate, Reason, Rejection, Scheme,
+    SubjectAlternativeName,
+};
+
+pub use parse::{CertificateError, Validity, peer_certificate, validity};
+pub(crate) use spec::CertificateSpec;
+
+use crate::chain::{Evidence, Outcome};
+use crate::identity::is_name;
+
+/// The authenticator.
+#[derive(Debug)]
+pub(crate) struct ClientCertificate {
+    trust: Vec<Arc<str>>,
+    pins: Pins,
+}
+
+/// What a certificate must show; all of it (CRT-05).
+#[derive(Clone, Debug, Default)]
+struct Pins {
+    subject: Vec<SubjectPin>,
+    names: Vec<NamePin>,
+    fingerprints: Vec<[u8; 32]>,
+}
+
+/// The one value of a subject attribute is one of these, exactly.
+#[derive(Clone, Debug)]
+struct SubjectPin {
+    oid: Arc<str>,
+    values: Vec<Arc<str>>,
+}
+
+/// One of these alternative names is in the certificate.
+#[derive(Clone, Debug)]
+enum NamePin {
+    Dns(Vec<Arc<str>>),
+    Uri(Vec<Arc<str>>),
+    Email(Vec<Arc<str>>),
+    Ip(Vec<IpAddr>),
+}
+
+/// Why a certificate that proved possession of its key is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Unacceptable {
+    #[error("outside its validity, or its revocation list is out of date")]
+    OutOfDate,
+    #[error("its path does not lead to an anchor this API trusts")]
+    Untrusted,
+    #[error("subject attribute {0} is missing")]
+    SubjectMissing(Arc<str>),
+    #[error("subject attribute {0} is repeated where one value is meant")]
+    SubjectRepeated(Arc<str>),
+    #[error("subject attribute {0} has another value")]
+    SubjectDiffers(Arc<str>),
+    #[error("no alternative name is one of those pinned")]
+    NameDiffers,
+    #[error("it names more than one URI where one is meant")]
+    UriRepeated,
+    #[error("its fingerprint is not one of those pinned")]
+    FingerprintDiffers,
+}
+
+impl From<Unacceptable> for Rejection {
+    fn from(error: Unacceptable) -> Self {
+        let reason = match error {
+            Unacceptable::OutOfDate => Reason::CertificateExpired,
+            Unacceptable::Untrusted
+            | Unacceptable::SubjectMissing(_)
+            | Unacceptable::SubjectRepeated(_)
+            | Unacceptable::SubjectDiffers(_)
+            | Unacceptable::NameDiffers
+            | Unacceptable::UriRepeated
+            | Unacceptable::FingerprintDiffers => Reason::CertificateRefused,
+        };
+        Self::new(reason).of(Scheme::Certificate).because(error.to_string())
+    }
+}
+
+impl ClientCertificate {
+    /// Whether the connection's certificate comes from an authority this alternative is about. Anchors tell
+    /// certificates apart the way issuers tell tokens apart; pins judge.
+    pub(crate) fn is_addressed(&self, connection: &Connection) -> bool {
+        connection.certificate.as_deref().is_some_and(|certificate| self.trusts(certificate))
+    }
+
+    /// Whether every certificate that is addressed to the other is addressed to this one as well.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        other.trust.iter().all(|anchor| self.trust.contains(anchor))
+    }
+
+    /// Judges the connection's certificate.
+    pub(crate) fn authenticate(&self, evidence: &Evidence<'_>) -> Outcome {
+        let Some(certificate) = &evidence.connection.certificate else { return Outcome::Absent };
+        match self.judge(certificate, evidence.now) {
+            Ok(()) => Outcome::Verified(evidence.worker.certificate_identity(certificate), None),
+            Err(error) => Outcome::Rejected(error.into()),
+        }
+    }
+
+    fn trusts(&self, certificate: &PeerCertificate) -> bool {
+        certificate.trusted_by.iter().any(|anchor| self.trust.contains(anchor))
+    }
+
+    fn judge(&self, certificate: &PeerCertificate, now: Moment) -> Result<(), Unacceptable> {
+        if !is_current(certificate, now) {
+            return Err(Unacceptable::OutOfDate);
+        }
+        if !self.trusts(certificate) {
+            return Err(Unacceptable::Untrusted);
+        }
+        self.pins.subject.iter().try_for_each(|pin| pin.judge(certificate))?;
+        self.pins.names.iter().try_for_each(|pin| pin.judge(certificate))?;
+        let fingerprints = &self.pins.fingerprints;
+        if !fingerprints.is_empty() && !fingerprints.contains(&certificate.thumbprint) {
+            return Err(Unacceptable::FingerprintDiffers);
+        }
+        Ok(())
+    }
+}
+
+impl SubjectPin {
+    /// SECURITY: a repeated attribute is refused even if one of its values fits, because another reader of the
+    /// same certificate may take the other one.
+    fn judge(&self, certificate: &PeerCertificate) -> Result<(), Unacceptable> {
+        let mut values = certificate.subject_values(&self.oid);
+        match (values.next(), values.next()) {
+            (None, _) => Err(Unacceptable::SubjectMissing(self.oid.clone())),
+            (Some(_), Some(_)) => Err(Unacceptable::SubjectRepeated(self.oid.clone())),
+            (Some(value), None) if self.values.contains(value) => Ok(()),
+            (Some(_), None) => Err(Unacceptable::SubjectDiffers(self.oid.clone())),
+        }
+    }
+}
+
+impl NamePin {
+    /// Host names are compared without regard to case (RFC 4343) and without wildcards, everything else exactly.
+    /// A URI names a workload, so there must be exactly one.
+    fn judge(&self, certificate: &PeerCertificate) -> Result<(), Unacceptable> {
+        use SubjectAlternativeName::{Dns, Email, Ip, Uri};
+        let names = &certificate.alternative_names;
+        let fits = match self {
+            Self::Dns(pinned) => names.iter().any(
+                |name| matches!(name, Dns(name) if pinned.iter().any(|pin| pin.eq_ignore_ascii_case(name))),
+            ),
+            Self::Email(pinned) => {
+                names.iter().any(|name| matches!(name, Email(name) if pinned.contains(name)))
+            }
+            Self::Ip(pinned) => names.iter().any(|name| matches!(name, Ip(name) if pinned.contains(name))),
+            Self::Uri(pinned) => {
+                let mut uris = names.iter().filter(|name| matches!(name, Uri(_)));
+                match (uris.next(), uris.next()) {
+                    (Some(_), Some(_)) => return Err(Unacceptable::UriRepeated),
+                    (Some(Uri(name)), None) => pinned.contains(name),
+                    _ => false,
+                }
+            }
+        };
+        if fits { Ok(()) } else { Err(Unacceptable::NameDiffers) }
+    }
+}
+
+/// Whether the whole path is valid now. Connections outlive certificates, so this is asked on every request
+/// (TLS-05).
+pub(crate) fn is_current(certificate: &PeerCertificate, now: Moment) -> bool {
+    (certificate.valid_from..=certificate.valid_until).contains(&now.unix_seconds())
+}
+
+/// The thumbprint in hex, as tools print it.
+pub(crate) fn thumbprint_text(certificate: &PeerCertificate) -> String {
+    let mut text = String::with_capacity(64);
+    name::push_hex(&mut text, &certificate.thumbprint);
+    text
+}
+
+/// What a certificate alone says about its holder. The key is the thumbprint, because names are only as unique as
+/// each authority makes them; a renewed certificate is thus another caller, unless `identity` names the callers
+/// by an attribute of the subject. The readable subject is the common name if there is exactly one, else the
+/// whole subject.
+pub(crate) fn identity(certificate: &Arc<PeerCertificate>) -> Identity {
+    let mut names = certificate.subject_values(name::COMMON_NAME);
+    let subject = match (names.next(), names.next()) {
+        (Some(name), None) if is_name(name) => name.clone(),
+        _ if is_name(&certificate.subject_text) => certificate.subject_text.clone(),
+        _ => thumbprint_text(certificate).into(),
+    };
+    Identity {
+        method: AuthMethod::Certificate,
+        key: format!("certificate:{}", thumbprint_text(certificate)).into(),
+        subject,
+        issuer: None,
+        client: None,
+        claims: Arc::default(),
+        scopes: Arc::default(),
+        certificate: Some(certificate.clone()),
+        expires_at: Some(certificate.valid_until),
+    }
+}

@@ -1,0 +1,160 @@
+//! `certificate:` as written in a chain.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use portcullis_core::document::{Fields, Node};
+use portcullis_core::{Diagnostic, Faults, Place, Spanned};
+
+use super::name::{ATTRIBUTES, attribute_oid};
+use super::{ClientCertificate, NamePin, Pins, SubjectPin};
+
+/// Which certificates an alternative takes.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateSpec {
+    trust: Vec<Spanned<String>>,
+    pins: Pins,
+}
+
+impl CertificateSpec {
+    pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "`certificate`", faults)?;
+        let trust = fields.require("trust", faults);
+        let (subject, san, fingerprints) =
+            (fields.get("subject"), fields.get("san"), fields.get("fingerprints"));
+        fields.finish(faults);
+        let trust = trust.and_then(|node| node.texts(faults));
+        let subject = subject.map(|node| read_subject(node, faults));
+        let names = san.map(|node| read_names(node, faults));
+        let fingerprints = fingerprints.map(|node| read_fingerprints(node, faults));
+        Some(Self {
+            trust: trust?,
+            pins: Pins {
+                subject: subject.unwrap_or_else(|| Some(Vec::new()))?,
+                names: names.unwrap_or_else(|| Some(Vec::new()))?,
+                fingerprints: fingerprints.unwrap_or_else(|| Some(Vec::new()))?,
+            },
+        })
+    }
+
+    /// Looks the anchors up among those the listeners trust.
+    pub(crate) fn compile(
+        &self,
+        anchors: &[(String, Place)],
+        faults: &mut Faults,
+    ) -> Option<ClientCertificate> {
+        let mut known = true;
+        for anchor in &self.trust {
+            if !anchors.iter().any(|(name, _)| *name == anchor.value) {
+                faults.undefined("trust anchor", anchor, anchors);
+                known = false;
+            }
+        }
+        let trust: Vec<Arc<str>> = self.trust.iter().map(|anchor| anchor.value.as_str().into()).collect();
+        known.then(|| ClientCertificate { trust, pins: self.pins.clone() })
+    }
+}
+
+fn read_subject(node: &Node, faults: &mut Faults) -> Option<Vec<SubjectPin>> {
+    let entries = node.named(faults)?;
+    if entries.is_empty() {
+        faults.error("empty", node.place, "this must not be empty");
+        return None;
+    }
+    let pins: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| {
+            let word = entry.key.value.as_str();
+            let oid = attribute_oid(word);
+            if oid.is_none() {
+                let known = ATTRIBUTES.iter().map(|(word, _)| *word);
+                let mut fault = Diagnostic::error(
+                    "unknown_key",
+                    entry.key.place,
+                    format!("`{word}` is not an attribute of a subject"),
+                )
+                .note(format!(
+                    "attributes here: {}, or a dotted object identifier in quotes",
+                    known.clone().collect::<Vec<_>>().join(", ")
+                ));
+                if let Some(near) = portcullis_core::diagnostic::nearest(word, known) {
+                    fault = fault.label(format!("did you mean `{near}`?"));
+                }
+                faults.push(fault);
+            }
+            let values = entry.value.texts(faults);
+            Some(SubjectPin { oid: oid?.into(), values: plain(values?) })
+        })
+        .collect();
+    (pins.len() == entries.len()).then_some(pins)
+}
+
+fn read_names(node: &Node, faults: &mut Faults) -> Option<Vec<NamePin>> {
+    let mut fields = Fields::of(node, "`san`", faults)?;
+    let (dns, uri, email, ip) = (fields.get("dns"), fields.get("uri"), fields.get("email"), fields.get("ip"));
+    fields.finish(faults);
+    if dns.or(uri).or(email).or(ip).is_none() {
+        faults.error("missing_key", node.place, "`san` needs `dns`, `uri`, `email` or `ip`");
+        return None;
+    }
+    let dns = dns.map(|node| node.texts(faults).map(|names| NamePin::Dns(plain(names))));
+    let uri = uri.map(|node| node.texts(faults).map(|names| NamePin::Uri(plain(names))));
+    let email = email.map(|node| node.texts(faults).map(|names| NamePin::Email(plain(names))));
+    let ip = ip.map(|node| read_addresses(node, faults).map(NamePin::Ip));
+    [dns, uri, email, ip].into_iter().flatten().collect()
+}
+
+fn read_addresses(node: &Node, faults: &mut Faults) -> Option<Vec<IpAddr>> {
+    let texts = node.texts(faults)?;
+    let read: Vec<IpAddr> = texts
+        .iter()
+        .filter_map(|text| match text.value.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                faults.error("bad_address", text.place, format!("`{}` is not an IP address", text.value));
+                None
+            }
+        })
+        .collect();
+    (read.len() == texts.len()).then_some(read)
+}
+
+fn read_fingerprints(node: &Node, faults: &mut Faults) -> Option<Vec<[u8; 32]>> {
+    let texts = node.texts(faults)?;
+    let read: Vec<_> = texts
+        .iter()
+        .filter_map(|text| {
+            let digest = sha256_hex(&text.value);
+            if digest.is_none() {
+                faults.push(
+                    Diagnostic::error(
+                        "bad_fingerprint",
+                        text.place,
+                        format!("`{}` is not a SHA-256 fingerprint", text.value),
+                    )
+                    .note(
+                        "write the 64 hex digits of `openssl x509 -noout -fingerprint -sha256`; colons may stay",
+                    ),
+                );
+            }
+            digest
+        })
+        .collect();
+    (read.len() == texts.len()).then_some(read)
+}
+
+/// 64 hex digits in either case, colons between them ignored.
+fn sha256_hex(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|character| *character != ':')
+        .map(|character| character.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    if rest.is_empty() { bytes.try_into().ok() } else { None }
+}
+
+fn plain(texts: Vec<Spanned<String>>) -> Vec<Arc<str>> {
+    texts.into_iter().map(|text| text.value.into()).collect()
+}

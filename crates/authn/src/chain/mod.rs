@@ -1,0 +1,163 @@
+//! A chain: alternatives (`any_of`), each a list of authenticators that must all succeed (`all_of`).
+//!
+//! Which alternative decides follows from what the request brings, before anything is verified:
+//!
+//! - A credential in a header is *explicit*: the caller chose to send it with this request. The alternative that
+//!   decides is the first that asks for exactly the explicit credentials there are. So none is ever left unread
+//!   beside another, and a bad one cannot be stepped over: the alternative that asks for it refuses.
+//! - Explicit credentials that no alternative asks for together are ambiguous.
+//! - The certificate of the connection is *ambient*: it is there for every request of the connection, whatever the
+//!   request is about. It never makes a request ambiguous, and where an explicit credential is presented, an
+//!   alternative that asks for the certificate alone stands back. An alternative that asks for both is complete only
+//!   with both.
+//! - Tokens of several issuers in one header are told apart by the issuer they name, certificates by the anchor
+//!   they lead to. Both are only ways to choose; the alternative that is chosen verifies.
+
+mod select;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use http::header::HeaderName;
+use http::request::Parts;
+use portcullis_core::{
+    AuthMethod, Challenge, Connection, Identity, Moment, Principal, Reason, Rejection, Scheme,
+};
+
+pub use spec::{ChainSpec, Compiling};
+
+use crate::WorkerTokens;
+use crate::identity::{IdentityRule, Named};
+use crate::jwt::query_carries_token;
+use crate::scheme::Authenticator;
+use select::Selector;
+
+/// What a request brings to show who sends it.
+#[derive(Clone, Copy)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) head: &'a Parts,
+    pub(crate) connection: &'a Connection,
+    pub(crate) worker: &'a WorkerTokens,
+    pub(crate) now: Moment,
+}
+
+/// What one authenticator says.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Nothing was addressed to it.
+    Absent,
+    /// It knows who it is; and what they are called, if it was asked.
+    Verified(Arc<Identity>, Option<Named>),
+    /// The credential is bad, or could not be checked. This ends the chain: a bad credential never falls through
+    /// to a weaker one.
+    Rejected(Rejection),
+}
+
+/// Who may call an API, compiled.
+#[derive(Debug)]
+pub struct Chain {
+    alternatives: Vec<Alternative>,
+    selector: Selector,
+    rule: IdentityRule,
+    challenges: Vec<Challenge>,
+    credential_headers: Vec<HeaderName>,
+    takes_tokens: bool,
+    anonymous_because: Option<Arc<str>>,
+}
+
+/// Authenticators that must all succeed.
+#[derive(Debug)]
+struct Alternative {
+    /// The cheap ones first.
+    members: Vec<Authenticator>,
+    /// Which of them names the caller.
+    naming: usize,
+    /// Whether what the caller is called follows from the naming member alone.
+    named_alone: bool,
+}
+
+impl Chain {
+    /// Finds out who is calling.
+    ///
+    /// # Errors
+    /// Nobody is shown to call (401), the credentials contradict each other or are broken (400), the caller is no
+    /// longer a client or cannot be named (403), or it could not be checked (503).
+    pub async fn authenticate(
+        &self,
+        head: &Parts,
+        connection: &Connection,
+        worker: &WorkerTokens,
+        now: Moment,
+    ) -> Result<Principal, Rejection> {
+        let evidence = Evidence { head, connection, worker, now };
+        if self.takes_tokens && query_carries_token(&head.uri) {
+            return Err(Rejection::new(Reason::CredentialsMalformed)
+                .of(Scheme::Bearer)
+                .because("`access_token` in the query")
+                .advising("An access token may not travel in the query."));
+        }
+        let alternative = match self.alternatives.as_slice() {
+            [only] => only,
+            _ => self.selector.select(&self.alternatives, &evidence)?,
+        };
+        alternative.authenticate(&evidence, &self.rule).await
+    }
+
+    /// The challenges of all alternatives, each scheme once.
+    pub fn challenges(&self) -> &[Challenge] {
+        &self.challenges
+    }
+
+    /// The headers credentials travel in, to be removed before the request is forwarded (KEY-03).
+    pub fn credential_headers(&self) -> &[HeaderName] {
+        &self.credential_headers
+    }
+
+    /// Why the API is public, if one of its alternatives is `anonymous` (CHN-08).
+    pub const fn anonymous_because(&self) -> Option<&Arc<str>> {
+        self.anonymous_because.as_ref()
+    }
+}
+
+impl Alternative {
+    async fn authenticate(
+        &self,
+        evidence: &Evidence<'_>,
+        rule: &IdentityRule,
+    ) -> Result<Principal, Rejection> {
+        let mut naming = None;
+        let mut others = Vec::new();
+        for (at, member) in self.members.iter().enumerate() {
+            let names = at == self.naming;
+            match member.authenticate(evidence, Some(rule).filter(|_| names && self.named_alone)).await {
+                Outcome::Verified(identity, named) if names => naming = Some((identity, named)),
+                Outcome::Verified(identity, _) => others.push(identity),
+                Outcome::Absent => return Err(self.missing(member, evidence)),
+                Outcome::Rejected(rejection) => return Err(rejection),
+            }
+        }
+        // Every member has verified, so one of them was the naming one.
+        let (identity, named) = naming.ok_or_else(|| Rejection::new(Reason::InternalError))?;
+        let Named { name, key, group } = match named {
+            Some(named) => named,
+            None => rule.name(&identity, &others)?,
+        };
+        Ok(Principal { identity, others, name, key, group })
+    }
+
+    /// The refusal where a member finds nothing. Where the caller shows that they know the API, by presenting what
+    /// another member asks for, they are told that it is the certificate that is missing.
+    fn missing(&self, member: &Authenticator, evidence: &Evidence<'_>) -> Rejection {
+        let headers = &evidence.head.headers;
+        let presented = |other: &Authenticator| {
+            other.place().is_some_and(|place| !matches!(place.find(headers), Ok(None)))
+        };
+        let alone = self.members.len() == 1;
+        if member.method() == AuthMethod::Certificate && (alone || self.members.iter().any(presented)) {
+            return Rejection::new(Reason::CertificateMissing).of(Scheme::Certificate);
+        }
+        Rejection::new(Reason::CredentialsMissing)
+    }
+}

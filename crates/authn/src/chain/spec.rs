@@ -1,0 +1,339 @@
+//! `authenticate:` as written in an API.
+
+use std::sync::Arc;
+
+use portcullis_core::document::{Content, Entry, Fields, Node};
+use portcullis_core::{AuthMethod, Challenge, Diagnostic, Faults, Place, Scheme, Spanned};
+
+use super::select::{MAX_KINDS, Selector};
+use super::{Alternative, Chain};
+use crate::clients::Clients;
+use crate::identity::{IdentityRule, IdentitySpec};
+use crate::issuers::Issuers;
+use crate::scheme::{Authenticator, AuthenticatorSpec, WORDS, unknown};
+
+/// What a chain is compiled against.
+#[derive(Clone, Copy)]
+pub struct Compiling<'a> {
+    /// The API's name: the realm of its challenges.
+    pub api: &'a str,
+    /// The compiled `issuers:`.
+    pub issuers: &'a Issuers,
+    /// The compiled `clients:`.
+    pub clients: &'a Clients,
+    /// The named trust anchors of all listeners, and where they are defined.
+    pub trust_anchors: &'a [(String, Place)],
+}
+
+/// Who may call an API.
+#[derive(Clone, Debug)]
+pub struct ChainSpec {
+    alternatives: Vec<AlternativeSpec>,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+struct AlternativeSpec {
+    members: Vec<AuthenticatorSpec>,
+    identity_from: Option<Spanned<AuthMethod>>,
+    place: Place,
+}
+
+/// The words of `identity_from`.
+const NAMING: &[(&str, AuthMethod)] =
+    &[("jwt", AuthMethod::Jwt), ("certificate", AuthMethod::Certificate), ("api_key", AuthMethod::ApiKey)];
+
+impl ChainSpec {
+    /// Reads the value of `authenticate`: one authenticator, one `all_of`, or `any_of` with a list of these.
+    pub fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        if matches!(&node.content, Content::Text(word) if word == "anonymous") {
+            faults.push(
+                Diagnostic::error("missing_key", node.place, "a public API says why it is public")
+                    .note("write `anonymous: { because: … }`"),
+            );
+            return None;
+        }
+        let alternatives = match entry_of(node, "any_of") {
+            None => vec![AlternativeSpec::read(node, faults)?],
+            Some(_) => {
+                let mut fields = Fields::of(node, "`authenticate`", faults)?;
+                let list = fields.require("any_of", faults);
+                fields.finish(faults);
+                let items = list?.list(faults)?;
+                let read: Vec<_> =
+                    items.iter().filter_map(|item| AlternativeSpec::read(item, faults)).collect();
+                if read.len() < items.len() {
+                    return None;
+                }
+                read
+            }
+        };
+        Some(Self { alternatives, place: node.place })
+    }
+
+    /// Compiles it together with the API's `identity`.
+    pub fn compile(
+        &self,
+        identity: Option<&IdentitySpec>,
+        compiling: &Compiling<'_>,
+        faults: &mut Faults,
+    ) -> Option<Chain> {
+        let rule = IdentityRule::compile(identity);
+        let compiled: Vec<Option<Alternative>> = self
+            .alternatives
+            .iter()
+            .map(|spec| {
+                spec.check_naming(identity, faults);
+                spec.compile(&rule, compiling, faults)
+            })
+            .collect();
+        let alternatives: Vec<Alternative> = compiled.into_iter().collect::<Option<_>>()?;
+        let members = || alternatives.iter().flat_map(|alternative| &alternative.members);
+        if !self.check_places(members(), faults) {
+            return None;
+        }
+        let Some(selector) = Selector::new(&alternatives) else {
+            faults.error(
+                "too_many",
+                self.place,
+                format!("these are more than {MAX_KINDS} different kinds of credentials"),
+            );
+            return None;
+        };
+        if !self.check_reach(&alternatives, &selector, faults) {
+            return None;
+        }
+        let anonymous_because = members().find_map(|member| match member {
+            Authenticator::Anonymous(anonymous) => Some(anonymous.because().clone()),
+            Authenticator::Jwt(_) | Authenticator::Certificate(_) | Authenticator::ApiKey(_) => None,
+        });
+        let (mut challenges, mut credential_headers) = (Vec::new(), Vec::new());
+        let mut takes_tokens = false;
+        let realm: Arc<str> = compiling.api.into();
+        for member in members() {
+            takes_tokens |= member.scheme() == Some(Scheme::Bearer);
+            if let Some(challenge) = member.scheme().map(|scheme| Challenge { scheme, realm: realm.clone() })
+                && !challenges.contains(&challenge)
+            {
+                challenges.push(challenge);
+            }
+            if let Some(header) = member.place().map(|place| place.header().clone())
+                && !credential_headers.contains(&header)
+            {
+                credential_headers.push(header);
+            }
+        }
+        Some(Chain {
+            alternatives,
+            selector,
+            rule,
+            challenges,
+            credential_headers,
+            takes_tokens,
+            anonymous_because,
+        })
+    }
+
+    /// A place that takes the whole value of a header cannot be told from another one in the same header.
+    fn check_places<'a>(
+        &self,
+        members: impl Iterator<Item = &'a Authenticator> + Clone,
+        faults: &mut Faults,
+    ) -> bool {
+        let mut good = true;
+        let places = members.filter_map(|member| Some((member.place()?, member.method())));
+        for (at, (place, method)) in places.clone().enumerate() {
+            let clash = places.clone().take(at).find(|(other, kind)| {
+                other.header() == place.header()
+                    && (other.is_bare() || place.is_bare() || *other == place)
+                    && (*other != place || *kind != method)
+            });
+            if clash.is_some() {
+                good = false;
+                faults.push(
+                    Diagnostic::error(
+                        "header_shared",
+                        self.place,
+                        format!("two kinds of credentials in `{}` cannot be told apart", place.header()),
+                    )
+                    .note("give each its own header, or its own `scheme` in `authorization`"),
+                );
+            }
+        }
+        good
+    }
+
+    /// An alternative nothing can reach is a rule somebody believes in and that never holds.
+    fn check_reach(&self, alternatives: &[Alternative], selector: &Selector, faults: &mut Faults) -> bool {
+        let mut good = true;
+        for (at, (spec, later)) in self.alternatives.iter().zip(alternatives).enumerate() {
+            let before = alternatives.iter().zip(&self.alternatives).enumerate().take(at);
+            let mut shadowing = before.filter(|(earlier_at, (earlier, _))| {
+                selector.asked(*earlier_at) == selector.asked(at) && earlier.shadows(later)
+            });
+            if let Some((_, (_, earlier))) = shadowing.next() {
+                good = false;
+                faults.push(
+                    Diagnostic::error("unreachable", spec.place, "this alternative can never decide")
+                        .related(earlier.place, "this one takes the same credentials and comes first")
+                        .note(
+                            "alternatives are told apart by the credentials they ask for, tokens by their \
+                             issuer, certificates by `trust`",
+                        ),
+                );
+            }
+        }
+        good
+    }
+}
+
+impl AlternativeSpec {
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        if entry_of(node, "all_of").is_none() {
+            let entry = node.single("a way to authenticate", faults)?;
+            return match entry.key.value.as_str() {
+                "any_of" => {
+                    nested(entry, faults);
+                    None
+                }
+                "identity_from" => {
+                    faults.push(unknown("identity_from", entry.key.place, &["all_of", "any_of"]));
+                    None
+                }
+                _ => Some(Self {
+                    members: vec![AuthenticatorSpec::read(entry, faults)?],
+                    identity_from: None,
+                    place: entry.key.place,
+                }),
+            };
+        }
+        let mut fields = Fields::of(node, "`all_of`", faults)?;
+        let list = fields.entry("all_of");
+        let from = fields.get("identity_from");
+        fields.finish(faults);
+        let identity_from =
+            from.map(|node| node.one_of(NAMING, faults).map(|method| Spanned::new(method, node.place)));
+        let list = list?;
+        let items = list.value.list(faults)?;
+        let members: Vec<_> = items.iter().filter_map(|item| read_member(item, faults)).collect();
+        let identity_from = match identity_from {
+            None => None,
+            Some(read) => Some(read?),
+        };
+        (members.len() == items.len()).then_some(Self { members, identity_from, place: list.key.place })
+    }
+
+    fn compile(
+        &self,
+        rule: &IdentityRule,
+        compiling: &Compiling<'_>,
+        faults: &mut Faults,
+    ) -> Option<Alternative> {
+        let naming = self.naming(faults);
+        let compiled: Vec<_> = self.members.iter().map(|member| member.compile(compiling, faults)).collect();
+        let mut members = compiled.into_iter().collect::<Option<Vec<Authenticator>>>()?;
+        let naming = naming?;
+        members.sort_by_key(Authenticator::cost);
+        let at = members.iter().position(|member| member.method() == naming)?;
+        let named_alone = members.len() == 1 || rule.reads_only(naming);
+        Some(Alternative { members, naming: at, named_alone })
+    }
+
+    /// Who names the caller. Where more than one could, the policy says (CHN-03).
+    fn naming(&self, faults: &mut Faults) -> Option<AuthMethod> {
+        let methods: Vec<_> = self.members.iter().map(AuthenticatorSpec::method).collect();
+        for (at, member) in self.members.iter().enumerate() {
+            let method = member.method();
+            if methods.len() > 1 && method == AuthMethod::Anonymous {
+                faults.error(
+                    "anonymous_in_all_of",
+                    member.place(),
+                    "`anonymous` beside others asks for nothing",
+                );
+                return None;
+            }
+            if methods.iter().take(at).any(|earlier| *earlier == method) {
+                faults.error(
+                    "twice",
+                    member.place(),
+                    format!("`{}` occurs twice in one `all_of`", method.as_str()),
+                );
+                return None;
+            }
+        }
+        match (&self.identity_from, methods.as_slice()) {
+            (None, [only]) => Some(*only),
+            (None, _) => {
+                let words: Vec<_> = methods.iter().map(|method| format!("`{}`", method.as_str())).collect();
+                faults.push(
+                    Diagnostic::error(
+                        "identity_from_missing",
+                        self.place,
+                        "more than one of these could name the caller",
+                    )
+                    .note(format!("add `identity_from:` with one of {}", words.join(", "))),
+                );
+                None
+            }
+            (Some(from), methods) if methods.contains(&from.value) => Some(from.value),
+            (Some(from), _) => {
+                faults.error(
+                    "undefined",
+                    from.place,
+                    format!("`{}` is not one of this `all_of`", from.value.as_str()),
+                );
+                None
+            }
+        }
+    }
+
+    /// A name that no caller of this alternative can have would refuse them all.
+    fn check_naming(&self, identity: Option<&IdentitySpec>, faults: &mut Faults) {
+        let methods: Vec<_> = self.members.iter().map(AuthenticatorSpec::method).collect();
+        if methods.contains(&AuthMethod::Anonymous) {
+            return;
+        }
+        if let Some(place) = identity.and_then(|identity| identity.unfillable(&methods)) {
+            let words: Vec<_> = methods.iter().map(|method| method.as_str()).collect();
+            faults.push(
+                Diagnostic::error(
+                    "name_unavailable",
+                    place,
+                    format!("callers that come by `{}` have no such name", words.join("` and `")),
+                )
+                .related(self.place, "this way to authenticate")
+                .note("list another source after it: `claims` come from `jwt`, `client` from `api_key`, `certificate` from `certificate`"),
+            );
+        }
+    }
+}
+
+fn read_member(node: &Node, faults: &mut Faults) -> Option<AuthenticatorSpec> {
+    let entry = node.single("a way to authenticate", faults)?;
+    if matches!(entry.key.value.as_str(), "any_of" | "all_of") {
+        nested(entry, faults);
+        return None;
+    }
+    AuthenticatorSpec::read(entry, faults)
+}
+
+fn nested(entry: &Entry, faults: &mut Faults) {
+    faults.push(
+        Diagnostic::error(
+            "nested_too_deeply",
+            entry.key.place,
+            format!("`{}` cannot stand here", entry.key.value),
+        )
+        .note(format!(
+            "a chain has two levels: `any_of` with alternatives, each `all_of` or one of {}",
+            WORDS.join(", ")
+        )),
+    );
+}
+
+fn entry_of<'n>(node: &'n Node, key: &str) -> Option<&'n Entry> {
+    match &node.content {
+        Content::Map(entries) => entries.iter().find(|entry| entry.key.value == key),
+        _ => None,
+    }
+}

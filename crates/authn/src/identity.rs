@@ -1,0 +1,301 @@
+//! `identity: { name, group }`: what an API calls its callers.
+//!
+//! A key names one caller among all callers of the gateway. Every part of it but the last is escaped, so that no
+//! choice of names can make two callers share one: `jwt:a:b:c` is subject `b:c` of issuer `a`, never subject `c`
+//! of an issuer called `a:b`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use portcullis_core::document::{Fields, Node};
+use portcullis_core::json::Value;
+use portcullis_core::{AuthMethod, Diagnostic, Faults, Identity, Place, Reason, Rejection, Spanned};
+
+use crate::certificate;
+
+/// The longest name of a caller, in bytes (JWT-28).
+const MAX_NAME: usize = 255;
+
+/// `identity:` as written.
+#[derive(Clone, Debug)]
+pub struct IdentitySpec {
+    name: Vec<Spanned<Source>>,
+    group: Vec<Spanned<Source>>,
+}
+
+/// Where a name or a group is read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    /// `claims.path`: a claim of the token.
+    Claim(Box<str>),
+    /// `client.name`
+    ClientName,
+    /// `client.attributes.path`
+    ClientAttribute(Box<str>),
+    /// `certificate.subject.ou`: an attribute of the subject, by object identifier.
+    CertificateSubject(Box<str>),
+    /// `certificate.thumbprint`: SHA-256 of the certificate, in hex.
+    CertificateThumbprint,
+}
+
+impl Source {
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once('.')? {
+            ("claims", path) if !path.is_empty() => Some(Self::Claim(path.into())),
+            ("client", "name") => Some(Self::ClientName),
+            ("client", rest) => match rest.split_once('.')? {
+                ("attributes", path) if !path.is_empty() => Some(Self::ClientAttribute(path.into())),
+                _ => None,
+            },
+            ("certificate", "thumbprint") => Some(Self::CertificateThumbprint),
+            ("certificate", rest) => match rest.split_once('.')? {
+                ("subject", word) => {
+                    Some(Self::CertificateSubject(certificate::name::attribute_oid(word)?.into()))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The authenticator whose identity has it.
+    const fn method(&self) -> AuthMethod {
+        match self {
+            Self::Claim(_) => AuthMethod::Jwt,
+            Self::ClientName | Self::ClientAttribute(_) => AuthMethod::ApiKey,
+            Self::CertificateSubject(_) | Self::CertificateThumbprint => AuthMethod::Certificate,
+        }
+    }
+}
+
+impl IdentitySpec {
+    /// Reads the mapping.
+    pub fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "`identity`", faults)?;
+        let (name, group) = (fields.get("name"), fields.get("group"));
+        fields.finish(faults);
+        if name.is_none() && group.is_none() {
+            faults.error("missing_key", node.place, "`identity` needs `name`, `group` or both");
+            return None;
+        }
+        let name = sources(name, faults);
+        let group = sources(group, faults);
+        Some(Self { name: name?, group: group? })
+    }
+
+    /// Where `name` is written, if none of these authenticators can give what it reads.
+    pub(crate) fn unfillable(&self, methods: &[AuthMethod]) -> Option<Place> {
+        let filled = self.name.iter().any(|source| methods.contains(&source.value.method()));
+        self.name.first().filter(|_| !filled).map(|source| source.place)
+    }
+}
+
+/// One source, or a list of which the first that is there counts.
+fn sources(node: Option<&Node>, faults: &mut Faults) -> Option<Vec<Spanned<Source>>> {
+    let Some(node) = node else { return Some(Vec::new()) };
+    let texts = node.texts(faults)?;
+    let read: Vec<_> = texts
+        .iter()
+        .filter_map(|text| match Source::parse(&text.value) {
+            Some(source) => Some(Spanned::new(source, text.place)),
+            None => {
+                faults.push(
+                    Diagnostic::error(
+                        "unknown_source",
+                        text.place,
+                        format!("`{}` is nothing a caller can be named by", text.value),
+                    )
+                    .note(
+                        "sources here: `claims.<path>`, `client.name`, `client.attributes.<path>`, \
+                         `certificate.subject.<attribute>`, `certificate.thumbprint`",
+                    ),
+                );
+                None
+            }
+        })
+        .collect();
+    (read.len() == texts.len()).then_some(read)
+}
+
+/// Tells naming rules apart in the caches of the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RuleId(u64);
+
+/// How an API names its callers.
+#[derive(Debug)]
+pub(crate) struct IdentityRule {
+    id: RuleId,
+    name: Vec<Source>,
+    group: Vec<Source>,
+}
+
+/// What a caller is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) name: Arc<str>,
+    pub(crate) key: Arc<str>,
+    pub(crate) group: Option<Arc<str>>,
+}
+
+impl IdentityRule {
+    /// The rule of a spec; without one, the default, which all APIs share.
+    pub(crate) fn compile(spec: Option<&IdentitySpec>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let plain = |sources: &[Spanned<Source>]| sources.iter().map(|source| source.value.clone()).collect();
+        match spec {
+            None => Self { id: RuleId(0), name: Vec::new(), group: Vec::new() },
+            Some(spec) => Self {
+                id: RuleId(NEXT.fetch_add(1, Ordering::Relaxed)),
+                name: plain(&spec.name),
+                group: plain(&spec.group),
+            },
+        }
+    }
+
+    /// Its mark.
+    pub(crate) const fn id(&self) -> RuleId {
+        self.id
+    }
+
+    /// Whether it reads nothing but what an identity of this method has itself. Then what it says may be
+    /// remembered with that identity.
+    pub(crate) fn reads_only(&self, method: AuthMethod) -> bool {
+        self.name.iter().chain(&self.group).all(|source| source.method() == method)
+    }
+
+    /// Names the caller. A value that is missing leaves the next source to try; one that is there and cannot be
+    /// a name is refused, because the next source would name somebody else.
+    pub(crate) fn name(&self, naming: &Identity, others: &[Arc<Identity>]) -> Result<Named, Rejection> {
+        if naming.method == AuthMethod::Anonymous {
+            let name = &naming.subject;
+            return Ok(Named { name: name.clone(), key: naming.key.clone(), group: None });
+        }
+        let all = || std::iter::once(naming).chain(others.iter().map(|other| &**other));
+        let (name, key) = match self.name.as_slice() {
+            [] => (default_name(naming), naming.key.clone()),
+            sources => {
+                let found = first(sources, all)?;
+                found.ok_or_else(|| unresolved("no source of the caller's name is present"))?
+            }
+        };
+        let group = first(&self.group, all)?.map(|(group, _)| group);
+        Ok(Named { name, key, group })
+    }
+}
+
+/// The registered client, else the issuer and the subject.
+fn default_name(identity: &Identity) -> Arc<str> {
+    match &identity.issuer {
+        Some(issuer) => format!("{}:{}", Segment(issuer), identity.subject).into(),
+        None => identity.subject.clone(),
+    }
+}
+
+/// The first value that is there, and the key of a caller named by it.
+fn first<'a, I: Iterator<Item = &'a Identity>>(
+    sources: &[Source],
+    identities: impl Fn() -> I,
+) -> Result<Option<(Arc<str>, Arc<str>)>, Rejection> {
+    for source in sources {
+        if let Some(identity) = identities().find(|identity| identity.method == source.method())
+            && let Some(found) = value(source, identity)?
+        {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+fn value(source: &Source, identity: &Identity) -> Result<Option<(Arc<str>, Arc<str>)>, Rejection> {
+    let key = |start: &str, qualifiers: &[&str], value: &str| -> Arc<str> {
+        let mut key = start.to_owned();
+        for part in qualifiers {
+            // Writing to a string cannot fail.
+            let _ = write!(key, ":{}", Segment(part));
+        }
+        key.push(':');
+        key.push_str(value);
+        key.into()
+    };
+    let found = match source {
+        Source::Claim(path) => {
+            let issuer = identity.issuer.as_deref().unwrap_or_default();
+            text(identity.claims.at(path))?.map(|value| {
+                let key = key("claim", &[issuer, path], &value);
+                (value, key)
+            })
+        }
+        Source::ClientName => {
+            identity.client.as_ref().map(|client| (client.name.clone(), identity.key.clone()))
+        }
+        Source::ClientAttribute(path) => {
+            let client = identity.client.as_ref();
+            text(client.and_then(|client| client.attributes.at(path)))?.map(|value| {
+                let key = key("attribute", &[path], &value);
+                (value, key)
+            })
+        }
+        Source::CertificateSubject(oid) => match identity.certificate.as_deref() {
+            None => None,
+            Some(certificate) => {
+                let mut values = certificate.subject_values(oid);
+                match (values.next(), values.next()) {
+                    (None, _) => None,
+                    (Some(_), Some(_)) => return Err(unresolved("the subject attribute is repeated")),
+                    (Some(value), None) => {
+                        // Two authorities may have certified one name for two people.
+                        let count = certificate.trusted_by.len().to_string();
+                        let mut qualifiers: Vec<&str> = vec![oid, &count];
+                        qualifiers.extend(certificate.trusted_by.iter().map(|anchor| &**anchor));
+                        let value = usable(value)?.clone();
+                        let key = key("subject", &qualifiers, &value);
+                        Some((value, key))
+                    }
+                }
+            }
+        },
+        Source::CertificateThumbprint => identity
+            .certificate
+            .as_ref()
+            .map(|certificate| (certificate::thumbprint_text(certificate).into(), identity.key.clone())),
+    };
+    Ok(found)
+}
+
+fn text(value: Option<&Value>) -> Result<Option<Arc<str>>, Rejection> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Text(text)) => usable(text).map(|text| Some(text.clone())),
+        Some(Value::Integer(number)) => Ok(Some(number.to_string().into())),
+        Some(other) => Err(unresolved(&format!("the caller's name is {}", other.kind()))),
+    }
+}
+
+/// SECURITY: names reach headers and logs, so control characters and endless ones are refused here, once.
+pub(crate) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control)
+}
+
+fn usable(text: &Arc<str>) -> Result<&Arc<str>, Rejection> {
+    is_name(text)
+        .then_some(text)
+        .ok_or_else(|| unresolved("the caller's name is empty, too long or not printable"))
+}
+
+fn unresolved(why: &str) -> Rejection {
+    Rejection::new(Reason::IdentityUnresolved).because(why)
+}
+
+/// A part of a key that more parts follow: `:` and `%` are percent-encoded.
+pub(crate) struct Segment<'t>(pub(crate) &'t str);
+
+impl std::fmt::Display for Segment<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.chars().try_for_each(|character| match character {
+            ':' => f.write_str("%3A"),
+            '%' => f.write_str("%25"),
+            other => f.write_char(other),
+        })
+    }
+}

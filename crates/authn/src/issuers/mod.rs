@@ -1,0 +1,207 @@
+//! `issuers:`: who may sign tokens, and what their tokens must say.
+
+mod keys;
+mod profile;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::json::{Limits, Object, Value};
+use portcullis_core::{AuthMethod, Identity, Moment, Place, Reason, Rejection};
+use portcullis_jose::{
+    Algorithm, ClaimRules, CompactJws, Confirmation, IssuerRule, JwkSet, JwsLimits, VerifiedJws, scopes,
+};
+
+pub use spec::IssuersSpec;
+
+use crate::identity::{Segment, is_name};
+use crate::keys::{EntryId, KeySource, KeysUnavailable};
+use crate::tokens::KnownToken;
+
+/// All issuer entries.
+#[derive(Debug, Default)]
+pub struct Issuers {
+    by_name: BTreeMap<String, Arc<Issuer>>,
+    defined: Vec<(String, Place)>,
+}
+
+impl Issuers {
+    /// The entry of that name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Issuer>> {
+        self.by_name.get(name)
+    }
+
+    /// Every name that is defined, also those whose definition has faults, and where.
+    pub(crate) fn defined(&self) -> &[(String, Place)] {
+        &self.defined
+    }
+}
+
+/// One entry. SECURITY: keys live inside it; there is no table of keys across issuers (JWT-26).
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: EntryId,
+    pub(crate) rules: ClaimRules,
+    algorithms: Vec<Algorithm>,
+    key_id: KeyIdRule,
+    scope: Option<Arc<str>>,
+    keys: Keys,
+}
+
+/// Whether a token must name its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyIdRule {
+    Optional,
+    /// When the set has more than one key.
+    WhenSeveral,
+    Required,
+}
+
+#[derive(Debug)]
+enum Keys {
+    Fixed(JwkSet),
+    Fetched(KeySource),
+}
+
+/// The generation of keys that never change: what does change is the entry they belong to.
+const FIXED: u64 = 0;
+
+/// Why no key verified a token. To the caller these are one refusal (ANS-06).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum SignatureError {
+    #[error("the issuer's tokens are not signed with this algorithm")]
+    AlgorithmRefused,
+    #[error("the token does not name its key")]
+    KeyUnnamed,
+    #[error("no key of that name")]
+    KeyUnknown,
+    #[error("no key fits a token that does not name one")]
+    NoKeyFits,
+    #[error("no key verifies the signature")]
+    Wrong,
+    #[error(transparent)]
+    Unavailable(#[from] KeysUnavailable),
+}
+
+impl From<SignatureError> for Rejection {
+    fn from(error: SignatureError) -> Self {
+        let reason = match error {
+            SignatureError::AlgorithmRefused => Reason::TokenAlgorithmRefused,
+            SignatureError::KeyUnnamed
+            | SignatureError::KeyUnknown
+            | SignatureError::NoKeyFits
+            | SignatureError::Wrong => Reason::TokenSignatureInvalid,
+            SignatureError::Unavailable(_) => {
+                return Self::new(Reason::KeysUnavailable)
+                    .because(error.to_string())
+                    .retry_after(Duration::from_secs(1));
+            }
+        };
+        Self::new(reason).because(error.to_string())
+    }
+}
+
+impl Issuer {
+    /// Whether a token that says this of its issuer is one of this entry's. For choosing among the entries of a
+    /// chain, on the word of a token nobody has verified.
+    pub(crate) fn is_named(&self, iss: Option<&str>) -> bool {
+        match (&self.rules.issuer, iss) {
+            (IssuerRule::Required(expected) | IssuerRule::Optional(expected), Some(iss)) => {
+                **expected == *iss
+            }
+            (IssuerRule::Optional(_), None) => true,
+            (IssuerRule::Required(_), None) => false,
+        }
+    }
+
+    /// The generation of the keys, if there are any that count now.
+    pub(crate) fn generation(&self, now: Moment) -> Option<u64> {
+        match &self.keys {
+            Keys::Fixed(_) => Some(FIXED),
+            Keys::Fetched(source) => source.generation(now),
+        }
+    }
+
+    /// Verifies a token as far as neither the time nor the connection matters, and says with which generation of
+    /// keys. What is found may be remembered for exactly these bytes.
+    pub(crate) async fn verify(&self, token: &[u8], now: Moment) -> Result<(KnownToken, u64), Rejection> {
+        let jws = CompactJws::parse(token, JwsLimits::default())?;
+        if !self.algorithms.contains(&jws.header().algorithm) {
+            return Err(SignatureError::AlgorithmRefused.into());
+        }
+        let (verified, generation) = self.check_signature(&jws, now).await?;
+        let claims = verified.claims(Limits::default())?;
+        let times = self.rules.check_static(jws.header(), &claims)?;
+        let confirmation = Confirmation::of(&claims)?;
+        let ends_ms = times.unusable_from_ms(&self.rules);
+        let identity = Arc::new(self.identity(claims, ends_ms)?);
+        Ok((KnownToken::new(identity, times, ends_ms, confirmation), generation))
+    }
+
+    async fn check_signature<'t>(
+        &self,
+        jws: &CompactJws<'t>,
+        now: Moment,
+    ) -> Result<(VerifiedJws<'t>, u64), SignatureError> {
+        let source = match &self.keys {
+            Keys::Fixed(set) => return Ok((self.try_keys(set, jws)?, FIXED)),
+            Keys::Fetched(source) => source,
+        };
+        let set = match source.current(now) {
+            Some(set) => set,
+            None => source.first(now).await?,
+        };
+        match (self.try_keys(&set.keys, jws), &jws.header().key_id) {
+            (Ok(verified), _) => Ok((verified, set.generation)),
+            (Err(SignatureError::KeyUnknown), Some(key_id)) => {
+                let newer = source.without(key_id, set.generation, now).await?;
+                let newer = newer.ok_or(SignatureError::KeyUnknown)?;
+                Ok((self.try_keys(&newer.keys, jws)?, newer.generation))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn try_keys<'t>(&self, set: &JwkSet, jws: &CompactJws<'t>) -> Result<VerifiedJws<'t>, SignatureError> {
+        let header = jws.header();
+        let key_id = header.key_id.as_deref();
+        let named = match self.key_id {
+            KeyIdRule::Optional => true,
+            KeyIdRule::WhenSeveral => key_id.is_some() || set.len() <= 1,
+            KeyIdRule::Required => key_id.is_some(),
+        };
+        if !named {
+            return Err(SignatureError::KeyUnnamed);
+        }
+        let mut candidates = set.candidates(key_id, header.algorithm).peekable();
+        if candidates.peek().is_none() {
+            // A name that is there, for another algorithm, is no reason to ask for newer keys.
+            let known = key_id.is_none_or(|key_id| set.key_ids().any(|known| **known == *key_id));
+            return Err(if known { SignatureError::NoKeyFits } else { SignatureError::KeyUnknown });
+        }
+        candidates.find_map(|key| jws.verify(key).ok()).ok_or(SignatureError::Wrong)
+    }
+
+    fn identity(&self, claims: Object, ends_ms: Option<i64>) -> Result<Identity, Rejection> {
+        let subject = claims.get("sub").and_then(Value::as_text).filter(|subject| is_name(subject)).cloned();
+        let subject = subject.ok_or_else(|| {
+            Rejection::new(Reason::TokenClaimInvalid).because("`sub` is missing or cannot name a caller")
+        })?;
+        Ok(Identity {
+            method: AuthMethod::Jwt,
+            key: format!("jwt:{}:{subject}", Segment(&self.name)).into(),
+            subject,
+            issuer: Some(self.name.clone()),
+            client: None,
+            scopes: scopes(&claims, self.scope.as_deref()),
+            claims: Arc::new(claims),
+            certificate: None,
+            expires_at: ends_ms.map(|ms| ms.div_euclid(1000)),
+        })
+    }
+}

@@ -1,0 +1,309 @@
+//! `issuers:` as written in `gateway.yaml`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::document::{Entry, Fields, Node};
+use portcullis_core::{Diagnostic, Faults, Materials, Place, Spanned};
+use portcullis_jose::digest::sha256;
+use portcullis_jose::{Algorithm, ClaimRules, IssuerRule, Skew, TypeRule};
+
+use super::keys::KeysSpec;
+use super::profile::{self, PROFILES, Profile};
+use super::{Issuer, Issuers, KeyIdRule};
+use crate::identity::is_name;
+use crate::keys::KeySources;
+
+/// All entries.
+#[derive(Debug, Default)]
+pub struct IssuersSpec {
+    entries: Vec<IssuerSpec>,
+    defined: Vec<(String, Place)>,
+}
+
+/// One entry. Every setting but `keys` has a default in the profile or is named as missing.
+#[derive(Debug)]
+struct IssuerSpec {
+    name: Spanned<String>,
+    profile: Profile,
+    issuer: Option<Spanned<String>>,
+    issuer_required: Option<bool>,
+    audience: Option<Audience>,
+    sole_audience: bool,
+    algorithms: Option<Vec<Spanned<Algorithm>>>,
+    keys: KeysSpec,
+    skew: Skew,
+    max_lifetime: Option<Duration>,
+    max_age: Option<Duration>,
+    types: Option<TypeRule>,
+    content_types: Option<TypeRule>,
+    required: Vec<Spanned<String>>,
+    scope: Option<Spanned<String>>,
+    key_id: Option<KeyIdRule>,
+}
+
+#[derive(Debug)]
+enum Audience {
+    /// `audience: any`: whoever the token is meant for.
+    Any(Place),
+    Named(Vec<Arc<str>>),
+}
+
+impl IssuersSpec {
+    /// Reads the `issuers:` mapping.
+    pub fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let entries = node.named(faults)?;
+        Some(Self {
+            defined: entries.iter().map(|entry| (entry.key.value.clone(), entry.key.place)).collect(),
+            entries: entries.iter().filter_map(|entry| IssuerSpec::read(entry, faults)).collect(),
+        })
+    }
+
+    /// Fetches local keys and finds the sources of the others. An entry with a fault is left out, but stays
+    /// defined, so that one mistake is not reported again wherever the entry is used.
+    pub fn compile(self, materials: &dyn Materials, sources: &KeySources, faults: &mut Faults) -> Issuers {
+        let compiled = self.entries.iter().filter_map(|spec| {
+            let issuer = spec.compile(materials, sources, faults)?;
+            Some((spec.name.value.clone(), Arc::new(issuer)))
+        });
+        Issuers { by_name: compiled.collect(), defined: self.defined }
+    }
+}
+
+impl IssuerSpec {
+    fn read(entry: &Entry, faults: &mut Faults) -> Option<Self> {
+        let name = &entry.key;
+        let mut fields = Fields::of(&entry.value, "an issuer", faults)?;
+        let profile =
+            fields.get("profile").map_or(Some(Profile::Plain), |node| node.one_of(PROFILES, faults));
+        let issuer = fields.get("issuer").map(|node| node.text(faults));
+        let issuer_required =
+            fields.get("iss").map(|node| node.one_of(&[("required", true), ("optional", false)], faults));
+        let audience = fields.get("audience").map(|node| read_audience(node, faults));
+        let sole_audience = fields.get("sole_audience").map(|node| node.boolean(faults));
+        let algorithms = fields.get("algorithms").map(|node| read_algorithms(node, faults));
+        let keys = fields.require("keys", faults).and_then(|node| KeysSpec::read(node, faults));
+        let skew = fields.get("leeway").map(|node| read_skew(node, faults));
+        let max_lifetime = fields.get("max_lifetime").map(|node| node.duration(faults));
+        let max_age = fields.get("max_age").map(|node| node.duration(faults));
+        let types = fields.get("type").map(|node| read_types(node, faults));
+        let content_types = fields.get("content_type").map(|node| read_types(node, faults));
+        let required = fields.get("required").map(|node| node.texts(faults));
+        let scope = fields.get("scope").map(|node| node.text(faults));
+        let key_id = fields.get("kid").map(|node| node.one_of(KEY_ID_RULES, faults));
+        fields.finish(faults);
+        if !is_name(&name.value) {
+            faults.error("bad_name", name.place, "an issuer's name is 1 to 255 printable characters");
+            return None;
+        }
+        Some(Self {
+            name: name.clone(),
+            profile: profile?,
+            issuer: sound(issuer)?,
+            issuer_required: sound(issuer_required)?,
+            audience: sound(audience)?,
+            sole_audience: sound(sole_audience)?.unwrap_or(false),
+            algorithms: sound(algorithms)?,
+            keys: keys?,
+            skew: sound(skew)?.unwrap_or_default(),
+            max_lifetime: sound(max_lifetime)?,
+            max_age: sound(max_age)?,
+            types: sound(types)?,
+            content_types: sound(content_types)?,
+            required: sound(required)?.unwrap_or_default(),
+            scope: sound(scope)?,
+            key_id: sound(key_id)?,
+        })
+    }
+
+    fn compile(
+        &self,
+        materials: &dyn Materials,
+        sources: &KeySources,
+        faults: &mut Faults,
+    ) -> Option<Issuer> {
+        let rules = self.rules(faults);
+        let algorithms = self.algorithms(faults);
+        let key_id = self.key_id.unwrap_or(self.profile.defaults().key_id);
+        let name: Arc<str> = self.name.value.as_str().into();
+        let algorithms = algorithms?;
+        let keys = self.keys.compile(&name, &algorithms, materials, sources, faults);
+        let (rules, (keys, described)) = (rules?, keys?);
+        let scope = self.scope.as_ref().map(|scope| scope.value.as_str().into());
+        // Whatever can change what a token is taken for is part of the description.
+        let description = format!("{name:?} {rules:?} {algorithms:?} {key_id:?} {scope:?} {described:?}");
+        let id = sources.entry_id(sha256(description.as_bytes()));
+        Some(Issuer { name, id, rules, algorithms, key_id, scope, keys })
+    }
+
+    fn rules(&self, faults: &mut Faults) -> Option<ClaimRules> {
+        let defaults = self.profile.defaults();
+        let issuer = self.issuer.as_ref().map(|issuer| issuer.value.as_str()).or(defaults.issuer);
+        if issuer.is_none() {
+            faults.push(
+                Diagnostic::error("missing_key", self.name.place, "an issuer needs `issuer`")
+                    .note("it is the exact `iss` of its tokens"),
+            );
+        }
+        let audiences = self.audiences(defaults.any_audience, faults);
+        let issuer: Arc<str> = issuer?.into();
+        let issuer = if self.issuer_required.unwrap_or(defaults.issuer_required) {
+            IssuerRule::Required(issuer)
+        } else {
+            IssuerRule::Optional(issuer)
+        };
+        let mut rules = profile::rules(issuer, audiences?, &defaults);
+        rules.sole_audience = self.sole_audience;
+        rules.skew = self.skew;
+        rules.max_lifetime = self.max_lifetime.or(rules.max_lifetime);
+        rules.max_age = self.max_age;
+        rules.types = self.types.clone().unwrap_or(rules.types);
+        rules.content_types = self.content_types.clone().unwrap_or(rules.content_types);
+        rules.required.extend(self.required.iter().map(|name| Arc::from(name.value.as_str())));
+        Some(rules)
+    }
+
+    /// SECURITY: without `audience`, a token this issuer signed for any other service would open this one
+    /// (JWT-27). Where keys are fetched the issuer is somebody else's, so there is no opting out.
+    fn audiences(&self, any: bool, faults: &mut Faults) -> Option<Option<Vec<Arc<str>>>> {
+        let place = match &self.audience {
+            Some(Audience::Named(named)) => return Some(Some(named.clone())),
+            Some(Audience::Any(place)) => *place,
+            None if any => self.name.place,
+            None => {
+                faults.push(
+                    Diagnostic::error("missing_key", self.name.place, "an issuer needs `audience`")
+                        .note("without it, tokens meant for other services would be taken"),
+                );
+                return None;
+            }
+        };
+        if self.keys.are_fetched() {
+            faults.push(
+                Diagnostic::error(
+                    "audience_unchecked",
+                    place,
+                    "the audience may go unchecked only where keys are given in files",
+                )
+                .note("whoever publishes keys at a URL signs tokens for other services, too: name the `audience`"),
+            );
+            return None;
+        }
+        Some(None)
+    }
+
+    fn algorithms(&self, faults: &mut Faults) -> Option<Vec<Algorithm>> {
+        let Some(written) = &self.algorithms else {
+            let defaults = self.profile.defaults().algorithms;
+            if defaults.is_empty() {
+                faults.push(
+                    Diagnostic::error("missing_key", self.name.place, "an issuer needs `algorithms`")
+                        .note("name those its tokens are signed with, such as `[PS256, ES256]`"),
+                );
+                return None;
+            }
+            return Some(defaults.to_vec());
+        };
+        let first = written.first()?;
+        if let Some(other) =
+            written.iter().find(|algorithm| algorithm.value.is_symmetric() != first.value.is_symmetric())
+        {
+            faults.push(
+                Diagnostic::error(
+                    "mixed_algorithms",
+                    other.place,
+                    format!("`{}` and `{}` cannot share an issuer", first.value, other.value),
+                )
+                .note("one has public keys, the other a secret; a public key must never do as a secret"),
+            );
+            return None;
+        }
+        Some(written.iter().map(|algorithm| algorithm.value).collect())
+    }
+}
+
+const KEY_ID_RULES: &[(&str, KeyIdRule)] = &[
+    ("optional", KeyIdRule::Optional),
+    ("when_several", KeyIdRule::WhenSeveral),
+    ("required", KeyIdRule::Required),
+];
+
+/// A setting that is missing is fine, one that could not be read is not.
+fn sound<T>(setting: Option<Option<T>>) -> Option<Option<T>> {
+    match setting {
+        None => Some(None),
+        Some(read) => read.map(Some),
+    }
+}
+
+fn read_audience(node: &Node, faults: &mut Faults) -> Option<Audience> {
+    let texts = node.texts(faults)?;
+    match texts.as_slice() {
+        [only] if only.value == "any" => Some(Audience::Any(only.place)),
+        _ => Some(Audience::Named(texts.into_iter().map(|text| text.value.into()).collect())),
+    }
+}
+
+fn read_algorithms(node: &Node, faults: &mut Faults) -> Option<Vec<Spanned<Algorithm>>> {
+    let texts = node.texts(faults)?;
+    let read: Vec<_> = texts
+        .iter()
+        .filter_map(|text| {
+            let algorithm = Algorithm::parse(&text.value);
+            if algorithm.is_none() {
+                faults.push(unknown_algorithm(text));
+            }
+            Some(Spanned::new(algorithm?, text.place))
+        })
+        .collect();
+    (read.len() == texts.len()).then_some(read)
+}
+
+fn unknown_algorithm(text: &Spanned<String>) -> Diagnostic {
+    if text.value.eq_ignore_ascii_case("none") {
+        return Diagnostic::error("algorithm_none", text.place, "`none` is no signature at all")
+            .note("a token that nobody signed can be written by anybody; it is never taken");
+    }
+    let names: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.as_str()).collect();
+    let fault = Diagnostic::error(
+        "unknown_word",
+        text.place,
+        format!("`{}` is not a signature algorithm", text.value),
+    )
+    .note(format!("algorithms: {}", names.join(", ")));
+    let upper = text.value.to_uppercase();
+    match portcullis_core::diagnostic::nearest(&upper, names.iter().copied()) {
+        Some(near) => fault.label(format!("did you mean `{near}`?")),
+        None => fault,
+    }
+}
+
+/// JWT-23: three skews, each at most a minute.
+fn read_skew(node: &Node, faults: &mut Faults) -> Option<Skew> {
+    let mut fields = Fields::of(node, "`leeway`", faults)?;
+    let (exp, nbf, iat) = (fields.get("exp"), fields.get("nbf"), fields.get("iat"));
+    fields.finish(faults);
+    let mut read = |node: Option<&Node>, default: Duration| {
+        let Some(node) = node else { return Some(default) };
+        let leeway = node.duration(faults)?;
+        if leeway > Skew::MAXIMUM {
+            faults.error("out_of_range", node.place, "a leeway is at most `1m`");
+            return None;
+        }
+        Some(leeway)
+    };
+    let default = Skew::default();
+    let (exp, nbf, iat) = (read(exp, default.exp), read(nbf, default.nbf), read(iat, default.iat));
+    Some(Skew { exp: exp?, nbf: nbf?, iat: iat? })
+}
+
+/// Media types, among which `absent` means a token that does not say.
+fn read_types(node: &Node, faults: &mut Faults) -> Option<TypeRule> {
+    let texts = node.texts(faults)?;
+    let named = texts.iter().map(|text| text.value.as_str()).filter(|text| *text != "absent");
+    Some(if texts.iter().any(|text| text.value == "absent") {
+        TypeRule::absent_or(named)
+    } else {
+        TypeRule::one_of(named)
+    })
+}

@@ -1,0 +1,161 @@
+//! `jwt`: a signed token in a header.
+
+mod binding;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::Uri;
+use portcullis_core::json::{Limits, Value};
+use portcullis_core::{Identity, Reason, Rejection, Scheme};
+use portcullis_jose::{CompactJws, JwsLimits};
+
+pub(crate) use spec::JwtSpec;
+
+use crate::chain::{Evidence, Outcome};
+use crate::identity::{IdentityRule, Named};
+use crate::issuers::Issuer;
+use crate::place::Place;
+use crate::tokens::KnownToken;
+
+/// The authenticator.
+#[derive(Debug)]
+pub(crate) struct Jwt {
+    issuer: Arc<Issuer>,
+    place: Place,
+    bound_to_certificate: bool,
+}
+
+impl Jwt {
+    /// Where the token is looked for.
+    pub(crate) const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whose tokens it takes.
+    pub(crate) const fn issuer(&self) -> &Arc<Issuer> {
+        &self.issuer
+    }
+
+    /// Verifies the token, and names the caller by the rule, if one is given.
+    pub(crate) async fn authenticate(&self, evidence: &Evidence<'_>, rule: Option<&IdentityRule>) -> Outcome {
+        let token = match self.place.find(&evidence.head.headers) {
+            Ok(Some(token)) => token,
+            Ok(None) => return Outcome::Absent,
+            Err(error) => return Outcome::Rejected(error.rejection(Scheme::Bearer)),
+        };
+        match self.verify(token, evidence, rule).await {
+            Ok((identity, named)) => Outcome::Verified(identity, named),
+            Err(rejection) => Outcome::Rejected(rejection.of(Scheme::Bearer)),
+        }
+    }
+
+    async fn verify(
+        &self,
+        token: &[u8],
+        evidence: &Evidence<'_>,
+        rule: Option<&IdentityRule>,
+    ) -> Result<(Arc<Identity>, Option<Named>), Rejection> {
+        if !is_b64token(token) {
+            return Err(Rejection::new(Reason::CredentialsMalformed)
+                .because("the scheme is not followed by exactly one token"));
+        }
+        let known = self.know(token, evidence).await?;
+        // Everything from here on is judged on every request, also for a token that is known (JKS-09, CNF-06).
+        known.times.check(&self.issuer.rules, evidence.now)?;
+        binding::check(
+            known.confirmation.as_ref(),
+            self.bound_to_certificate,
+            evidence.connection.certificate.as_deref(),
+            evidence.now,
+        )?;
+        let named = rule.map(|rule| known.named(rule)).transpose()?;
+        Ok((known.identity.clone(), named))
+    }
+
+    /// What is known of the token, from the worker's memory or by verifying it.
+    async fn know(&self, token: &[u8], evidence: &Evidence<'_>) -> Result<Rc<KnownToken>, Rejection> {
+        let (issuer, now) = (&self.issuer, evidence.now);
+        // SECURITY: a memory that outlives the keys would keep a removed key alive, so the keys are looked at first
+        // (JKS-07, JKS-08).
+        if let Some(generation) = issuer.generation(now)
+            && let Some(known) = evidence.worker.find(issuer.id, generation, token, now)
+        {
+            return Ok(known);
+        }
+        let (known, generation) = issuer.verify(token, now).await?;
+        let known = Rc::new(known);
+        if known.times.check(&issuer.rules, now).is_ok() {
+            evidence.worker.remember(issuer.id, generation, token, &known);
+        }
+        Ok(known)
+    }
+}
+
+/// `b64token` of RFC 6750 section 2.1 (BRR-01).
+fn is_b64token(token: &[u8]) -> bool {
+    let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
+    let body = token.len().saturating_sub(padding);
+    body > 0
+        && token.iter().take(body).all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+        })
+}
+
+/// Whether the query carries `access_token`, in any spelling a form decoder would take for it. Tokens in URLs end
+/// up in logs and histories, and a second token beside the header's might be the one the upstream reads (BRR-02).
+pub(crate) fn query_carries_token(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| {
+        query.split(['&', ';']).any(|pair| {
+            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+            name_is(name.as_bytes(), b"access_token")
+        })
+    })
+}
+
+/// Compares a percent-encoded name, without regard to case, with a plain one.
+fn name_is(mut encoded: &[u8], mut plain: &[u8]) -> bool {
+    while let Some((wanted, rest)) = plain.split_first() {
+        let (byte, after) = match encoded {
+            [b'%', high, low, after @ ..] => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, after),
+                _ => return false,
+            },
+            [byte, after @ ..] => (*byte, after),
+            [] => return false,
+        };
+        if !byte.eq_ignore_ascii_case(wanted) {
+            return false;
+        }
+        (encoded, plain) = (after, rest);
+    }
+    encoded.is_empty()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// Which of several issuer entries a token is addressed to, by its own word: an untrusted look-up key into the
+/// entries of one chain (JWT-07). The entry it leads to verifies it.
+pub(crate) fn addressee<'i>(
+    token: &[u8],
+    issuers: impl Iterator<Item = &'i Issuer> + Clone,
+    evidence: &Evidence<'_>,
+) -> Option<usize> {
+    if let Some(known) = issuers.clone().position(|issuer| evidence.worker.holds(issuer.id, token)) {
+        return Some(known);
+    }
+    let jws = CompactJws::parse(token, JwsLimits::default()).ok()?;
+    let claims = jws.unverified_claims(Limits::default()).ok()?;
+    let iss = match claims.get("iss") {
+        None => None,
+        Some(Value::Text(iss)) => Some(&**iss),
+        Some(_) => return None,
+    };
+    let mut issuers = issuers;
+    issuers.position(|issuer| issuer.is_named(iss))
+}

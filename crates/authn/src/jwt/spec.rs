@@ -1,0 +1,53 @@
+//! `jwt:` as written in a chain.
+
+use http::header::{AUTHORIZATION, HeaderName};
+use portcullis_core::document::{Fields, Node};
+use portcullis_core::{Faults, Spanned};
+
+use super::Jwt;
+use crate::issuers::Issuers;
+use crate::place::{Place, header_name};
+
+/// Whose tokens an alternative takes, and from where.
+#[derive(Clone, Debug)]
+pub(crate) struct JwtSpec {
+    issuer: Spanned<String>,
+    header: Option<HeaderName>,
+    bound_to_certificate: bool,
+}
+
+impl JwtSpec {
+    pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "`jwt`", faults)?;
+        let issuer = fields.require("issuer", faults);
+        let (bound_to, header) = (fields.get("bound_to"), fields.get("header"));
+        fields.finish(faults);
+        let issuer = issuer.and_then(|node| node.text(faults));
+        let bound_to = bound_to.map(|node| node.one_of(&[("certificate", true)], faults));
+        let header = header.map(|node| header_name(node, faults));
+        Some(Self {
+            issuer: issuer?,
+            header: match header {
+                None => None,
+                Some(read) => Some(read?),
+            },
+            bound_to_certificate: bound_to.unwrap_or(Some(false))?,
+        })
+    }
+
+    /// Looks the issuer up. In `Authorization` the token follows the Bearer scheme (RFC 6750); any other header
+    /// holds the token alone.
+    pub(crate) fn compile(&self, issuers: &Issuers, faults: &mut Faults) -> Option<Jwt> {
+        let name = &self.issuer;
+        if !issuers.defined().iter().any(|(defined, _)| *defined == name.value) {
+            faults.undefined("issuer", name, issuers.defined());
+        }
+        let place = match &self.header {
+            None => Place::bearer(),
+            Some(header) if *header == AUTHORIZATION => Place::bearer(),
+            Some(header) => Place::new(header.clone(), None),
+        };
+        let issuer = issuers.get(&name.value)?.clone();
+        Some(Jwt { issuer, place, bound_to_certificate: self.bound_to_certificate })
+    }
+}

@@ -1,0 +1,149 @@
+//! Key sets of issuers, fetched in the background.
+//!
+//! One source per URL and trust. A source is looked after by one task of the background runtime, which does all
+//! its fetching: there is never more than one fetch in flight, and a request that goes away takes no fetch with
+//! it. Requests only look, and where looking is not enough they wait a bounded time for the fetch that is under
+//! way (JKS-01 to JKS-11).
+
+mod absent;
+mod flight;
+mod lifetime;
+mod refresh;
+mod source;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use portcullis_core::{Clock, Fetch};
+use tokio::runtime::Handle;
+
+pub(crate) use source::{KeySource, KeysUnavailable};
+pub use status::{KeySourceStatus, RefreshCount, RefreshReason, RefreshResult};
+
+use source::{Source, lock};
+
+/// Whom a fetch trusts.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct FetchTrust {
+    /// PEM of the certificate authorities that may vouch for the server; `None` means those of the system.
+    pub pem: Option<Vec<u8>>,
+    /// Whether plain http to a loopback address is allowed (JKS-01).
+    pub loopback_http: bool,
+}
+
+/// Makes the client that fetches under a given trust, or says what is wrong with the trust.
+pub type FetchFactory = Box<dyn Fn(&FetchTrust) -> Result<Arc<dyn Fetch>, String> + Send + Sync>;
+
+/// How one issuer entry wants its keys kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeySettings {
+    /// The issuer entry, for the status.
+    pub(crate) issuer: Arc<str>,
+    /// The longest time until the server is asked again; its `Cache-Control` may say less.
+    pub(crate) refresh: Duration,
+    /// How long after that a set still counts that could not be refreshed.
+    pub(crate) serve_stale: Duration,
+}
+
+/// All key sources of the process. They outlive a reload: what is defined by the same URL and trust is found
+/// again with its keys. Cloning shares them.
+#[derive(Clone)]
+pub struct KeySources(Arc<Sources>);
+
+struct Sources {
+    fetchers: FetchFactory,
+    clock: Clock,
+    background: Option<Handle>,
+    living: Mutex<Vec<Weak<Source>>>,
+    entries: Mutex<HashMap<[u8; 32], EntryId>>,
+}
+
+/// One issuer entry, for the caches of the workers: the same number for the same settings and keys, also after a
+/// reload, and never the same for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct EntryId(u64);
+
+impl KeySources {
+    /// Sources that fetch on the given runtime, through clients the factory makes.
+    pub fn new(fetchers: FetchFactory, clock: Clock, background: Handle) -> Self {
+        Self::with(fetchers, clock, Some(background))
+    }
+
+    /// Sources that never fetch, for checking policies: every key set is unavailable.
+    pub fn offline(fetchers: FetchFactory, clock: Clock) -> Self {
+        Self::with(fetchers, clock, None)
+    }
+
+    fn with(fetchers: FetchFactory, clock: Clock, background: Option<Handle>) -> Self {
+        Self(Arc::new(Sources {
+            fetchers,
+            clock,
+            background,
+            living: Mutex::default(),
+            entries: Mutex::default(),
+        }))
+    }
+
+    /// Starts fetching for every source that has not started. Called once policies are in force: compiling alone
+    /// asks nobody, so checking a policy cannot be made to send requests.
+    pub fn warm(&self) {
+        for source in self.living() {
+            source.start();
+        }
+    }
+
+    /// How every source in use is doing, for readiness, metrics and the admin API (JKS-11).
+    pub fn status(&self) -> Vec<KeySourceStatus> {
+        let now = self.0.clock.now();
+        self.living().iter().filter_map(|source| source.status(now)).collect()
+    }
+
+    /// The source of a URL, living or new.
+    ///
+    /// # Errors
+    /// What is wrong with the trust.
+    pub(crate) fn source(
+        &self,
+        url: &str,
+        trust: FetchTrust,
+        settings: KeySettings,
+    ) -> Result<KeySource, String> {
+        let mut living = lock(&self.0.living);
+        living.retain(|source| source.strong_count() > 0);
+        let known = living.iter().filter_map(Weak::upgrade).find(|source| source.is_for(url, &trust));
+        let source = match known {
+            Some(source) => source,
+            None => {
+                let fetch = (self.0.fetchers)(&trust)?;
+                let source =
+                    Arc::new(Source::new(url, trust, fetch, self.0.clock.clone(), self.0.background.clone()));
+                living.push(Arc::downgrade(&source));
+                source
+            }
+        };
+        Ok(KeySource::new(source, settings))
+    }
+
+    /// The number of the issuer entry that is described by this digest.
+    pub(crate) fn entry_id(&self, description: [u8; 32]) -> EntryId {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let mut entries = lock(&self.0.entries);
+        *entries.entry(description).or_insert_with(|| EntryId(NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn living(&self) -> Vec<Arc<Source>> {
+        let living = lock(&self.0.living);
+        living.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl std::fmt::Debug for KeySources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.living().iter().map(|source| source.url().clone())).finish()
+    }
+}

@@ -1,0 +1,144 @@
+//! The closed set of authenticators. A new one is a folder of its own and one variant in each of the two enums
+//! here; the compiler lists the rest.
+
+use portcullis_core::document::{Entry, Node};
+use portcullis_core::{AuthMethod, Diagnostic, Faults, Place as FilePlace, Scheme, diagnostic::nearest};
+
+use crate::anonymous::{Anonymous, AnonymousSpec};
+use crate::api_key::{ApiKey, ApiKeySpec};
+use crate::certificate::{CertificateSpec, ClientCertificate};
+use crate::chain::{Compiling, Evidence, Outcome};
+use crate::identity::IdentityRule;
+use crate::jwt::{Jwt, JwtSpec};
+use crate::place::Place;
+
+/// An authenticator as written in a chain, with the place of its name.
+#[derive(Clone, Debug)]
+pub(crate) enum AuthenticatorSpec {
+    Jwt(JwtSpec, FilePlace),
+    Certificate(CertificateSpec, FilePlace),
+    ApiKey(ApiKeySpec, FilePlace),
+    Anonymous(AnonymousSpec, FilePlace),
+}
+
+/// An authenticator at run time.
+#[derive(Debug)]
+pub(crate) enum Authenticator {
+    Jwt(Jwt),
+    Certificate(ClientCertificate),
+    ApiKey(ApiKey),
+    Anonymous(Anonymous),
+}
+
+/// The words that name authenticators.
+pub(crate) const WORDS: &[&str] = &["jwt", "certificate", "api_key", "anonymous"];
+
+impl AuthenticatorSpec {
+    /// Reads `jwt: { … }`.
+    pub(crate) fn read(entry: &Entry, faults: &mut Faults) -> Option<Self> {
+        let (node, place): (&Node, _) = (&entry.value, entry.key.place);
+        match entry.key.value.as_str() {
+            "jwt" => JwtSpec::read(node, faults).map(|spec| Self::Jwt(spec, place)),
+            "certificate" => CertificateSpec::read(node, faults).map(|spec| Self::Certificate(spec, place)),
+            "api_key" => ApiKeySpec::read(node, faults).map(|spec| Self::ApiKey(spec, place)),
+            "anonymous" => AnonymousSpec::read(node, faults).map(|spec| Self::Anonymous(spec, place)),
+            other => {
+                faults.push(unknown(other, place, WORDS));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn compile(&self, compiling: &Compiling<'_>, faults: &mut Faults) -> Option<Authenticator> {
+        match self {
+            Self::Jwt(spec, _) => spec.compile(compiling.issuers, faults).map(Authenticator::Jwt),
+            Self::Certificate(spec, _) => {
+                spec.compile(compiling.trust_anchors, faults).map(Authenticator::Certificate)
+            }
+            Self::ApiKey(spec, _) => {
+                spec.compile(compiling.clients.keys(), faults).map(Authenticator::ApiKey)
+            }
+            Self::Anonymous(spec, _) => Some(Authenticator::Anonymous(spec.compile())),
+        }
+    }
+
+    pub(crate) const fn method(&self) -> AuthMethod {
+        match self {
+            Self::Jwt(..) => AuthMethod::Jwt,
+            Self::Certificate(..) => AuthMethod::Certificate,
+            Self::ApiKey(..) => AuthMethod::ApiKey,
+            Self::Anonymous(..) => AuthMethod::Anonymous,
+        }
+    }
+
+    /// Where its name is written.
+    pub(crate) const fn place(&self) -> FilePlace {
+        match self {
+            Self::Jwt(_, place)
+            | Self::Certificate(_, place)
+            | Self::ApiKey(_, place)
+            | Self::Anonymous(_, place) => *place,
+        }
+    }
+}
+
+impl Authenticator {
+    /// Judges what the request brings for it. `rule` is given where it names the caller and nothing else that is
+    /// proven matters for the name.
+    pub(crate) async fn authenticate(&self, evidence: &Evidence<'_>, rule: Option<&IdentityRule>) -> Outcome {
+        match self {
+            Self::Jwt(jwt) => jwt.authenticate(evidence, rule).await,
+            Self::Certificate(certificate) => certificate.authenticate(evidence),
+            Self::ApiKey(key) => key.authenticate(evidence),
+            Self::Anonymous(anonymous) => anonymous.authenticate(),
+        }
+    }
+
+    pub(crate) const fn method(&self) -> AuthMethod {
+        match self {
+            Self::Jwt(_) => AuthMethod::Jwt,
+            Self::Certificate(_) => AuthMethod::Certificate,
+            Self::ApiKey(_) => AuthMethod::ApiKey,
+            Self::Anonymous(_) => AuthMethod::Anonymous,
+        }
+    }
+
+    /// The header its credential travels in; `None` where it is part of the connection, or nothing is asked for.
+    pub(crate) const fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Jwt(jwt) => Some(jwt.place()),
+            Self::ApiKey(key) => Some(key.place()),
+            Self::Certificate(_) | Self::Anonymous(_) => None,
+        }
+    }
+
+    /// The scheme of its challenge.
+    pub(crate) const fn scheme(&self) -> Option<Scheme> {
+        match self {
+            Self::Jwt(_) => Some(Scheme::Bearer),
+            Self::Certificate(_) => Some(Scheme::Certificate),
+            Self::ApiKey(_) => Some(Scheme::ApiKey),
+            Self::Anonymous(_) => None,
+        }
+    }
+
+    /// How much work it is, to do the cheap ones first (PIPE-03).
+    pub(crate) const fn cost(&self) -> u8 {
+        match self {
+            Self::Anonymous(_) => 0,
+            Self::Certificate(_) => 1,
+            Self::ApiKey(_) => 2,
+            Self::Jwt(_) => 3,
+        }
+    }
+}
+
+/// A word that names no authenticator.
+pub(crate) fn unknown(word: &str, place: FilePlace, words: &[&str]) -> Diagnostic {
+    let fault = Diagnostic::error("unknown_key", place, format!("`{word}` is not a way to authenticate"))
+        .note(format!("words here: {}", words.join(", ")));
+    match nearest(word, words.iter().copied()) {
+        Some(near) => fault.label(format!("did you mean `{near}`?")),
+        None => fault,
+    }
+}
