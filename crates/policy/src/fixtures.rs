@@ -8,8 +8,8 @@ use http::request::Parts;
 use portcullis_core::document::{Content, Entry, Node};
 use portcullis_core::json::{Limits, Object, parse_object};
 use portcullis_core::{
-    AuthMethod, CertificateSource, Client, Diagnostic, FileId, Identity, Moment, NameAttribute, PeerCertificate,
-    Place, Principal, Spanned, SubjectAlternativeName,
+    AuthMethod, CertificateSource, Client, Diagnostic, FileId, Identity, Moment, NameAttribute,
+    PeerCertificate, Place, Principal, Spanned, SubjectAlternativeName,
 };
 
 use crate::Facts;

@@ -28,55 +28,130 @@ fn what_could_never_be_true_or_decided_is_refused_with_its_place() {
 
 const BAD: &[(&str, &str)] = &[
     ("claim.acr == 'x'", "1+5 `claim` is not a variable | did you mean `claims`?"),
-    ("nobody == 'x'", "1+6 `nobody` is not a variable | variables here: request, identity, claims, certificate, client"),
+    (
+        "nobody == 'x'",
+        "1+6 `nobody` is not a variable | variables here: request, identity, claims, certificate, client",
+    ),
     ("request.methd == 'GET'", "1+13 `request` has no member `methd` | did you mean `request.method`?"),
-    ("request.body == ''", "1+12 `request` has no member `body` | members of `request`: method, path, host, headers, time"),
+    (
+        "request.body == ''",
+        "1+12 `request` has no member `body` | members of `request`: method, path, host, headers, time",
+    ),
     ("identity.scope == 'a'", "1+14 `identity` has no member `scope` | did you mean `identity.scopes`?"),
-    ("certificate.subject.cnn == 'a'", "1+23 `certificate.subject` has no member `cnn` | did you mean `certificate.subject.cn`?"),
-    ("certificate.subject == 'a'", "1+19 `certificate.subject` is a group of values: compare one of its members"),
+    (
+        "certificate.subject.cnn == 'a'",
+        "1+23 `certificate.subject` has no member `cnn` | did you mean `certificate.subject.cn`?",
+    ),
+    (
+        "certificate.subject == 'a'",
+        "1+19 `certificate.subject` is a group of values: compare one of its members",
+    ),
     ("claims == 'a'", "1+6 `claims` is a group of values: compare one of its members"),
-    ("claims.exp > 'now'", "1+18 `>` compares a number with text | `claims.exp` is a number, `'now'` is text"),
-    ("claims.exp == 'now'", "1+19 `==` compares a number with text | `claims.exp` is a number, `'now'` is text"),
-    ("request.time < claims.sub", "1+25 `<` compares a number with text | `request.time` is a number, `claims.sub` is text"),
-    ("request.method == 1", "1+19 `==` compares text with a number | `request.method` is text, `1` is a number"),
-    ("request.method == null", "1+22 `==` compares text with null | `request.method` is text, `null` is null"),
-    ("identity.scopes == 'accounts'", "1+29 `==` compares a list with text | `identity.scopes` is a list, `'accounts'` is text"),
-    ("'accounts' in identity.name", "1+27 `in` looks into a list, `identity.name` is text | did you mean `identity.name.contains('accounts')`?"),
+    (
+        "claims.exp > 'now'",
+        "1+18 `>` compares a number with text | `claims.exp` is a number, `'now'` is text",
+    ),
+    (
+        "claims.exp == 'now'",
+        "1+19 `==` compares a number with text | `claims.exp` is a number, `'now'` is text",
+    ),
+    (
+        "request.time < claims.sub",
+        "1+25 `<` compares a number with text | `request.time` is a number, `claims.sub` is text",
+    ),
+    (
+        "request.method == 1",
+        "1+19 `==` compares text with a number | `request.method` is text, `1` is a number",
+    ),
+    (
+        "request.method == null",
+        "1+22 `==` compares text with null | `request.method` is text, `null` is null",
+    ),
+    (
+        "identity.scopes == 'accounts'",
+        "1+29 `==` compares a list with text | `identity.scopes` is a list, `'accounts'` is text",
+    ),
+    (
+        "'accounts' in identity.name",
+        "1+27 `in` looks into a list, `identity.name` is text | did you mean `identity.name.contains('accounts')`?",
+    ),
     ("1 in identity.scopes", "1+20 `in` looks for a number among items that are text"),
     ("'a' in 3", "8+1 `in` looks into a list, `3` is a number"),
     ("1 in request.headers", "1+1 members are looked for by name, `1` is a number"),
-    ("identity.scopes.contains('accounts')", "1+36 `identity.scopes` is a list: it has no `contains` | did you mean `'accounts' in identity.scopes`?"),
+    (
+        "identity.scopes.contains('accounts')",
+        "1+36 `identity.scopes` is a list: it has no `contains` | did you mean `'accounts' in identity.scopes`?",
+    ),
     ("identity.name.contains(1)", "24+1 `contains` needs text, `1` is a number"),
-    ("identity.name.matches('^a')", "1+27 there is no function `matches` here | there are no regular expressions: use `==`, `in`, `startsWith`, `endsWith` or `contains`"),
-    ("identity.name.startswith('a')", "1+29 there is no function `startswith` here | did you mean `startsWith`?"),
+    (
+        "identity.name.matches('^a')",
+        "1+27 there is no function `matches` here | there are no regular expressions: use `==`, `in`, `startsWith`, `endsWith` or `contains`",
+    ),
+    (
+        "identity.name.startswith('a')",
+        "1+29 there is no function `startswith` here | did you mean `startsWith`?",
+    ),
     ("identity.name.startsWith()", "1+26 `startsWith` takes 1 argument, not 0"),
     ("identity.name.startsWith('a', 'b')", "1+34 `startsWith` takes 1 argument, not 2"),
-    ("lower(identity.name) == 'a'", "1+20 there is no function `lower` here | functions here: contains, startsWith, endsWith, size, all, exists, exists_one, map, filter, int, double, string, has"),
+    (
+        "lower(identity.name) == 'a'",
+        "1+20 there is no function `lower` here | functions here: contains, startsWith, endsWith, size, all, exists, exists_one, map, filter, int, double, string, has",
+    ),
     ("size(1) == 1", "6+1 `size` does not take a number"),
     ("size(identity.scopes, 1) == 1", "1+24 `size` takes 1 argument, not 2"),
-    ("identity.name.int() == 1", "1+19 there is no function `int` here | write it around the value: `int(value)`"),
-    ("contains('a', 'b')", "1+18 there is no function `contains` here | write it behind the value: `value.contains(...)`"),
-    ("timestamp('2020-01-01T00:00:00Z') < request.time", "1+33 there is no function `timestamp` here | times are numbers here: seconds since 1970, as in `request.time` and `claims.exp`"),
+    (
+        "identity.name.int() == 1",
+        "1+19 there is no function `int` here | write it around the value: `int(value)`",
+    ),
+    (
+        "contains('a', 'b')",
+        "1+18 there is no function `contains` here | write it behind the value: `value.contains(...)`",
+    ),
+    (
+        "timestamp('2020-01-01T00:00:00Z') < request.time",
+        "1+33 there is no function `timestamp` here | times are numbers here: seconds since 1970, as in `request.time` and `claims.exp`",
+    ),
     ("has(claims)", "5+6 `has` takes one member: `has(claims.acr)`"),
-    ("has(claims.acr, claims.amr)", "1+27 there is no function `has` here | `has` takes one member: `has(claims.acr)`"),
-    ("has(request.uri)", "1+11 `request` has no member `uri` | members of `request`: method, path, host, headers, time"),
+    (
+        "has(claims.acr, claims.amr)",
+        "1+27 there is no function `has` here | `has` takes one member: `has(claims.acr)`",
+    ),
+    (
+        "has(request.uri)",
+        "1+11 `request` has no member `uri` | members of `request`: method, path, host, headers, time",
+    ),
     ("identity.name && true", "1+13 `identity.name` is text, not true or false"),
     ("!identity.name", "2+13 `identity.name` is text, not true or false"),
     ("-identity.name == 1", "2+13 `-` needs a number, `identity.name` is text"),
     ("identity.name", "1+13 the expression is text, not true or false"),
     ("request.time", "1+12 the expression is a number, not true or false"),
-    ("request.time + 'a' == 1", "1+18 `+` combines a number with text | `request.time` is a number, `'a'` is text"),
-    ("1 + 1.5 == 2.5", "1+7 `+` mixes a whole number with a fraction | write `double(...)` around the whole number"),
+    (
+        "request.time + 'a' == 1",
+        "1+18 `+` combines a number with text | `request.time` is a number, `'a'` is text",
+    ),
+    (
+        "1 + 1.5 == 2.5",
+        "1+7 `+` mixes a whole number with a fraction | write `double(...)` around the whole number",
+    ),
     ("identity.scopes > 1", "1+15 `>` needs numbers or texts, `identity.scopes` is a list"),
     ("true < false", "1+4 `<` needs numbers or texts, `true` is true or false"),
     ("identity.scopes['a'] == 'a'", "1+20 `identity.scopes` is a list and cannot be indexed by text"),
     ("identity['name'] == 'a'", "1+16 `identity` has a fixed set of members: write `identity.name`"),
-    ("request.headers[1] == 'a'", "1+18 `request.headers` is a group of values and cannot be indexed by a number"),
+    (
+        "request.headers[1] == 'a'",
+        "1+18 `request.headers` is a group of values and cannot be indexed by a number",
+    ),
     ("identity.name.first == 'a'", "1+19 `identity.name` is text and has no member `first`"),
     ("identity.name.exists(c, c == 'a')", "1+13 `identity.name` is text, not a list to look through"),
-    ("identity.scopes.exists(s, s == 1)", "27+6 `==` compares text with a number | `s` is text, `1` is a number"),
+    (
+        "identity.scopes.exists(s, s == 1)",
+        "27+6 `==` compares text with a number | `s` is text, `1` is a number",
+    ),
     ("identity.scopes.exists(s, s)", "27+1 `s` is text, not true or false"),
-    ("identity.scopes.exists(claims, true)", "23+1 `claims` is a variable already; the items need another name"),
+    (
+        "identity.scopes.exists(claims, true)",
+        "23+1 `claims` is a variable already; the items need another name",
+    ),
     ("identity.scopes.exists(s)", "1+25 `exists` takes 2 arguments, not 1"),
     ("identity.scopes.map(s, s.name) == []", "24+6 `s` is text and has no member `name`"),
     ("identity.scopes.filter(s, s.startsWith('a'))", "1+23 the expression is a list, not true or false"),
@@ -88,7 +163,10 @@ const BAD: &[(&str, &str)] = &[
     ("1u == claims.x", "1+2 an unsigned number cannot be written here"),
     ("claims.?acr == 'x'", "7+1 this form is not offered here"),
     (".claims.acr == 'x'", "2+6 `.claims` is not a variable | did you mean `claims`?"),
-    ("int == claims.x", "1+3 `int` is not a variable | variables here: request, identity, claims, certificate, client"),
+    (
+        "int == claims.x",
+        "1+3 `int` is not a variable | variables here: request, identity, claims, certificate, client",
+    ),
     ("claims.acr = 'x'", "12+1 unexpected `=` | did you mean `==`?"),
     ("claims.acr == 'x' and true", "19+3 unexpected `and` | did you mean `&&`?"),
     ("not claims.acr", "5+6 unexpected `claims` | did you mean `!`?"),
@@ -97,11 +175,17 @@ const BAD: &[(&str, &str)] = &[
     ("(claims.acr == 'x'", "19+0 the expression ends too early"),
     ("claims.`a`", "7+1 this form is not offered here"),
     ("claims.naïve == 'x'", "10+4 unexpected `ïve`"),
-    ("'é' == claims.x && nobody", "20+6 `nobody` is not a variable | variables here: request, identity, claims, certificate, client"),
+    (
+        "'é' == claims.x && nobody",
+        "20+6 `nobody` is not a variable | variables here: request, identity, claims, certificate, client",
+    ),
     ("if == 1", "1+2 `if` is a reserved word"),
     ("99999999999999999999 == claims.x", "1+20 `99999999999999999999` is no number that fits"),
     ("true ? 'a' : 'b'", "1+16 the expression is text, not true or false"),
-    ("identity.nam == 'a' || identity.grop == 'b'", "1+12 `identity` has no member `nam` | did you mean `identity.name`? // 24+13 `identity` has no member `grop` | did you mean `identity.group`?"),
+    (
+        "identity.nam == 'a' || identity.grop == 'b'",
+        "1+12 `identity` has no member `nam` | did you mean `identity.name`? // 24+13 `identity` has no member `grop` | did you mean `identity.group`?",
+    ),
     ("'\u{e9}' = 1", "5+1 unexpected `=` | did you mean `==`?"),
 ];
 
@@ -258,7 +342,11 @@ fn what_a_caller_lacks_is_missing() {
         "certificate.subject.ou",
     ] {
         let member = name.rsplit('.').next().expect("a name");
-        assert_eq!(outcome(&format!("{name} != 'x'"), &bare), Err(format!("`{member}` is missing")), "{name}");
+        assert_eq!(
+            outcome(&format!("{name} != 'x'"), &bare),
+            Err(format!("`{member}` is missing")),
+            "{name}"
+        );
         assert_eq!(outcome(&format!("has({name})"), &bare), Ok(false), "{name}");
     }
 }

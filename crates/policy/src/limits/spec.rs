@@ -19,6 +19,8 @@ const LONGEST_NAME: usize = 64;
 #[derive(Debug)]
 pub struct LimitsSpec {
     limits: Vec<LimitSpec>,
+    /// Whether every limit of the file is among them.
+    complete: bool,
 }
 
 /// One limit of the list, its name already settled.
@@ -51,17 +53,21 @@ impl LimitsSpec {
     /// Reads the list.
     pub fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let nodes = node.list(faults)?;
+        let mut complete = true;
         if nodes.len() > MAX_LIMITS {
             let message = format!("an API has at most {MAX_LIMITS} limits, these are {}", nodes.len());
             faults.error("too_many", node.place, message);
+            complete = false;
         }
-        Some(Self { limits: nodes.iter().filter_map(|node| LimitSpec::read(node, faults)).collect() })
+        let limits: Vec<_> = nodes.iter().filter_map(|node| LimitSpec::read(node, faults)).collect();
+        complete &= limits.len() == nodes.len();
+        Some(Self { limits, complete })
     }
 
     /// Checks the limits against each other and against who may call. `anonymous` says whether the API lets
     /// callers through without a credential. Counters are not touched: see [`LimitsPlan::open`].
     pub fn compile(mut self, anonymous: bool, faults: &mut Faults) -> Option<LimitsPlan> {
-        let mut good = self.limits.len() <= MAX_LIMITS;
+        let mut good = self.complete;
         for (at, limit) in self.limits.iter().enumerate() {
             let earlier = self.limits.get(..at).unwrap_or_default();
             if let Some(same) = earlier.iter().find(|earlier| earlier.name == limit.name) {

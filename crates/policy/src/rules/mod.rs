@@ -59,10 +59,12 @@ enum Fit {
 
 impl RulesSpec {
     /// Compiles the rules. Expressions are checked, and so is that every name is unique and every rule can be
-    /// reached.
+    /// reached. SECURITY: rules of which one has a fault are no rules at all, because what is left might allow
+    /// what the missing one would have kept to itself.
     pub fn compile(self, faults: &mut Faults) -> Option<Rules> {
         let count = self.rules.len();
         let rules: Vec<Rule> = self.rules.into_iter().filter_map(|rule| compile_rule(rule, faults)).collect();
+        let mut good = self.complete && rules.len() == count;
         for (at, rule) in rules.iter().enumerate() {
             let earlier = rules.get(..at).unwrap_or_default();
             if let Some(same) = earlier.iter().find(|earlier| earlier.name == rule.name) {
@@ -74,12 +76,14 @@ impl RulesSpec {
                     )
                     .related(same.place, "the other one is here"),
                 );
+                good = false;
             }
             if let Some(shadow) = earlier.iter().find(|earlier| earlier.takes_all_of(rule)) {
                 faults.push(unreachable(rule, shadow));
+                good = false;
             }
         }
-        (rules.len() == count).then(|| Rules { rules: rules.into() })
+        good.then(|| Rules { rules: rules.into() })
     }
 }
 

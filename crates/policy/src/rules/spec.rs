@@ -14,6 +14,8 @@ use super::template::PathTemplate;
 #[derive(Debug)]
 pub struct RulesSpec {
     pub(super) rules: Vec<RuleSpec>,
+    /// Whether every rule of the file is among them.
+    pub(super) complete: bool,
 }
 
 /// One rule of an `allow` list.
@@ -30,11 +32,13 @@ pub(super) struct RuleSpec {
 }
 
 impl RulesSpec {
-    /// Reads the list. A rule with a fault is left out, so that the others are still judged; the fault alone
-    /// keeps the files from being loaded.
+    /// Reads the list. A rule with a fault is left out, so that the others are still judged; rules with a gap
+    /// never compile.
     pub fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
-        let rules = node.list(faults)?.iter().filter_map(|rule| RuleSpec::read(rule, faults)).collect();
-        Some(Self { rules })
+        let nodes = node.list(faults)?;
+        let rules: Vec<_> = nodes.iter().filter_map(|rule| RuleSpec::read(rule, faults)).collect();
+        let complete = rules.len() == nodes.len();
+        Some(Self { rules, complete })
     }
 }
 
