@@ -78,7 +78,7 @@ mod tests {
     fn keyed_hash_agrees_with_rfc_4231() {
         let hash = KeyedHash::new(&Secret::new(b"Jefe".to_vec()));
         let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
-        assert_eq!(hex(&hash.clone().digest(b"what do ya want for nothing?")), expected);
+        assert_eq!(hex(&hash.digest(b"what do ya want for nothing?")), expected);
         assert!(!format!("{hash:?}").contains("Jefe"));
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ClaimError;
 
 /// Kinds that are never an access token, whatever a policy says (JWT-30).
-const NEVER: [&str; 8] = [
+pub(super) const NEVER: [&str; 8] = [
     "dpop+jwt",
     "token-introspection+jwt",
     "logout+jwt",

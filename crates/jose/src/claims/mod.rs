@@ -24,7 +24,7 @@ pub use times::{Skew, TokenTimes};
 const NAME_MAX: usize = 255;
 
 /// Registered claims that are names: never empty, never something else than a string (RFC 7519, RFC 8693).
-const NAMES: [&str; 5] = ["iss", "sub", "jti", "client_id", "azp"];
+const NAMES: [&str; 4] = ["iss", "sub", "jti", "client_id"];
 
 /// Claims that only ID tokens carry (OpenID Connect Core sections 2 and 3.3.2.11).
 const OF_ID_TOKENS: [&str; 3] = ["nonce", "at_hash", "c_hash"];

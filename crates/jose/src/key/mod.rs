@@ -35,7 +35,7 @@ pub struct VerifyingKey {
 
 enum Verifier {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 impl VerifyingKey {
@@ -66,7 +66,9 @@ impl VerifyingKey {
         let verifiers: Arc<[_]> = fitting
             .into_iter()
             .filter(|(_, hash)| secret.len() >= hash.tag_len())
-            .map(|(algorithm, hash)| (algorithm, Verifier::Secret(hmac::Key::new(hash, secret.expose()))))
+            .map(|(algorithm, hash)| {
+                (algorithm, Verifier::Secret(Box::new(hmac::Key::new(hash, secret.expose()))))
+            })
             .collect();
         if verifiers.is_empty() {
             return Err(KeyError::SecretTooShort { bytes: secret.len() });

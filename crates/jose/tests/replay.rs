@@ -1,0 +1,35 @@
+//! Replays the fuzz seeds through the bodies of the fuzz targets, with every run of the test suite.
+
+#[cfg(test)]
+#[path = "../../../fuzz/bodies/jwk_set.rs"]
+mod jwk_set;
+#[cfg(test)]
+#[path = "../../../fuzz/bodies/jws.rs"]
+mod jws;
+
+#[cfg(test)]
+mod seeds {
+    use std::fs;
+    use std::path::Path;
+
+    fn replay(target: &str, run: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
+        let mut replayed = 0;
+        for entry in fs::read_dir(&folder).expect("the seeds are kept") {
+            let path = entry.expect("a seed").path();
+            run(&fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+            replayed += 1;
+        }
+        assert!(replayed >= 20, "{target} has {replayed} seeds");
+    }
+
+    #[test]
+    fn seeds_of_tokens_hold() {
+        replay("jws", crate::jws::run);
+    }
+
+    #[test]
+    fn seeds_of_key_sets_hold() {
+        replay("jwk_set", crate::jwk_set::run);
+    }
+}
