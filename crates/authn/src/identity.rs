@@ -4,13 +4,14 @@
 //! choice of names can make two callers share one: `jwt:a:b:c` is subject `b:c` of issuer `a`, never subject `c`
 //! of an issuer called `a:b`.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::json::Value;
-use portcullis_core::{AuthMethod, Diagnostic, Faults, Identity, Place, Reason, Rejection, Spanned};
+use portcullis_core::{
+    AuthMethod, Diagnostic, Faults, Identity, PeerCertificate, Place, Reason, Rejection, Spanned,
+};
 
 use crate::certificate;
 
@@ -172,14 +173,14 @@ impl IdentityRule {
             return Ok(Named { name: name.clone(), key: naming.key.clone(), group: None });
         }
         let all = || std::iter::once(naming).chain(others.iter().map(|other| &**other));
-        let (name, key) = match self.name.as_slice() {
-            [] => (default_name(naming), naming.key.clone()),
+        let Label { name, key } = match self.name.as_slice() {
+            [] => Label { name: default_name(naming), key: naming.key.clone() },
             sources => {
                 let found = first(sources, all)?;
                 found.ok_or_else(|| unresolved("no source of the caller's name is present"))?
             }
         };
-        let group = first(&self.group, all)?.map(|(group, _)| group);
+        let group = first(&self.group, all)?.map(|group| group.name);
         Ok(Named { name, key, group })
     }
 }
@@ -187,19 +188,31 @@ impl IdentityRule {
 /// The registered client, else the issuer and the subject.
 fn default_name(identity: &Identity) -> Arc<str> {
     match &identity.issuer {
-        Some(issuer) => format!("{}:{}", Segment(issuer), identity.subject).into(),
+        Some(issuer) => {
+            let mut name = String::new();
+            push_segment(&mut name, issuer);
+            name.push(':');
+            name.push_str(&identity.subject);
+            name.into()
+        }
         None => identity.subject.clone(),
     }
 }
 
-/// The first value that is there, and the key of a caller named by it.
+/// A name, and the key of a caller who is named by it.
+struct Label {
+    name: Arc<str>,
+    key: Arc<str>,
+}
+
+/// The first value that is there.
 fn first<'a, I: Iterator<Item = &'a Identity>>(
     sources: &[Source],
     identities: impl Fn() -> I,
-) -> Result<Option<(Arc<str>, Arc<str>)>, Rejection> {
+) -> Result<Option<Label>, Rejection> {
     for source in sources {
         if let Some(identity) = identities().find(|identity| identity.method == source.method())
-            && let Some(found) = value(source, identity)?
+            && let Some(found) = label(source, identity)?
         {
             return Ok(Some(found));
         }
@@ -207,60 +220,60 @@ fn first<'a, I: Iterator<Item = &'a Identity>>(
     Ok(None)
 }
 
-fn value(source: &Source, identity: &Identity) -> Result<Option<(Arc<str>, Arc<str>)>, Rejection> {
-    let key = |start: &str, qualifiers: &[&str], value: &str| -> Arc<str> {
-        let mut key = start.to_owned();
-        for part in qualifiers {
-            // Writing to a string cannot fail.
-            let _ = write!(key, ":{}", Segment(part));
-        }
-        key.push(':');
-        key.push_str(value);
-        key.into()
+fn label(source: &Source, identity: &Identity) -> Result<Option<Label>, Rejection> {
+    let labelled = |name: Arc<str>, start: &str, qualifiers: &[&str]| {
+        let key = key(start, qualifiers, &name);
+        Label { name, key }
     };
-    let found = match source {
+    let own = |name: Arc<str>| Label { name, key: identity.key.clone() };
+    Ok(match source {
         Source::Claim(path) => {
             let issuer = identity.issuer.as_deref().unwrap_or_default();
-            text(identity.claims.at(path))?.map(|value| {
-                let key = key("claim", &[issuer, path], &value);
-                (value, key)
-            })
+            text(identity.claims.at(path))?.map(|name| labelled(name, "claim", &[issuer, path]))
         }
-        Source::ClientName => {
-            identity.client.as_ref().map(|client| (client.name.clone(), identity.key.clone()))
-        }
+        Source::ClientName => identity.client.as_ref().map(|client| own(client.name.clone())),
         Source::ClientAttribute(path) => {
             let client = identity.client.as_ref();
-            text(client.and_then(|client| client.attributes.at(path)))?.map(|value| {
-                let key = key("attribute", &[path], &value);
-                (value, key)
-            })
+            text(client.and_then(|client| client.attributes.at(path)))?
+                .map(|name| labelled(name, "attribute", &[path]))
         }
         Source::CertificateSubject(oid) => match identity.certificate.as_deref() {
             None => None,
-            Some(certificate) => {
-                let mut values = certificate.subject_values(oid);
-                match (values.next(), values.next()) {
-                    (None, _) => None,
-                    (Some(_), Some(_)) => return Err(unresolved("the subject attribute is repeated")),
-                    (Some(value), None) => {
-                        // Two authorities may have certified one name for two people.
-                        let count = certificate.trusted_by.len().to_string();
-                        let mut qualifiers: Vec<&str> = vec![oid, &count];
-                        qualifiers.extend(certificate.trusted_by.iter().map(|anchor| &**anchor));
-                        let value = usable(value)?.clone();
-                        let key = key("subject", &qualifiers, &value);
-                        Some((value, key))
-                    }
-                }
-            }
+            Some(certificate) => subject_value(certificate, oid)?.map(|name| {
+                // Two authorities may have certified one name for two people. The count keeps the list of
+                // anchors apart from what follows it.
+                let count = certificate.trusted_by.len().to_string();
+                let mut qualifiers: Vec<&str> = vec![oid, &count];
+                qualifiers.extend(certificate.trusted_by.iter().map(|anchor| &**anchor));
+                labelled(name, "subject", &qualifiers)
+            }),
         },
         Source::CertificateThumbprint => identity
             .certificate
             .as_ref()
-            .map(|certificate| (certificate::thumbprint_text(certificate).into(), identity.key.clone())),
-    };
-    Ok(found)
+            .map(|certificate| own(certificate::thumbprint_text(certificate).into())),
+    })
+}
+
+/// The one value of a subject attribute.
+fn subject_value(certificate: &PeerCertificate, oid: &str) -> Result<Option<Arc<str>>, Rejection> {
+    let mut values = certificate.subject_values(oid);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => usable(value).map(|value| Some(value.clone())),
+        (Some(_), Some(_)) => Err(unresolved("the subject attribute is repeated")),
+    }
+}
+
+fn key(start: &str, qualifiers: &[&str], value: &str) -> Arc<str> {
+    let mut key = start.to_owned();
+    for part in qualifiers {
+        key.push(':');
+        push_segment(&mut key, part);
+    }
+    key.push(':');
+    key.push_str(value);
+    key.into()
 }
 
 fn text(value: Option<&Value>) -> Result<Option<Arc<str>>, Rejection> {
@@ -287,15 +300,18 @@ fn unresolved(why: &str) -> Rejection {
     Rejection::new(Reason::IdentityUnresolved).because(why)
 }
 
-/// A part of a key that more parts follow: `:` and `%` are percent-encoded.
-pub(crate) struct Segment<'t>(pub(crate) &'t str);
-
-impl std::fmt::Display for Segment<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.chars().try_for_each(|character| match character {
-            ':' => f.write_str("%3A"),
-            '%' => f.write_str("%25"),
-            other => f.write_char(other),
-        })
+/// Appends a part of a key that more parts follow: `:` and `%` are percent-encoded.
+fn push_segment(key: &mut String, part: &str) {
+    for character in part.chars() {
+        match character {
+            ':' => key.push_str("%3A"),
+            '%' => key.push_str("%25"),
+            other => key.push(other),
+        }
     }
+}
+
+/// The key of the subject of an issuer's tokens.
+pub(crate) fn token_key(issuer: &str, subject: &str) -> Arc<str> {
+    key("jwt", &[issuer], subject)
 }

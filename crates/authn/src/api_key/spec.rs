@@ -62,7 +62,7 @@ impl ApiKeySpec {
         fields.finish(faults);
         let header = header.and_then(|node| header_name(node, faults));
         let word = scheme.map(|node| scheme_word(node, faults));
-        let (header, word) = (header?, word.unwrap_or_else(|| Some(None))?);
+        let (header, word) = (header?, word.unwrap_or(Some(None))?);
         if let (Some(scheme), true) = (scheme, header != AUTHORIZATION) {
             faults.push(
                 Diagnostic::error("misplaced_scheme", scheme.place, "only `authorization` has a scheme")

@@ -18,7 +18,7 @@ use portcullis_jose::{
 
 pub use spec::IssuersSpec;
 
-use crate::identity::{Segment, is_name};
+use crate::identity::{is_name, token_key};
 use crate::keys::{EntryId, KeySource, KeysUnavailable};
 use crate::tokens::KnownToken;
 
@@ -194,7 +194,7 @@ impl Issuer {
         })?;
         Ok(Identity {
             method: AuthMethod::Jwt,
-            key: format!("jwt:{}:{subject}", Segment(&self.name)).into(),
+            key: token_key(&self.name, &subject),
             subject,
             issuer: Some(self.name.clone()),
             client: None,
