@@ -66,7 +66,8 @@ impl AccessLog {
     /// No thread could be started.
     pub(crate) fn start(sink: impl Write + Send + 'static) -> io::Result<(Self, AccessLogWriter)> {
         let (queue, records) = sync_channel(QUEUE);
-        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(sink, &records))?;
+        let writer =
+            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(sink, &records))?;
         Ok((Self { queue, dropped: Arc::default() }, AccessLogWriter(writer)))
     }
 

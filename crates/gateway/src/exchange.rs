@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use hyper::body::Incoming;
-use portcullis_authn::Chain;
 use portcullis_core::{Connection, Moment, Principal, Rejection};
-use portcullis_policy::limits::Admission;
+use portcullis_policy::Admission;
 
 use crate::body::ReplyBody;
 use crate::ledger::Ledger;
@@ -64,7 +63,8 @@ pub(crate) struct Authorized {
 pub(crate) struct Admitted {
     pub(crate) api: Rc<Arc<Api>>,
     pub(crate) principal: Principal,
-    pub(crate) admission: Admission,
+    /// Where the caller stands with the API's limits, if it has any.
+    pub(crate) admission: Option<Admission>,
 }
 
 impl<S> Exchange<S> {

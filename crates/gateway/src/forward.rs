@@ -93,7 +93,14 @@ impl ForwardSpec {
 fn header_name(name: &Spanned<String>, faults: &mut Faults) -> Option<HeaderName> {
     /// These frame the message or belong to one connection; the forwarder alone decides about them.
     const RESERVED: [&str; 9] = [
-        "connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
         "proxy-connection",
     ];
     let Ok(parsed) = name.value.parse::<HeaderName>() else {
@@ -101,7 +108,11 @@ fn header_name(name: &Spanned<String>, faults: &mut Faults) -> Option<HeaderName
         return None;
     };
     if RESERVED.contains(&parsed.as_str()) {
-        faults.error("bad_header", name.place, format!("`{}` belongs to the connection and cannot be set here", name.value));
+        faults.error(
+            "bad_header",
+            name.place,
+            format!("`{}` belongs to the connection and cannot be set here", name.value),
+        );
         return None;
     }
     Some(parsed)
@@ -121,7 +132,8 @@ impl Forward {
             match template.render(subject) {
                 Some(text) => {
                     let value = value_of(&text).map_err(|why| {
-                        Rejection::new(Reason::IdentityUnresolved).because(format!("the value for {name} {why}"))
+                        Rejection::new(Reason::IdentityUnresolved)
+                            .because(format!("the value for {name} {why}"))
                     })?;
                     headers.insert(name, value);
                 }
@@ -169,7 +181,9 @@ impl Template {
         if !rest.is_empty() {
             parts.push(Part::Text(rest.to_owned()));
         }
-        let literal = |part: &Part| if let Part::Text(text) = part { value_of(text.trim_matches(' ')).is_ok() } else { true };
+        let literal = |part: &Part| {
+            if let Part::Text(text) = part { value_of(text.trim_matches(' ')).is_ok() } else { true }
+        };
         if !parts.iter().all(literal) {
             faults.error("bad_template", text.place, "this holds characters that a header value cannot hold");
             return None;
@@ -195,8 +209,16 @@ impl Template {
 
 impl Variable {
     const NAMES: [&'static str; 10] = [
-        "identity.name", "identity.group", "identity.subject", "identity.method", "client.name",
-        "client.attributes.NAME", "claims.NAME", "certificate.thumbprint", "certificate.subject", "request.id",
+        "identity.name",
+        "identity.group",
+        "identity.subject",
+        "identity.method",
+        "client.name",
+        "client.attributes.NAME",
+        "claims.NAME",
+        "certificate.thumbprint",
+        "certificate.subject",
+        "request.id",
     ];
 
     fn parse(name: &str, place: Place, faults: &mut Faults) -> Option<Self> {
@@ -213,11 +235,14 @@ impl Variable {
                 if let Some(claim) = name.strip_prefix("claims.").filter(|claim| !claim.is_empty()) {
                     return Some(Self::Claim(claim.to_owned()));
                 }
-                if let Some(attribute) = name.strip_prefix("client.attributes.").filter(|name| !name.is_empty()) {
+                if let Some(attribute) =
+                    name.strip_prefix("client.attributes.").filter(|name| !name.is_empty())
+                {
                     return Some(Self::ClientAttribute(attribute.to_owned()));
                 }
-                let mut fault = Diagnostic::error("bad_template", place, format!("`{{{name}}}` is not known here"))
-                    .note(format!("known: {}", Self::NAMES.join(", ")));
+                let mut fault =
+                    Diagnostic::error("bad_template", place, format!("`{{{name}}}` is not known here"))
+                        .note(format!("known: {}", Self::NAMES.join(", ")));
                 if let Some(near) = portcullis_core::diagnostic::nearest(name, Self::NAMES) {
                     fault = fault.label(format!("did you mean `{{{near}}}`?"));
                 }
@@ -258,7 +283,7 @@ fn scalar<'a>(object: &'a Object, path: &str) -> Option<Cow<'a, str>> {
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String cannot fail.
-        drop(write!(text, "{byte:02x}"));
+        let _ = write!(text, "{byte:02x}");
         text
     })
 }

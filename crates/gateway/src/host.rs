@@ -52,9 +52,13 @@ fn normalise(named: &str) -> Result<std::borrow::Cow<'_, str>, HostFault> {
     let (host, port) = if named.starts_with('[') {
         let end = named.find(']').ok_or(HostFault::Malformed)?;
         let (address, after) = named.split_at(end + 1);
-        let inner = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).ok_or(HostFault::Malformed)?;
+        let inner =
+            address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).ok_or(HostFault::Malformed)?;
         inner.parse::<std::net::Ipv6Addr>().map_err(|_| HostFault::Malformed)?;
-        (address, after.strip_prefix(':').or_else(|| after.is_empty().then_some("")).ok_or(HostFault::Malformed)?)
+        (
+            address,
+            after.strip_prefix(':').or_else(|| after.is_empty().then_some("")).ok_or(HostFault::Malformed)?,
+        )
     } else {
         named.split_once(':').unwrap_or((named, ""))
     };
@@ -62,8 +66,14 @@ fn normalise(named: &str) -> Result<std::borrow::Cow<'_, str>, HostFault> {
         return Err(HostFault::Malformed);
     }
     let host = host.strip_suffix('.').unwrap_or(host);
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'[' | b']' | b':');
-    if host.is_empty() || host.len() > 255 || host.contains("..") || host.starts_with('.') || !host.bytes().all(valid) {
+    let valid =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'[' | b']' | b':');
+    if host.is_empty()
+        || host.len() > 255
+        || host.contains("..")
+        || host.starts_with('.')
+        || !host.bytes().all(valid)
+    {
         return Err(HostFault::Malformed);
     }
     Ok(if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -100,7 +110,9 @@ mod tests {
         assert_eq!(host("/", &[]), Err(HostFault::Missing));
         assert_eq!(host("/", &["a", "a"]), Err(HostFault::Repeated));
         assert_eq!(host("http://a.example/", &["b.example"]), Err(HostFault::Differ));
-        for bad in ["", ".", "a b", "a/b", "user@a", "a:x", "a..b", ".a", "a:123456", "[::1", "[zz]", "a,b", "é"] {
+        for bad in
+            ["", ".", "a b", "a/b", "user@a", "a:x", "a..b", ".a", "a:123456", "[::1", "[zz]", "a,b", "é"]
+        {
             assert!(host("/", &[bad]).is_err(), "{bad}");
         }
     }

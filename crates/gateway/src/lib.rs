@@ -22,7 +22,11 @@ mod telemetry;
 mod thread;
 mod worker;
 
-pub use config::{Environment, FileSummary, Loaded, Plan, Setting, Settings, Shutdown, SourceMap, effective_settings, load};
+pub use config::{
+    Environment, FileSummary, Loaded, NoPepper, Plan, Setting, Settings, Shutdown, SourceMap,
+    effective_settings, load, load_texts, pepper,
+};
+pub use path::is_normal_path;
 pub use readiness::Check;
 pub use run::{Gateway, Options, StartError};
 pub use telemetry::{Kind as MetricKind, METRICS};

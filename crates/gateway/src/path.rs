@@ -54,9 +54,8 @@ const CLASSES: [Class; 256] = {
         {
             table[byte] = match value {
                 b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => Class::Plain,
-                b'-' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@' => {
-                    Class::Plain
-                }
+                b'-' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'='
+                | b':' | b'@' => Class::Plain,
                 b'/' => Class::Slash,
                 b'.' => Class::Dot,
                 b'%' => Class::Percent,
@@ -69,6 +68,11 @@ const CLASSES: [Class; 256] = {
     }
     table
 };
+
+/// Whether a request with this path (without query) is served at all.
+pub fn is_normal_path(path: &str) -> bool {
+    check_normal_form(path).is_ok()
+}
 
 /// Checks a path (without query) byte by byte.
 ///
@@ -175,7 +179,19 @@ mod tests {
 
     #[test]
     fn only_paths_that_everybody_reads_alike_are_in_normal_form() {
-        for good in ["/", "/a", "/a/", "/a/b.c", "/a/..b", "/a/b..", "/a/.b", "/...", "/a%20b", "/%C3%A9t%C3%A9", "/a:b@c,d=e"] {
+        for good in [
+            "/",
+            "/a",
+            "/a/",
+            "/a/b.c",
+            "/a/..b",
+            "/a/b..",
+            "/a/.b",
+            "/...",
+            "/a%20b",
+            "/%C3%A9t%C3%A9",
+            "/a:b@c,d=e",
+        ] {
             assert_eq!(check_normal_form(good), Ok(()), "{good}");
         }
         for (bad, fault) in [

@@ -28,10 +28,14 @@ pub(crate) fn checks(resources: &Resources, draining: bool) -> Vec<Check> {
     for source in resources.keys.status() {
         let problem = source.last_error.as_ref().map(|error| format!("last fetch failed: {error}"));
         for issuer in &source.issuers {
-            checks.push(Check { name: format!("issuer {issuer}"), ready: source.usable, detail: problem.clone() });
+            checks.push(Check {
+                name: format!("issuer {issuer}"),
+                ready: source.usable,
+                detail: problem.clone(),
+            });
         }
     }
-    let failing = resources.store.status().failing;
+    let failing = resources.store.figures().failing;
     checks.push(Check {
         name: "store".to_owned(),
         ready: !failing,
@@ -57,7 +61,7 @@ pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
             }
         }
     }
-    let store = resources.store.status();
+    let store = resources.store.figures();
     telemetry.count_absolute("portcullis_store_commits_total", vec![], store.commits);
     telemetry.count_absolute("portcullis_store_errors_total", vec![], store.errors);
     telemetry.gauge("portcullis_store_commit_seconds", vec![], store.last_commit.as_secs_f64());

@@ -64,7 +64,8 @@ impl Paths {
         let mut beginning = path;
         loop {
             if let Some(templates) = self.by_beginning.get(beginning) {
-                let found = templates.iter().find_map(|(template, api)| Some((*api, template.matches(path)?)));
+                let found =
+                    templates.iter().find_map(|(template, api)| Some((*api, template.matches(path)?)));
                 if found.is_some() {
                     return found;
                 }
@@ -95,7 +96,8 @@ mod tests {
     use portcullis_policy::PathTemplate;
 
     fn template(text: &str) -> PathTemplate {
-        PathTemplate::parse(&Spanned::new(text.to_owned(), Place::default()), &mut Faults::default()).expect(text)
+        PathTemplate::parse(&Spanned::new(text.to_owned(), Place::default()), &mut Faults::default())
+            .expect(text)
     }
 
     fn table() -> RouteTable {

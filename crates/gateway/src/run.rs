@@ -23,6 +23,9 @@ use crate::thread::{Crew, Equipment};
 /// Threads of the background runtime: fetching keys, the admin API. Nothing there is on a request's path.
 const BACKGROUND_THREADS: usize = 2;
 
+/// How often counters and samples are tidied up.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
 /// What a start needs beyond the plan.
 pub struct Options {
     /// Time.
@@ -94,7 +97,8 @@ impl Gateway {
                 (resources, compiled)
             }
         };
-        let Some(Compiled { snapshot, listeners: settings }) = compiled.filter(|_| !faults.any_error()) else {
+        let Some(Compiled { snapshot, listeners: settings }) = compiled.filter(|_| !faults.any_error())
+        else {
             return Err(no_longer_good(sources, faults));
         };
         let telemetry = Telemetry::new().map_err(|error| StartError::Metrics(error.to_string()))?;
@@ -116,8 +120,8 @@ impl Gateway {
             clock: options.clock,
         };
         let crew = Crew::start(sockets, &equipment)?;
-        drop(equipment);
         resources.keys.warm();
+        background.spawn(housekeeping(telemetry.clone(), resources.store.clone(), equipment.clock));
         let gateway = Self {
             background,
             crew,
@@ -174,19 +178,6 @@ impl Gateway {
         self.telemetry.render()
     }
 
-    /// Folds metric samples now and then, so that a gateway nobody scrapes does not gather them for ever. Ends
-    /// never; spawn it on [`Gateway::handle`].
-    pub fn upkeep(&self) -> impl Future<Output = ()> + Send + 'static {
-        let telemetry = self.telemetry.clone();
-        async move {
-            let mut tick = tokio::time::interval(Duration::from_secs(5));
-            loop {
-                tick.tick().await;
-                telemetry.upkeep();
-            }
-        }
-    }
-
     /// Ends in good order: says "not ready" at once, goes on taking connections for the lame-duck time, then takes
     /// none and waits for the requests in flight, no longer than the grace time. Returns whether all of them were
     /// answered.
@@ -227,6 +218,19 @@ impl Gateway {
     }
 }
 
+/// Folds metric samples, so that a gateway nobody scrapes does not gather them for ever, and drops counters that
+/// are over.
+async fn housekeeping(telemetry: Telemetry, store: Store, clock: Clock) {
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tick.tick().await;
+        telemetry.upkeep();
+        let (store, now) = (store.clone(), clock.now());
+        // It looks at every counter, which may take a while.
+        drop(tokio::task::spawn_blocking(move || store.sweep(now)).await);
+    }
+}
+
 fn background() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(BACKGROUND_THREADS)
@@ -236,9 +240,11 @@ fn background() -> io::Result<Runtime> {
 }
 
 fn open_store(path: Option<PathBuf>) -> Result<Store, StartError> {
-    let Some(path) = path else { return Ok(Store::in_memory()) };
-    let settings = StoreSettings { path: path.clone() };
-    Store::open(&settings).map_err(|source| StartError::Store { path, source })
+    let opened = match &path {
+        Some(path) => Store::open(&StoreSettings { path: path.clone() }),
+        None => Store::in_memory(),
+    };
+    opened.map_err(|source| StartError::Store { path: path.unwrap_or_default(), source })
 }
 
 fn no_longer_good(sources: SourceMap, faults: Faults) -> StartError {

@@ -33,6 +33,8 @@ pub(crate) struct Api {
     pub(crate) rules: Rules,
     pub(crate) limits: Option<Limits>,
     pub(crate) forward: Forward,
+    /// What a caller's `Connection` field may not name: credentials, and what `forward` sets.
+    pub(crate) protected: Vec<HeaderName>,
     /// Names whose other spellings a caller may not send: what `forward` sets.
     pub(crate) own_headers: Vec<HeaderName>,
     pub(crate) upstream: Arc<Upstream>,
@@ -78,12 +80,14 @@ impl LocalSnapshot {
 
     /// For labels: the API's name, `none` where no API matched.
     pub(crate) fn api_name(&self, index: Option<usize>) -> Arc<str> {
-        index.and_then(|index| self.apis.get(index)).map_or_else(|| "none".into(), |api| Arc::clone(&api.name))
+        index
+            .and_then(|index| self.apis.get(index))
+            .map_or_else(|| "none".into(), |api| Arc::clone(&api.name))
     }
 
     /// For labels: an upstream's name.
     pub(crate) fn upstream_name(&self, index: usize) -> Arc<str> {
-        self.shared.upstreams.get(index).map_or_else(|| "none".into(), |upstream| upstream.name().into())
+        self.shared.upstreams.get(index).map_or_else(|| "none".into(), |upstream| Arc::clone(upstream.name()))
     }
 
     /// For labels: the rule that allowed a request, empty where none did.

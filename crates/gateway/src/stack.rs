@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use http::Response;
 use tower::{Service, ServiceBuilder, service_fn};
 
-use crate::exchange::{Accepted, Exchange};
+use crate::exchange::{Accepted, Admitted, Ended, Exchange, Reply};
 use crate::stage::stage;
 use crate::stages::authenticate::authenticate;
 use crate::stages::authorize::authorize;
@@ -16,9 +16,17 @@ use crate::stages::resolve::resolve;
 use crate::stages::respond::RespondLayer;
 use crate::stages::route::route;
 
-/// Builds the stack. It holds no state: what a request needs travels in its [`Exchange`].
-pub(crate) fn stack()
--> impl Service<Exchange<Accepted>, Response = Response<ObservedBody>, Error = Infallible> + Copy {
+/// The stack that serves.
+pub(crate) fn stack() -> impl Stack {
+    stack_over(service_fn(forward))
+}
+
+/// The stack over any terminal. It holds no state: what a request needs travels in its [`Exchange`].
+pub(crate) fn stack_over<T>(terminal: T) -> impl Stack
+where
+    T: Service<Exchange<Admitted>, Response = Reply, Error = Ended> + Copy + 'static,
+    T::Future: 'static,
+{
     ServiceBuilder::new()
         .layer(ObserveLayer) //           Reply         -> Response; every request ends here
         .layer(RespondLayer) //           Ended         -> Reply
@@ -27,5 +35,20 @@ pub(crate) fn stack()
         .layer(stage(resolve)) //         Authenticated -> Entitled
         .layer(stage(authorize)) //       Entitled      -> Authorized
         .layer(stage(limit)) //           Authorized    -> Admitted
-        .service(service_fn(forward)) //  Admitted      -> Reply
+        .service(terminal) //             Admitted      -> Reply
+}
+
+/// What [`stack`] gives, by a name of its own.
+pub(crate) trait Stack:
+    Service<Exchange<Accepted>, Response = Response<ObservedBody>, Error = Infallible, Future: 'static>
+    + Copy
+    + 'static
+{
+}
+
+impl<T> Stack for T where
+    T: Service<Exchange<Accepted>, Response = Response<ObservedBody>, Error = Infallible, Future: 'static>
+        + Copy
+        + 'static
+{
 }

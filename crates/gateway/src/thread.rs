@@ -19,7 +19,7 @@ use crate::stack::stack;
 use crate::telemetry::Telemetry;
 use crate::worker::{Door, Worker};
 
-/// How often a worker hands over its counters and looks after its pools.
+/// How often a worker hands over its counters.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How long a scrape waits for a worker that is busy.
@@ -135,20 +135,17 @@ async fn work(sockets: Vec<Bound>, equipment: Equipment, mut commands: mpsc::Unb
             command = commands.recv() => match command {
                 Some(Command::HandOver(answer)) => {
                     worker.hand_over(&telemetry);
-                    drop(answer.send(()));
+                    let _ = answer.send(());
                 }
                 Some(Command::Drain(grace, answer)) => {
                     drain.begin();
                     let ended = tokio::time::timeout(grace, drain.ended()).await.is_ok();
                     worker.hand_over(&telemetry);
-                    drop(answer.send(ended));
+                    let _ = answer.send(ended);
                 }
                 None => return,
             },
-            _ = tick.tick() => {
-                worker.hand_over(&telemetry);
-                worker.pools.sweep();
-            }
+            _ = tick.tick() => worker.hand_over(&telemetry),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One thread of the data path, and all that belongs to it alone.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -12,11 +12,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
+use metrics::Label;
 use pin_project_lite::pin_project;
-use portcullis_authn::WorkerTokens;
+use portcullis_authn::{CacheCounts, WorkerTokens};
 use portcullis_core::{Clock, Moment, Problem, Reason, Rejection};
 use portcullis_proxy::Pools;
-use tower::Service;
 
 use crate::access_log::AccessLog;
 use crate::body::ReplyBody;
@@ -24,28 +24,39 @@ use crate::exchange::{Accepted, Exchange};
 use crate::ledger::{Ledger, RequestIds};
 use crate::listener::{Event, Inbound, Serve};
 use crate::snapshot::{LocalSnapshot, Snapshot};
+use crate::stack::Stack;
 use crate::stages::observe::ObservedBody;
 use crate::telemetry::Telemetry;
 use crate::telemetry::shard::Shard;
 
+/// Memory of one worker for verified tokens: about twenty thousand of them.
+const TOKEN_CACHE_BYTES: usize = 32 << 20;
+
 /// What a worker's requests share. Nothing here is seen by another thread.
 pub(crate) struct Worker {
     pub(crate) tokens: WorkerTokens,
-    pub(crate) pools: Pools,
+    pub(crate) pools: Pools<Incoming>,
     pub(crate) shard: Shard,
     pub(crate) access_log: Option<AccessLog>,
+    cache_told: Cell<CacheCounts>,
     clock: Clock,
     ids: RequestIds,
     snapshot: RefCell<Rc<LocalSnapshot>>,
 }
 
 impl Worker {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, pools: Pools, access_log: Option<AccessLog>, clock: Clock) -> Self {
+    pub(crate) fn new(
+        snapshot: Arc<Snapshot>,
+        pools: Pools<Incoming>,
+        access_log: Option<AccessLog>,
+        clock: Clock,
+    ) -> Self {
         Self {
-            tokens: WorkerTokens::default(),
+            tokens: WorkerTokens::new(TOKEN_CACHE_BYTES),
             pools,
             shard: Shard::default(),
             access_log,
+            cache_told: Cell::default(),
             clock,
             ids: RequestIds::default(),
             snapshot: RefCell::new(Rc::new(LocalSnapshot::new(snapshot))),
@@ -65,9 +76,17 @@ impl Worker {
     /// Gives what was counted to the registry.
     pub(crate) fn hand_over(&self, telemetry: &Telemetry) {
         self.shard.hand_over(telemetry, &self.snapshot.borrow());
-        self.tokens.hand_over(|event, count| {
-            telemetry.count("portcullis_cache_events_total", vec![metrics::Label::new("event", event)], count);
-        });
+        let counts = self.tokens.counts();
+        let told = self.cache_told.replace(counts);
+        for (event, now, before) in [
+            ("hit", counts.hits, told.hits),
+            ("miss", counts.misses, told.misses),
+            ("eviction", counts.evictions, told.evictions),
+        ] {
+            let labels =
+                vec![Label::from_static_parts("cache", "tokens"), Label::from_static_parts("event", event)];
+            telemetry.count("portcullis_cache_events_total", labels, now.saturating_sub(before));
+        }
     }
 
     fn open(self: &Rc<Self>, request: Request<Incoming>, inbound: &Rc<Inbound>) -> Exchange<Accepted> {
@@ -107,10 +126,7 @@ pub(crate) struct Door<S> {
     pub(crate) telemetry: Telemetry,
 }
 
-impl<S> Serve for Door<S>
-where
-    S: Service<Exchange<Accepted>, Response = Response<ObservedBody>, Error = std::convert::Infallible> + Copy + 'static,
-{
+impl<S: Stack> Serve for Door<S> {
     type Body = ObservedBody;
     type Future = Guarded<S::Future>;
 

@@ -26,7 +26,7 @@ pub(crate) struct ApiSpec {
     pub(crate) authenticate: ChainSpec,
     pub(crate) identity: Option<IdentitySpec>,
     pub(crate) allow: RulesSpec,
-    pub(crate) limits: Option<(LimitsSpec, Place)>,
+    pub(crate) limits: Option<LimitsSpec>,
     pub(crate) forward: ForwardSpec,
     pub(crate) body: BodySpec,
     pub(crate) methods: Option<Vec<Method>>,
@@ -70,7 +70,7 @@ impl ApiSpec {
         let authenticate = authenticate.and_then(|node| ChainSpec::read(node, faults));
         let identity = fields.get("identity").map(|node| IdentitySpec::read(node, faults));
         let allow = fields.require("allow", faults).and_then(|node| RulesSpec::read(node, faults));
-        let limits = fields.get("limits").map(|node| (LimitsSpec::read(node, faults), node.place));
+        let limits = fields.get("limits").map(|node| LimitsSpec::read(node, faults));
         let forward = fields.get("forward").map(|node| ForwardSpec::read(node, faults));
         let body = fields.get("body").map(|node| BodySpec::read(node, faults));
         let methods = fields.get("methods").map(|node| read_methods(node, faults));
@@ -82,10 +82,7 @@ impl ApiSpec {
             authenticate: authenticate?,
             identity: optional(identity)?,
             allow: allow?,
-            limits: match limits {
-                Some((read, place)) => Some((read?, place)),
-                None => None,
-            },
+            limits: optional(limits)?,
             forward: optional(forward)?.unwrap_or_default(),
             body: optional(body)?.unwrap_or_default(),
             methods: optional(methods)?,
@@ -135,9 +132,16 @@ fn host_pattern(node: &Node, faults: &mut Faults) -> Option<HostPattern> {
         Some(parent) => (true, parent),
         None => (false, text.value.as_str()),
     };
-    let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'[' | b']' | b':');
+    let valid = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'[' | b']' | b':')
+    };
     let bracketed = name.starts_with('[') && name.ends_with(']');
-    if name.is_empty() || !name.bytes().all(valid) || name.starts_with('.') || name.ends_with('.') || (name.contains(':') && !bracketed) {
+    if name.is_empty()
+        || !name.bytes().all(valid)
+        || name.starts_with('.')
+        || name.ends_with('.')
+        || (name.contains(':') && !bracketed)
+    {
         faults.push(
             Diagnostic::error("bad_host", text.place, format!("`{}` is not a host", text.value))
                 .note("write a lower-case name without port, `*.example.com` for one label more, or `*`"),

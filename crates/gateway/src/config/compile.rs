@@ -7,7 +7,7 @@ use portcullis_authn::{Clients, Compiling, FetchFactory, Issuers, KeySources};
 use portcullis_core::{Clock, Diagnostic, Faults, FileId, Materials, Place, Spanned};
 use portcullis_policy::PathTemplate;
 use portcullis_proxy::{BodyLimits, HttpFetcher, PlainHttp, Trust, Upstream, UpstreamSpec};
-use portcullis_store::Store;
+use portcullis_store::{OpenError, Store};
 
 use super::PolicySpec;
 use super::api::ApiSpec;
@@ -17,26 +17,29 @@ use crate::route_table::{HostPattern, RouteTable};
 use crate::snapshot::{AllowedMethods, Api, Snapshot, TlsHosts};
 
 /// What a snapshot uses and does not own: it outlives every reload.
-pub struct Resources {
+pub(crate) struct Resources {
     /// Counters and quotas.
-    pub store: Store,
+    pub(crate) store: Store,
     /// Key sets of issuers.
-    pub keys: KeySources,
+    pub(crate) keys: KeySources,
     /// Stable numbers of TLS policies.
-    pub tls_policies: TlsPolicyIds,
+    pub(crate) tls_policies: TlsPolicyIds,
     /// Time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
 }
 
 impl Resources {
     /// Resources for compiling only: counters that nobody will read, key sets that are never fetched.
-    pub(super) fn detached() -> Self {
-        Self {
-            store: Store::in_memory(),
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn detached() -> Result<Self, OpenError> {
+        Ok(Self {
+            store: Store::in_memory()?,
             keys: KeySources::offline(fetchers(), Clock::System),
             tls_policies: TlsPolicyIds::default(),
             clock: Clock::System,
-        }
+        })
     }
 
     /// Resources of a running gateway, fetching on the given runtime.
@@ -54,7 +57,7 @@ impl Resources {
 fn fetchers() -> FetchFactory {
     Box::new(|trust| {
         let plain = if trust.loopback_http { PlainHttp::Loopback } else { PlainHttp::Refused };
-        let anchors = trust.pem.as_ref().map_or(Trust::System, |pem| Trust::Pem(pem.clone()));
+        let anchors = trust.pem.as_deref().map_or(Trust::System, Trust::Anchors);
         let fetcher = HttpFetcher::new(anchors, plain).map_err(|error| error.to_string())?;
         Ok(Arc::new(fetcher))
     })
@@ -75,13 +78,21 @@ pub(crate) fn compile(
     faults: &mut Faults,
 ) -> Option<Compiled> {
     let PolicySpec { gateway, apis: specs, clients } = spec;
-    let listeners = ListenerSettings::compile_all(&gateway.listen, sources, &resources.tls_policies, &resources.clock, faults);
+    let listeners = ListenerSettings::compile_all(
+        &gateway.listen,
+        sources,
+        &resources.tls_policies,
+        &resources.clock,
+        faults,
+    );
     let pepper = gateway.api_keys.as_ref().and_then(|keys| keys.compile(sources, faults));
     let clients = clients.compile(pepper.as_ref(), faults);
-    let issuers = Issuers::compile(&gateway.issuers, &resources.keys, sources, faults);
+    let issuers =
+        gateway.issuers.map(|issuers| issuers.compile(sources, &resources.keys, faults)).unwrap_or_default();
     let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
     let anchors = anchors(&gateway.listen);
-    let rooms = Rooms { issuers: &issuers, clients: &clients, anchors: &anchors, upstreams: &upstreams, resources };
+    let rooms =
+        Rooms { issuers: &issuers, clients: &clients, anchors: &anchors, upstreams: &upstreams, resources };
     let mut routes = Routes::default();
     let mut apis = Vec::new();
     for (file, api) in specs {
@@ -114,30 +125,43 @@ struct Rooms<'a> {
     resources: &'a Resources,
 }
 
-fn compile_api(index: usize, file: FileId, spec: ApiSpec, rooms: &Rooms<'_>, faults: &mut Faults) -> Option<Api> {
+fn compile_api(
+    index: usize,
+    file: FileId,
+    spec: ApiSpec,
+    rooms: &Rooms<'_>,
+    faults: &mut Faults,
+) -> Option<Api> {
     let name: Arc<str> = spec.name.value.as_str().into();
-    let compiling =
-        Compiling { api: Arc::clone(&name), issuers: rooms.issuers, clients: rooms.clients, anchors: rooms.anchors };
+    let compiling = Compiling {
+        api: &name,
+        issuers: rooms.issuers,
+        clients: rooms.clients,
+        trust_anchors: rooms.anchors,
+    };
     let chain = spec.authenticate.compile(spec.identity.as_ref(), &compiling, faults);
     let rules = spec.allow.compile(faults);
-    let may_be_anonymous = chain.as_ref().is_some_and(|chain| chain.may_be_anonymous());
-    let limits = spec.limits.map(|limits| {
-        limits.compile(&LimitsCompiling { api: &name, store: &rooms.resources.store, may_be_anonymous }, faults)
-    });
+    let anonymous = chain.as_ref().is_some_and(|chain| chain.anonymous_because().is_some());
+    let limits = spec.limits.map(|limits| limits.compile(anonymous, faults));
     let forward = spec.forward.compile(faults);
     let upstream = rooms.upstreams.find(&spec.upstream, faults);
     let (upstream_index, upstream) = upstream?;
+    let chain = chain?;
+    let limits = match limits {
+        // Only a load without any fault may touch living counters.
+        Some(plan) => Some(plan?.open(&name, &rooms.resources.store)),
+        None => None,
+    };
+    let own_headers: Vec<_> = forward.names().cloned().collect();
     Some(Api {
         index,
         file,
+        protected: chain.credential_headers().iter().chain(&own_headers).cloned().collect(),
+        own_headers,
         name,
-        chain: chain?,
+        chain,
         rules: rules?,
-        limits: match limits {
-            Some(compiled) => Some(compiled?),
-            None => None,
-        },
-        own_headers: forward.names().cloned().collect(),
+        limits,
         forward,
         upstream,
         upstream_index,
@@ -158,7 +182,11 @@ struct Upstreams {
 }
 
 impl Upstreams {
-    fn compile(specs: &[(Spanned<String>, UpstreamSpec)], materials: &dyn Materials, faults: &mut Faults) -> Self {
+    fn compile(
+        specs: &[(Spanned<String>, UpstreamSpec)],
+        materials: &dyn Materials,
+        faults: &mut Faults,
+    ) -> Self {
         let mut all = Self { list: Vec::new(), names: Vec::new(), positions: BTreeMap::new() };
         for (name, upstream) in specs {
             let compiled = upstream.compile(&name.value, materials, faults).map(Arc::new);
@@ -197,12 +225,17 @@ impl Routes {
         for (other, host, path, place) in &self.taken {
             if other.value == name.value {
                 let message = format!("there are two APIs called `{}`", name.value);
-                faults.push(Diagnostic::error("duplicate", name.place, message).related(other.place, "the other one is here"));
+                faults.push(
+                    Diagnostic::error("duplicate", name.place, message)
+                        .related(other.place, "the other one is here"),
+                );
                 free = false;
             } else if *host == matches.host && path.takes_the_same_as(&matches.path) {
-                let message = format!("API `{}` takes the same requests as API `{}`", name.value, other.value);
+                let message =
+                    format!("API `{}` takes the same requests as API `{}`", name.value, other.value);
                 faults.push(
-                    Diagnostic::error("duplicate_route", matches.place, message).related(*place, "the other one is here"),
+                    Diagnostic::error("duplicate_route", matches.place, message)
+                        .related(*place, "the other one is here"),
                 );
                 free = false;
             }

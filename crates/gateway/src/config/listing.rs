@@ -41,7 +41,8 @@ pub fn effective_settings(directory: &Path, environment: &Environment) -> Vec<Se
 fn walk(path: &str, node: &Node, file: FileId, sources: &SourceMap, settings: &mut Vec<Setting>) {
     if let Content::Map(entries) = &node.content {
         for entry in entries {
-            let key = if path.is_empty() { entry.key.value.clone() } else { format!("{path}.{}", entry.key.value) };
+            let key =
+                if path.is_empty() { entry.key.value.clone() } else { format!("{path}.{}", entry.key.value) };
             walk(&key, &entry.value, file, sources, settings);
         }
         return;

@@ -7,6 +7,7 @@ mod api;
 mod compile;
 mod listing;
 mod overrides;
+mod pepper;
 mod settings;
 mod sources;
 mod yaml;
@@ -18,9 +19,10 @@ use portcullis_authn::ClientsSpec;
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, FileId, Severity};
 
-pub use compile::Resources;
+pub(crate) use compile::Resources;
 pub(crate) use compile::{Compiled, compile};
 pub use listing::{Setting, effective_settings};
+pub use pepper::{NoPepper, pepper};
 pub use settings::{Settings, Shutdown};
 pub use sources::{Environment, SourceMap};
 
@@ -80,14 +82,35 @@ pub(crate) struct PolicySpec {
 /// Reads, parses and compiles a policy directory. Opens no socket and no store, and asks no server.
 pub fn load(directory: &Path, environment: &Environment) -> Loaded {
     let mut faults = Faults::default();
-    let (sources, spec) = read(directory, environment, &mut faults);
+    let sources = SourceMap::read(directory, environment, &mut faults);
+    judge(sources, environment, faults)
+}
+
+/// [`load`] for policy files that are at hand as texts, by name (`apis/accounts.yaml`). What they name is read from
+/// the directory.
+pub fn load_texts(directory: &Path, texts: &[(&str, &str)], environment: &Environment) -> Loaded {
+    judge(SourceMap::of_texts(directory, texts, environment), environment, Faults::default())
+}
+
+fn judge(mut sources: SourceMap, environment: &Environment, mut faults: Faults) -> Loaded {
+    let directory = sources.directory().to_owned();
+    let spec = parse(&mut sources, environment, &mut faults);
     let settings = spec.as_ref().map(|spec| spec.gateway.settings.clone());
-    let compiled = spec.and_then(|spec| compile(spec, &sources, &Resources::detached(), &mut faults));
-    let apis: Vec<(FileId, Arc<Api>)> =
-        compiled.iter().flat_map(|compiled| &compiled.snapshot.apis).map(|api| (api.file, Arc::clone(api))).collect();
+    let compiled = match Resources::detached() {
+        Ok(resources) => spec.and_then(|spec| compile(spec, &sources, &resources, &mut faults)),
+        Err(error) => {
+            faults.push(Diagnostic::nowhere("no_resources", error.to_string()));
+            None
+        }
+    };
+    let apis: Vec<(FileId, Arc<Api>)> = compiled
+        .iter()
+        .flat_map(|compiled| &compiled.snapshot.apis)
+        .map(|api| (api.file, Arc::clone(api)))
+        .collect();
     let whole = !faults.any_error() && compiled.is_some();
     let plan = settings.filter(|_| whole).map(|settings| Plan {
-        directory: directory.to_owned(),
+        directory,
         environment: environment.clone(),
         settings,
         apis: apis.len(),
@@ -142,7 +165,8 @@ fn tree(sources: &SourceMap, file: FileId, faults: &mut Faults) -> Option<Node> 
 
 fn summaries(sources: &SourceMap, apis: &[(FileId, Arc<Api>)], faults: &[Diagnostic]) -> Vec<FileSummary> {
     let of_file = |file: FileId, severity: Severity| {
-        let there = |fault: &&Diagnostic| fault.severity == severity && fault.place.is_some_and(|at| at.file == file);
+        let there =
+            |fault: &&Diagnostic| fault.severity == severity && fault.place.is_some_and(|at| at.file == file);
         faults.iter().filter(there).count()
     };
     let text = |file: FileId| {

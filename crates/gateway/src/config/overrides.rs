@@ -27,7 +27,8 @@ pub(super) fn apply(root: &mut Node, environment: &Environment, sources: &mut So
     let file = sources.add_environment(lines);
     for (line, (name, path, start, value)) in (1u32..).zip(found) {
         let at = |from: usize, length: usize| {
-            let line_start = Place { file, line, column: 1, offset: u32::try_from(start).unwrap_or(0), length: 0 };
+            let line_start =
+                Place { file, line, column: 1, offset: u32::try_from(start).unwrap_or(0), length: 0 };
             line_start.part(from, length)
         };
         let key_place = at(0, name.len());
@@ -48,15 +49,18 @@ fn node(value: &Figment, place: Place) -> Node {
     let content = match value {
         Figment::String(_, text) => Content::Text(text.clone()),
         Figment::Bool(_, value) => Content::Bool(*value),
-        Figment::Num(_, number) => number.to_i128().and_then(|whole| i64::try_from(whole).ok()).map_or_else(
-            || number.to_f64().map_or(Content::Null, Content::Number),
-            Content::Integer,
-        ),
+        Figment::Num(_, number) => number
+            .to_i128()
+            .and_then(|whole| i64::try_from(whole).ok())
+            .map_or_else(|| number.to_f64().map_or(Content::Null, Content::Number), Content::Integer),
         Figment::Array(_, items) => Content::List(items.iter().map(|item| node(item, place)).collect()),
         Figment::Dict(_, members) => Content::Map(
             members
                 .iter()
-                .map(|(key, value)| Entry { key: Spanned::new(key.clone(), place), value: node(value, place) })
+                .map(|(key, value)| Entry {
+                    key: Spanned::new(key.clone(), place),
+                    value: node(value, place),
+                })
                 .collect(),
         ),
         Figment::Char(_, text) => Content::Text(text.to_string()),
@@ -104,11 +108,14 @@ mod tests {
 
     #[test]
     fn an_override_replaces_a_value_and_points_at_the_variable() {
-        let environment: Environment =
-            [("PORTCULLIS_LISTEN__BEHIND_LB__ADDRESS".to_owned(), "127.0.0.1:1".to_owned()), ("HOME".into(), "/".into())]
-                .into_iter()
-                .collect();
-        let mut sources = SourceMap::read(std::path::Path::new("."), &Environment::default(), &mut Faults::default());
+        let environment: Environment = [
+            ("PORTCULLIS_LISTEN__BEHIND_LB__ADDRESS".to_owned(), "127.0.0.1:1".to_owned()),
+            ("HOME".into(), "/".into()),
+        ]
+        .into_iter()
+        .collect();
+        let mut sources =
+            SourceMap::read(std::path::Path::new("."), &Environment::default(), &mut Faults::default());
         let mut root = parse(FileId(0), "listen:\n  behind-lb:\n    address: 0.0.0.0:1\n").expect("valid");
         apply(&mut root, &environment, &mut sources);
         let mut at = &root;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use portcullis_authn::{ApiKeysSpec, IssuerSpec};
+use portcullis_authn::{IssuersSpec, PepperSpec};
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Spanned};
 use portcullis_proxy::UpstreamSpec;
@@ -14,9 +14,9 @@ use crate::listener::ListenSpec;
 /// The file as written.
 pub(crate) struct GatewaySpec {
     pub(crate) listen: Vec<ListenSpec>,
-    pub(crate) issuers: Vec<(Spanned<String>, IssuerSpec)>,
+    pub(crate) issuers: Option<IssuersSpec>,
     pub(crate) upstreams: Vec<(Spanned<String>, UpstreamSpec)>,
-    pub(crate) api_keys: Option<ApiKeysSpec>,
+    pub(crate) api_keys: Option<PepperSpec>,
     pub(crate) store: Option<Spanned<String>>,
     pub(crate) settings: Settings,
 }
@@ -68,9 +68,9 @@ impl GatewaySpec {
         fields.finish(faults);
         Some(Self {
             listen: listen.map(|node| ListenSpec::read_all(node, faults)).unwrap_or_default(),
-            issuers: named(issuers, faults, IssuerSpec::read),
+            issuers: issuers.and_then(|node| IssuersSpec::read(node, faults)),
             upstreams: named(upstreams, faults, UpstreamSpec::read),
-            api_keys: api_keys.and_then(|node| ApiKeysSpec::read(node, faults)),
+            api_keys: api_keys.and_then(|node| PepperSpec::read(node, faults)),
             store: store.and_then(|node| store_path(node, faults)),
             settings: Settings {
                 admin: admin.and_then(|node| admin_address(node, faults)),

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use portcullis_authn::sha256;
-use portcullis_core::{Diagnostic, Faults, FileId, Materials};
+use portcullis_core::{Diagnostic, Faults, FileId, Materials, Spanned};
+
+use crate::forward::hex;
+use crate::listener::digest;
 
 /// The process environment as far as loading may see it.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +17,9 @@ pub struct Environment(BTreeMap<String, String>);
 impl Environment {
     /// The environment of this process. A variable that is not UTF-8 is not seen.
     pub fn of_process() -> Self {
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect()
     }
 
     /// Its variables, in name order.
@@ -93,6 +97,26 @@ impl SourceMap {
         sources
     }
 
+    /// The same from texts at hand, by name (`apis/accounts.yaml`). Keys and certificates are still read from the
+    /// directory.
+    pub(super) fn of_texts(directory: &Path, texts: &[(&str, &str)], environment: &Environment) -> Self {
+        let mut sources = Self {
+            directory: directory.to_owned(),
+            files: Vec::new(),
+            environment: environment.clone(),
+            materials: RefCell::default(),
+        };
+        for (name, text) in texts {
+            let kind = match name.split_once('/') {
+                Some(("apis", _)) => FileKind::Api,
+                Some(("clients", _)) => FileKind::Clients,
+                _ => FileKind::Gateway,
+            };
+            sources.push(SourceFile { name: (*name).to_owned(), text: (*text).to_owned(), kind });
+        }
+        sources
+    }
+
     /// The file's name relative to the directory, as messages show it.
     pub fn name(&self, file: FileId) -> &str {
         self.file_at(file).map_or("?", |file| &file.name)
@@ -115,7 +139,10 @@ impl SourceMap {
 
     /// Every file a person wrote.
     pub(super) fn written(&self) -> impl Iterator<Item = FileId> {
-        (0u32..).zip(&self.files).filter(|(_, file)| file.kind != FileKind::Environment).map(|(index, _)| FileId(index))
+        (0u32..)
+            .zip(&self.files)
+            .filter(|(_, file)| file.kind != FileKind::Environment)
+            .map(|(index, _)| FileId(index))
     }
 
     /// Adds the pseudo-file of the environment overrides.
@@ -125,15 +152,10 @@ impl SourceMap {
 
     /// Twelve hexadecimal digits that change when any policy file, key, certificate or secret changes.
     pub(super) fn hash(&self) -> String {
-        let mut all = Vec::new();
-        for file in &self.files {
-            all.extend_from_slice(&sha256(file.name.as_bytes()));
-            all.extend_from_slice(&sha256(file.text.as_bytes()));
-        }
-        for digest in self.materials.borrow().values() {
-            all.extend_from_slice(digest);
-        }
-        sha256(&all).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+        let materials = self.materials.borrow();
+        let files = self.files.iter().flat_map(|file| [file.name.as_bytes(), file.text.as_bytes()]);
+        let all = digest::of(files.chain(materials.values().map(|digest| digest.as_slice())));
+        all.map(|all| hex(all.get(..6).unwrap_or_default())).unwrap_or_default()
     }
 
     fn file_at(&self, file: FileId) -> Option<&SourceFile> {
@@ -150,7 +172,8 @@ impl SourceMap {
             Ok(text) => {
                 self.push(SourceFile { name, text, kind });
             }
-            Err(error) => faults.push(Diagnostic::nowhere("unreadable", format!("cannot read {name}: {}", plain(&error)))),
+            Err(error) => faults
+                .push(Diagnostic::nowhere("unreadable", format!("cannot read {name}: {}", plain(&error)))),
         }
     }
 
@@ -160,20 +183,27 @@ impl SourceMap {
             return Vec::new();
         }
         yaml_files(&path).unwrap_or_else(|error| {
-            faults.push(Diagnostic::nowhere("unreadable", format!("cannot read {folder}/: {}", plain(&error))));
+            faults
+                .push(Diagnostic::nowhere("unreadable", format!("cannot read {folder}/: {}", plain(&error))));
             Vec::new()
         })
     }
 
+    /// Where a path of a policy file leads.
+    pub(crate) fn path_of(&self, path: &Spanned<String>) -> PathBuf {
+        self.resolve(path.place.file, &path.value)
+    }
+
     /// Paths in a policy file are relative to that file, wherever the gateway was started.
     fn resolve(&self, named_in: FileId, path: &str) -> PathBuf {
+        // The environment's overrides belong to gateway.yaml, and so do their paths.
         let folder = self.directory.join(self.name(named_in));
         folder.parent().unwrap_or(&self.directory).join(path)
     }
 
     fn read_material(&self, path: PathBuf, shown: &str) -> Result<Vec<u8>, String> {
         let bytes = fs::read(&path).map_err(|error| format!("cannot read `{shown}`: {}", plain(&error)))?;
-        self.materials.borrow_mut().insert(path, sha256(&bytes));
+        self.materials.borrow_mut().insert(path, digest::of([bytes.as_slice()]).unwrap_or_default());
         Ok(bytes)
     }
 }
@@ -185,7 +215,8 @@ impl Materials for SourceMap {
 
     fn directory(&self, named_in: FileId, path: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
         let folder = self.resolve(named_in, path);
-        let listing = fs::read_dir(&folder).map_err(|error| format!("cannot read `{path}`: {}", plain(&error)))?;
+        let listing =
+            fs::read_dir(&folder).map_err(|error| format!("cannot read `{path}`: {}", plain(&error)))?;
         let mut names: Vec<_> = listing
             .filter_map(|entry| entry.ok())
             .filter(|entry| entry.path().is_file())
@@ -196,13 +227,21 @@ impl Materials for SourceMap {
         names.sort();
         names
             .into_iter()
-            .map(|name| Ok((name.clone(), self.read_material(folder.join(&name), &format!("{path}/{name}"))?)))
+            .map(|name| {
+                Ok((name.clone(), self.read_material(folder.join(&name), &format!("{path}/{name}"))?))
+            })
             .collect()
     }
 
     fn environment(&self, name: &str) -> Result<Vec<u8>, String> {
-        let value = self.environment.0.get(name).ok_or_else(|| format!("the environment variable `{name}` is not set"))?;
-        self.materials.borrow_mut().insert(PathBuf::from(format!("env:{name}")), sha256(value.as_bytes()));
+        let value = self
+            .environment
+            .0
+            .get(name)
+            .ok_or_else(|| format!("the environment variable `{name}` is not set"))?;
+        self.materials
+            .borrow_mut()
+            .insert(PathBuf::from(format!("env:{name}")), digest::of([value.as_bytes()]).unwrap_or_default());
         Ok(value.clone().into_bytes())
     }
 

@@ -29,9 +29,9 @@ fn syntax_fault(file: FileId, error: &serde_saphyr::Error) -> Diagnostic {
     let plain = error.without_snippet();
     let text = plain.to_string();
     let message = text.split(" at line ").next().unwrap_or(&text).trim_end_matches('.').to_owned();
-    let place = plain.location().map_or(Place { file, line: 1, column: 1, offset: 0, length: 0 }, |location| {
-        place(file, location)
-    });
+    let place = plain
+        .location()
+        .map_or(Place { file, line: 1, column: 1, offset: 0, length: 0 }, |location| place(file, location));
     Diagnostic::error("not_yaml", place, lower_first(&message))
 }
 
@@ -177,7 +177,9 @@ mod tests {
 
     #[test]
     fn syntax_faults_have_a_place_and_plain_words() {
-        for (text, line) in [("a: [1, 2", 1), ("a: 1\nb: 2\na: 3\n", 3), ("a: 1\n b: 2\n", 2), ("<<: {a: 1}\n", 1)] {
+        for (text, line) in
+            [("a: [1, 2", 1), ("a: 1\nb: 2\na: 3\n", 3), ("a: 1\n b: 2\n", 2), ("<<: {a: 1}\n", 1)]
+        {
             let fault = parse(FileId(0), text).expect_err(text);
             assert_eq!(fault.code, "not_yaml");
             assert!(fault.place.expect("a place").line >= line, "{text}: {fault:?}");

@@ -61,6 +61,13 @@ pub struct Bound {
     socket: Socket,
 }
 
+impl Bound {
+    /// Where it is bound.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()?.as_socket()
+    }
+}
+
 impl Listener {
     /// Binds one socket for each worker, all to the same address and port. The kernel spreads connections over
     /// them.

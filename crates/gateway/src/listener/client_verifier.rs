@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use portcullis_authn::certificate;
+use portcullis_authn::{Validity, peer_certificate};
 use portcullis_core::{CertificateSource, PeerCertificate};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -99,8 +99,8 @@ impl ClientVerifier {
         if !window.holds_at(seconds) {
             return Err(CertificateError::Expired.into());
         }
-        let path = certificate::Validity { from: window.from, until: window.until };
-        let peer = certificate::peer_certificate(leaf, path, trusted_by, CertificateSource::Handshake)
+        let path = Validity { from: window.from, until: window.until };
+        let peer = peer_certificate(leaf, path, trusted_by, CertificateSource::Handshake)
             .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))?;
         let peer = Arc::new(peer);
         self.remembered.remember(digest, &peer);

@@ -1,9 +1,10 @@
 //! One accepted connection as the stages see it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 use portcullis_core::Connection;
+use portcullis_proxy::hygiene::ForwardedFields;
 use tokio::time::Instant;
 
 use super::framing::FramingFault;
@@ -25,6 +26,7 @@ pub struct Inbound {
     head_since: Cell<Option<Instant>>,
     write_blocked_since: Cell<Option<Instant>>,
     closing: Cell<bool>,
+    forwarded: OnceCell<ForwardedFields>,
 }
 
 impl Inbound {
@@ -40,12 +42,18 @@ impl Inbound {
             head_since: Cell::new(None),
             write_blocked_since: Cell::new(None),
             closing: Cell::new(false),
+            forwarded: OnceCell::new(),
         })
     }
 
     /// The connection.
     pub const fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// What upstreams are told about it; made for its first request.
+    pub(crate) fn forwarded(&self) -> &ForwardedFields {
+        self.forwarded.get_or_init(|| ForwardedFields::of(&self.connection))
     }
 
     /// Whether the request being served is not what hyper makes of it. Ask at the start, and again when its body

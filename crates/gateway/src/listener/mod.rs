@@ -3,7 +3,7 @@
 mod accept;
 mod chain_cache;
 mod client_verifier;
-mod digest;
+pub(crate) mod digest;
 mod drain;
 mod event;
 mod framing;
@@ -14,6 +14,8 @@ mod policy_id;
 mod serve;
 mod settings;
 mod spec;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod trust;
 mod watch;

@@ -1,7 +1,5 @@
 //! `Routed` → `Authenticated`: who is calling.
 
-use portcullis_core::Rejection;
-
 use crate::exchange::{Authenticated, Ended, Exchange, Routed};
 use crate::ledger::AuthRecord;
 
@@ -15,7 +13,8 @@ pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Excha
         .authenticate(&exchange.head, exchange.connection(), &exchange.worker.tokens, now)
         .await;
     let took = exchange.worker.since(now);
-    exchange.ledger.certificate = exchange.connection().certificate.as_ref().map(|certificate| certificate.thumbprint);
+    exchange.ledger.certificate =
+        exchange.connection().certificate.as_ref().map(|certificate| certificate.thumbprint);
     match outcome {
         Ok(principal) => {
             exchange.ledger.auth = AuthRecord::Verified { method: principal.identity.method, took };
@@ -24,7 +23,7 @@ pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Excha
         }
         Err(rejection) => {
             exchange.ledger.auth = AuthRecord::Refused { took };
-            Err(exchange.refuse::<Rejection>(rejection))
+            Err(exchange.refuse(rejection))
         }
     }
 }

@@ -23,7 +23,8 @@ pub(crate) async fn authorize(mut exchange: Exchange<Entitled>) -> Result<Exchan
 fn judge(exchange: &Exchange<Entitled>) -> Result<Permit, Rejection> {
     let authenticated = &exchange.proof.authenticated;
     let head = &exchange.head;
-    let host = host::of(head).map_err(|fault| Rejection::new(Reason::HostInvalid).because(fault.to_string()))?;
+    let host =
+        host::of(head).map_err(|fault| Rejection::new(Reason::HostInvalid).because(fault.to_string()))?;
     let below = head.uri.path().get(authenticated.routed.below..).filter(|below| !below.is_empty());
     let connection = exchange.connection();
     authenticated.routed.api.rules.authorize(&Facts {

@@ -1,6 +1,6 @@
 //! `Admitted` → `Reply`: to the upstream and back.
 
-use http::{Request, header};
+use http::Request;
 use portcullis_core::Rejection;
 use portcullis_proxy::hygiene;
 
@@ -19,31 +19,33 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
     ledger.answered_at = Some(worker.since(ledger.opened));
     let response = match sent {
         Ok(response) => response,
-        Err(error) => return Err(Ended { rejection: Rejection::from(error), worker, snapshot, inbound, ledger }),
+        Err(error) => {
+            return Err(Ended { rejection: Rejection::from(error), worker, snapshot, inbound, ledger });
+        }
     };
     let (mut parts, body) = response.into_parts();
     ledger.upstream_status = Some(parts.status);
     ledger.status = parts.status;
-    hygiene::prepare_response(&mut parts);
-    if let Some(admission) = &proof.admission {
-        admission.write_fields(&mut parts.headers);
+    hygiene::prepare_response(&mut parts.headers);
+    if let (Some(limits), Some(admission)) = (&proof.api.limits, &proof.admission) {
+        limits.write_fields(admission, &mut parts.headers);
     }
     let response = http::Response::from_parts(parts, ReplyBody::Upstream(body));
     Ok(Reply { response, worker, snapshot, inbound, ledger })
 }
 
-/// Removes what a caller may not say, then adds what we say. Never the other way round.
+/// Takes out what would be mistaken for ours, then adds ours. Never the other way round (FWD-07).
 fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
     let api = &exchange.proof.api;
     let connection = exchange.inbound.connection();
-    hygiene::prepare_request(&mut exchange.head, connection, &api.own_headers)?;
     let headers = &mut exchange.head.headers;
     if !api.forward.keep_credentials {
-        headers.remove(header::AUTHORIZATION);
         for name in api.chain.credential_headers() {
             headers.remove(name);
         }
     }
+    hygiene::remove_aliases(headers, &api.own_headers);
+    exchange.inbound.forwarded().add(headers, &exchange.head.uri);
     api.forward.apply(
         headers,
         &Subject {

@@ -111,7 +111,10 @@ impl Body for ObservedBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &polled {
@@ -188,7 +191,8 @@ impl Observation {
 }
 
 fn timestamp(unix_ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(unix_ms).map_or_else(|_| String::new(), |instant| format!("{instant:.3}"))
+    jiff::Timestamp::from_millisecond(unix_ms)
+        .map_or_else(|_| String::new(), |instant| format!("{instant:.3}"))
 }
 
 /// Microseconds are as fine as it makes sense to read.

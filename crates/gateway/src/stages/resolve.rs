@@ -8,7 +8,8 @@ use crate::exchange::{Authenticated, Ended, Entitled, Exchange};
 pub(crate) async fn resolve(exchange: Exchange<Authenticated>) -> Result<Exchange<Entitled>, Ended> {
     let now = exchange.now().unix_seconds();
     let identities = exchange.proof.principal.identities();
-    let expired = identities.filter_map(|identity| identity.client.as_ref()?.expires_at).any(|end| now >= end);
+    let expired =
+        identities.filter_map(|identity| identity.client.as_ref()?.expires_at).any(|end| now >= end);
     if expired {
         return Err(exchange.refuse(Reason::ClientInactive));
     }

@@ -93,6 +93,9 @@ fn write_fields(headers: &mut HeaderMap, rejection: &Rejection, api: Option<&Api
             }
         }
     }
+    if let Some(limits) = api.and_then(|api| api.limits.as_ref()) {
+        limits.write_refusal_fields(rejection, headers);
+    }
     let Some(detail) = rejection.detail() else { return };
     if let Some(wait) = detail.retry_after {
         let whole_seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

@@ -15,7 +15,7 @@ pub(crate) async fn route(mut exchange: Exchange<Accepted>) -> Result<Exchange<R
     match find(&exchange) {
         Ok(routed) => {
             exchange.ledger.api = Some(Rc::clone(&routed.api));
-            if let Err(rejection) = guard(&exchange.head, &routed) {
+            if let Err(rejection) = guard(&mut exchange.head, &routed) {
                 return Err(exchange.refuse(rejection));
             }
             Ok(exchange.advance(|_| routed))
@@ -35,7 +35,8 @@ fn find(exchange: &Exchange<Accepted>) -> Result<Routed, Rejection> {
     if matches!(head.method, Method::TRACE | Method::CONNECT) {
         return Err(Reason::MethodNotAllowed.into());
     }
-    let host = host::of(head).map_err(|fault| Rejection::new(Reason::HostInvalid).because(fault.to_string()))?;
+    let host =
+        host::of(head).map_err(|fault| Rejection::new(Reason::HostInvalid).because(fault.to_string()))?;
     let path = head.uri.path();
     path::check_normal_form(path)
         .map_err(|fault| Rejection::new(Reason::PathNotNormal).because(fault.to_string()))?;
@@ -50,7 +51,7 @@ fn find(exchange: &Exchange<Accepted>) -> Result<Routed, Rejection> {
     Ok(Routed { api: Rc::clone(api), below: path.len() - below.len().min(path.len()) })
 }
 
-fn guard(head: &Parts, routed: &Routed) -> Result<(), Rejection> {
+fn guard(head: &mut Parts, routed: &Routed) -> Result<(), Rejection> {
     if let Some(methods) = &routed.api.methods
         && !methods.list.contains(&head.method)
     {
@@ -64,5 +65,6 @@ fn guard(head: &Parts, routed: &Routed) -> Result<(), Rejection> {
             Some(_) => {}
         }
     }
-    hygiene::check_connection_header(&head.headers)
+    // SECURITY: before anything reads a header: what a caller may not say is gone from here on (FWD-02, PRX-05).
+    hygiene::prepare_request(&mut head.headers, &routed.api.protected)
 }

@@ -58,7 +58,13 @@ mod tests {
         histogram.hand_over(&telemetry, name, &[]);
         telemetry.upkeep();
         let text = telemetry.render();
-        for line in ["_bucket{le=\"0.0001\"} 3", "_bucket{le=\"0.005\"} 4", "_bucket{le=\"+Inf\"} 5", "_count 5", "_sum 20.00321"] {
+        for line in [
+            "_bucket{le=\"0.0001\"} 3",
+            "_bucket{le=\"0.005\"} 4",
+            "_bucket{le=\"+Inf\"} 5",
+            "_count 5",
+            "_sum 20.00321",
+        ] {
             assert!(text.contains(&format!("{name}{line}")), "{line} in\n{text}");
         }
     }

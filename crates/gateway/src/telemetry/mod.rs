@@ -20,12 +20,13 @@ use crate::listener::Event;
 /// Upper bounds of the buckets of every duration, in seconds. A gateway's own share is tens of microseconds,
 /// an upstream's answer may take seconds.
 pub(crate) const BUCKETS: [f64; 16] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    10.0,
 ];
 
 /// Where all metrics end up.
 #[derive(Clone)]
-pub struct Telemetry(Arc<Inner>);
+pub(crate) struct Telemetry(Arc<Inner>);
 
 struct Inner {
     recorder: PrometheusRecorder,
@@ -39,7 +40,7 @@ impl Telemetry {
     ///
     /// # Errors
     /// The bucket table is empty, which it is not.
-    pub fn new() -> Result<Self, metrics_exporter_prometheus::BuildError> {
+    pub(crate) fn new() -> Result<Self, metrics_exporter_prometheus::BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
             .build_recorder();
@@ -50,17 +51,17 @@ impl Telemetry {
     }
 
     /// Adds to a counter.
-    pub fn count(&self, name: &'static str, labels: Vec<Label>, by: u64) {
+    pub(crate) fn count(&self, name: &'static str, labels: Vec<Label>, by: u64) {
         self.0.recorder.register_counter(&Key::from_parts(name, labels), &METADATA).increment(by);
     }
 
     /// Sets a counter that somebody else keeps to its present value.
-    pub fn count_absolute(&self, name: &'static str, labels: Vec<Label>, value: u64) {
+    pub(crate) fn count_absolute(&self, name: &'static str, labels: Vec<Label>, value: u64) {
         self.0.recorder.register_counter(&Key::from_parts(name, labels), &METADATA).absolute(value);
     }
 
     /// Sets a gauge.
-    pub fn gauge(&self, name: &'static str, labels: Vec<Label>, value: f64) {
+    pub(crate) fn gauge(&self, name: &'static str, labels: Vec<Label>, value: f64) {
         self.0.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA).set(value);
     }
 
@@ -71,8 +72,11 @@ impl Telemetry {
     }
 
     /// Records `count` samples of one value, in seconds.
-    pub fn seconds(&self, name: &'static str, labels: Vec<Label>, value: f64, count: usize) {
-        self.0.recorder.register_histogram(&Key::from_parts(name, labels), &METADATA).record_many(value, count);
+    pub(crate) fn seconds(&self, name: &'static str, labels: Vec<Label>, value: f64, count: usize) {
+        self.0
+            .recorder
+            .register_histogram(&Key::from_parts(name, labels), &METADATA)
+            .record_many(value, count);
     }
 
     /// Counts what happens at the door of a listener. Once for each connection, so the registry is asked directly.
@@ -81,7 +85,8 @@ impl Telemetry {
             Event::Handshake { version, certificate } => (version, certificate.as_str(), "completed"),
             Event::HandshakeFailed(failure) => ("", "", failure.as_str()),
             Event::OverCapacity | Event::Malformed | Event::Panicked => {
-                let labels = vec![Label::new("listener", Arc::clone(listener)), Label::new("event", refusal(event))];
+                let labels =
+                    vec![Label::new("listener", Arc::clone(listener)), Label::new("event", refusal(event))];
                 return self.count("portcullis_connections_refused_total", labels, 1);
             }
             // The listener itself knows how many are open.
@@ -97,13 +102,13 @@ impl Telemetry {
     }
 
     /// The exposition text.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         process::record(self);
         self.0.handle.render()
     }
 
     /// Folds the samples gathered so far into their buckets; without it they would pile up until a scrape.
-    pub fn upkeep(&self) {
+    pub(crate) fn upkeep(&self) {
         self.0.handle.run_upkeep();
     }
 
@@ -143,31 +148,75 @@ pub enum Kind {
 /// against it.
 pub const METRICS: &[(Kind, &str, &str)] = &[
     (Kind::Counter, "portcullis_requests_total", "Requests by api, rule, method, status and decision."),
-    (Kind::Histogram, "portcullis_request_duration_seconds", "From the head of the request to the end of the answer, by api and decision."),
-    (Kind::Histogram, "portcullis_gateway_duration_seconds", "The gateway's own share: until the request went out, or was refused; by api and decision."),
-    (Kind::Histogram, "portcullis_upstream_duration_seconds", "From sending the request until the head of the upstream's answer, by upstream and status class."),
-    (Kind::Counter, "portcullis_upstream_errors_total", "Exchanges with an upstream that failed, by upstream and kind."),
+    (
+        Kind::Histogram,
+        "portcullis_request_duration_seconds",
+        "From the head of the request to the end of the answer, by api and decision.",
+    ),
+    (
+        Kind::Histogram,
+        "portcullis_gateway_duration_seconds",
+        "The gateway's own share: until the request went out, or was refused; by api and decision.",
+    ),
+    (
+        Kind::Histogram,
+        "portcullis_upstream_duration_seconds",
+        "From sending the request until the head of the upstream's answer, by upstream and status class.",
+    ),
+    (
+        Kind::Counter,
+        "portcullis_upstream_errors_total",
+        "Exchanges with an upstream that failed, by upstream and kind.",
+    ),
     (Kind::Gauge, "portcullis_requests_in_flight", "Requests that have begun and not ended."),
     (Kind::Gauge, "portcullis_connections", "Open client connections by listener."),
     (Kind::Counter, "portcullis_auth_total", "Authentications by api, method, result and reason."),
     (Kind::Histogram, "portcullis_auth_duration_seconds", "Time spent to authenticate, by method."),
     (Kind::Counter, "portcullis_decisions_total", "Decisions by api, rule, decision and reason."),
-    (Kind::Counter, "portcullis_limit_checks_total", "Requests that reached the limits, by api, limit and result."),
+    (
+        Kind::Counter,
+        "portcullis_limit_checks_total",
+        "Requests that reached the limits, by api, limit and result.",
+    ),
     (Kind::Counter, "portcullis_cache_events_total", "Lookups in the verified-token cache, by event."),
-    (Kind::Counter, "portcullis_tls_handshakes_total", "Handshakes by listener, version, client certificate and result."),
-    (Kind::Counter, "portcullis_connections_refused_total", "Connections that were not served to a good end, by listener and event."),
+    (
+        Kind::Counter,
+        "portcullis_tls_handshakes_total",
+        "Handshakes by listener, version, client certificate and result.",
+    ),
+    (
+        Kind::Counter,
+        "portcullis_connections_refused_total",
+        "Connections that were not served to a good end, by listener and event.",
+    ),
     (Kind::Counter, "portcullis_jwks_refresh_total", "Fetches of key sets by issuer and result."),
     (Kind::Gauge, "portcullis_jwks_age_seconds", "Age of the key set in use, by issuer."),
     (Kind::Gauge, "portcullis_jwks_keys", "Usable keys in the key set in use, by issuer."),
-    (Kind::Gauge, "portcullis_certificate_expiry_timestamp_seconds", "Second since 1970 at which a certificate expires, by name."),
-    (Kind::Gauge, "portcullis_crl_next_update_timestamp_seconds", "Second since 1970 at which a revocation list is due to be replaced, by name."),
+    (
+        Kind::Gauge,
+        "portcullis_certificate_expiry_timestamp_seconds",
+        "Second since 1970 at which a certificate expires, by name.",
+    ),
+    (
+        Kind::Gauge,
+        "portcullis_crl_next_update_timestamp_seconds",
+        "Second since 1970 at which a revocation list is due to be replaced, by name.",
+    ),
     (Kind::Gauge, "portcullis_config_info", "1, labelled with the hash of the configuration in force."),
-    (Kind::Gauge, "portcullis_config_last_reload_successful", "Whether the last load of the policy files was good."),
+    (
+        Kind::Gauge,
+        "portcullis_config_last_reload_successful",
+        "Whether the last load of the policy files was good.",
+    ),
     (Kind::Gauge, "portcullis_build_info", "1, labelled with the version."),
     (Kind::Counter, "portcullis_store_commits_total", "Durable commits of the store."),
     (Kind::Gauge, "portcullis_store_commit_seconds", "How long the store's last durable commit took."),
     (Kind::Counter, "portcullis_store_errors_total", "Commits of the store that failed."),
-    (Kind::Counter, "portcullis_access_log_dropped_total", "Access log lines dropped because their reader was too slow."),
+    (
+        Kind::Counter,
+        "portcullis_access_log_dropped_total",
+        "Access log lines dropped because their reader was too slow.",
+    ),
     (Kind::Counter, "portcullis_panics_total", "Requests that ended because of a fault in the gateway."),
     (Kind::Gauge, "process_cpu_seconds_total", "CPU time of this process, user and system."),
     (Kind::Gauge, "process_resident_memory_bytes", "Resident memory of this process."),
@@ -198,6 +247,10 @@ mod tests {
     fn counters_keep_the_names_of_the_table() {
         let telemetry = Telemetry::new().expect("a registry");
         telemetry.count("portcullis_requests_total", vec![Label::new("api", "a")], 2);
-        assert!(telemetry.render().contains("portcullis_requests_total{api=\"a\"} 2"), "{}", telemetry.render());
+        assert!(
+            telemetry.render().contains("portcullis_requests_total{api=\"a\"} 2"),
+            "{}",
+            telemetry.render()
+        );
     }
 }

@@ -14,7 +14,9 @@ pub(super) fn record(telemetry: &Telemetry) {
         telemetry.gauge("process_cpu_seconds_total", vec![], cpu);
         telemetry.gauge("process_start_time_seconds", vec![], started);
     }
-    if let Some(pages) = fs::read_to_string("/proc/self/statm").ok().and_then(|text| number(text.split(' ').nth(1)?)) {
+    if let Some(pages) =
+        fs::read_to_string("/proc/self/statm").ok().and_then(|text| number(text.split(' ').nth(1)?))
+    {
         telemetry.gauge("process_resident_memory_bytes", vec![], pages * PAGE_BYTES);
     }
     if let Ok(listing) = fs::read_dir("/proc/self/fd") {
@@ -45,7 +47,10 @@ mod tests {
         let text = Telemetry::new().expect("a registry").render();
         for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"] {
             let line = text.lines().find(|line| line.starts_with(name)).expect(name);
-            assert!(line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).is_some_and(|n| n >= 0.0), "{line}");
+            assert!(
+                line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).is_some_and(|n| n >= 0.0),
+                "{line}"
+            );
         }
     }
 }

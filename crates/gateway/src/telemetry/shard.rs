@@ -81,7 +81,9 @@ impl Shard {
         let [request, gateway] = durations.entry((api, ledger.reason.is_none())).or_default();
         request.record(total);
         gateway.record(own);
-        if let (Some(api), Some(sent), Some(answered)) = (&ledger.api, ledger.forwarded_at, ledger.answered_at) {
+        if let (Some(api), Some(sent), Some(answered)) =
+            (&ledger.api, ledger.forwarded_at, ledger.answered_at)
+        {
             let class = ledger.upstream_status.map_or(0, |status| status.as_u16() / 100);
             let mut upstream = self.upstream.borrow_mut();
             upstream.entry((api.upstream_index, class)).or_default().record(answered.saturating_sub(sent));
@@ -137,8 +139,12 @@ fn hand_over_request(telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &Requ
     telemetry.count("portcullis_requests_total", labels, count);
     telemetry.count("portcullis_decisions_total", vec![api(), rule(), decision(), reason()], count);
     let auth = |method: &'static str, result: &'static str, reason: &'static str| {
-        let labels =
-            vec![api(), Label::new("method", method), Label::new("result", result), Label::new("reason", reason)];
+        let labels = vec![
+            api(),
+            Label::new("method", method),
+            Label::new("result", result),
+            Label::new("reason", reason),
+        ];
         telemetry.count("portcullis_auth_total", labels, count);
     };
     match key.auth {
@@ -146,7 +152,8 @@ fn hand_over_request(telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &Requ
         AuthOutcome::Refused => auth("none", "refused", key.reason.map_or("", Reason::code)),
         AuthOutcome::Verified(method) => auth(method.as_str(), "verified", ""),
     }
-    let limited = matches!(key.reason, Some(Reason::RateLimited | Reason::QuotaExhausted | Reason::StoreUnavailable));
+    let limited =
+        matches!(key.reason, Some(Reason::RateLimited | Reason::QuotaExhausted | Reason::StoreUnavailable));
     let passed_rules = key.rule.is_some() && snapshot.has_limits(key.api);
     if limited || (passed_rules && matches!(key.auth, AuthOutcome::Verified(_))) {
         let result = if limited { key.reason.map_or("", Reason::code) } else { "admitted" };
@@ -154,7 +161,9 @@ fn hand_over_request(telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &Requ
         let labels = vec![api(), Label::new("limit", limit), Label::new("result", result)];
         telemetry.count("portcullis_limit_checks_total", labels, count);
     }
-    if let Some(kind @ (Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamMalformed)) = key.reason {
+    if let Some(kind @ (Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamMalformed)) =
+        key.reason
+    {
         let labels = vec![
             Label::new("upstream", snapshot.upstream_of(key.api)),
             Label::new("kind", kind.code().trim_start_matches("upstream_")),

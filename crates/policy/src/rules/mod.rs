@@ -41,7 +41,7 @@ struct Rule {
 }
 
 /// Which rule allowed a request, for the log. Only [`Rules::authorize`] makes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Permit {
     rule: usize,
     path: Option<usize>,

@@ -8,6 +8,8 @@ pub(super) struct Head {
     bytes: usize,
     fields: usize,
     old_version: bool,
+    /// The method is GET or HEAD.
+    without_body: bool,
     content_length: Option<u64>,
     chunked: bool,
 }
@@ -40,6 +42,7 @@ impl Head {
         if !is_token(method) {
             return Err(FramingFault::RequestLine);
         }
+        self.without_body = matches!(method, b"GET" | b"HEAD");
         self.old_version = match version {
             b"HTTP/1.1" => false,
             b"HTTP/1.0" => true,
@@ -59,6 +62,7 @@ impl Head {
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_coding(value),
+            13..=24 if is_disguised(name) => Err(FramingFault::FieldNameDisguised),
             _ => Ok(()),
         }
     }
@@ -93,12 +97,13 @@ impl Head {
     }
 
     /// What follows the head.
-    pub(super) const fn body(&self) -> Body {
-        match (self.chunked, self.content_length) {
+    pub(super) fn body(&self) -> Result<Body, FramingFault> {
+        let body = match (self.chunked, self.content_length) {
             (true, _) => Body::Chunked,
             (false, None | Some(0)) => Body::None,
             (false, Some(length)) => Body::Length(length),
-        }
+        };
+        if self.without_body && body != Body::None { Err(FramingFault::BodyWithoutMeaning) } else { Ok(body) }
     }
 
     /// Trailers have the bounds of a head of their own.
@@ -146,6 +151,18 @@ fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), FramingFault> {
         return Err(if bare { FramingFault::BareCarriageReturn } else { FramingFault::FieldValue });
     }
     Ok((name, trim(value)))
+}
+
+/// Whether nothing but separators makes it another name than one of the two that frame a message. SECURITY: CGI and
+/// its heirs read `-` and `_` alike, and some servers drop what they do not know.
+fn is_disguised(name: &[u8]) -> bool {
+    let framing: [&[u8]; 2] = [b"contentlength", b"transferencoding"];
+    let first = name.iter().find(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase);
+    matches!(first, Some(b'c' | b't'))
+        && framing.iter().any(|framing| {
+            let letters = name.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase);
+            letters.eq(framing.iter().copied())
+        })
 }
 
 fn trim(mut value: &[u8]) -> &[u8] {

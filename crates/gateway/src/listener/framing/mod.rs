@@ -43,6 +43,9 @@ pub enum FramingFault {
     /// RFC 9110 section 5.1: empty, without a colon, or with a byte that no name has, such as a space.
     #[error("a field name is malformed")]
     FieldName,
+    /// A name that some servers read as one of the two that frame a message (`Transfer_Encoding`).
+    #[error("a field name looks like Content-Length or Transfer-Encoding and is neither")]
+    FieldNameDisguised,
     /// RFC 9110 section 5.5.
     #[error("a field value holds a control character")]
     FieldValue,
@@ -61,6 +64,10 @@ pub enum FramingFault {
     /// RFC 9112 section 6.3.
     #[error("Content-Length and Transfer-Encoding stand in one request")]
     TwoFramings,
+    /// RFC 9110 section 9.3.1: it means nothing, and a server that does not look for it takes it for the next
+    /// request.
+    #[error("GET and HEAD have no body")]
+    BodyWithoutMeaning,
     /// More bytes than the listener takes.
     #[error("the head is too large")]
     HeadTooLarge,
@@ -93,7 +100,9 @@ impl From<FramingFault> for Rejection {
             | FramingFault::Version
             | FramingFault::FoldedField
             | FramingFault::FieldName
+            | FramingFault::FieldNameDisguised
             | FramingFault::FieldValue
+            | FramingFault::BodyWithoutMeaning
             | FramingFault::ContentLengthRepeated
             | FramingFault::ContentLengthInvalid
             | FramingFault::TransferCoding
@@ -184,6 +193,15 @@ impl Scanner {
         matches!(self.position, Position::RequestLine) && self.partial.is_empty()
     }
 
+    /// Heads that have come to their end.
+    #[cfg(test)]
+    pub(crate) const fn heads(&self) -> u64 {
+        match self.position {
+            Position::RequestLine | Position::Field | Position::HeadFaulted => self.request - 1,
+            _ => self.request,
+        }
+    }
+
     /// Takes the bytes that came in and says how many of them, from the first, hyper may have.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
@@ -258,7 +276,7 @@ impl Scanner {
                     self.position = Position::Field;
                 }
             }
-            Position::Field if line.is_empty() => self.end_of_head(),
+            Position::Field if line.is_empty() => self.end_of_head()?,
             Position::Field => self.head.field(line, self.limits)?,
             Position::ChunkSize => match chunks::size(line)? {
                 0 => {
@@ -279,12 +297,13 @@ impl Scanner {
         Ok(())
     }
 
-    fn end_of_head(&mut self) {
-        match self.head.body() {
+    fn end_of_head(&mut self) -> Result<(), FramingFault> {
+        match self.head.body()? {
             head::Body::None => self.next_request(),
             head::Body::Length(left) => self.position = Position::Body { left },
             head::Body::Chunked => self.position = Position::ChunkSize,
         }
+        Ok(())
     }
 
     fn next_request(&mut self) {

@@ -1,0 +1,287 @@
+//! What a listener bears, and for how long.
+
+use std::time::{Duration, Instant};
+
+use http::Request;
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::super::limits::ABANDONED_REQUESTS;
+use super::super::{Inbound, Listener, TlsPolicyIds};
+use super::{Clock, Event, Files, Rig, compiled, on_worker, read_to_end, statuses};
+
+const GOOD: &[u8] = b"GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// How long an action took, with a wide margin for a busy machine.
+async fn takes(action: impl Future<Output = ()>, at_least: Duration) {
+    let begun = Instant::now();
+    action.await;
+    let took = begun.elapsed();
+    assert!(took >= at_least, "too early: {took:?}");
+    assert!(took < at_least + Duration::from_secs(5), "too late: {took:?}");
+}
+
+#[test]
+fn a_silent_connection_is_cut_after_the_header_timeout() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({ "header_timeout": "200ms", "idle_timeout": "1h" }));
+        let mut stream = rig.connect().await;
+        takes(async { assert_eq!(read_to_end(&mut stream).await, "") }, Duration::from_millis(200)).await;
+    });
+}
+
+#[test]
+fn a_slow_head_is_cut_also_when_it_is_not_the_first() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({ "header_timeout": "300ms", "idle_timeout": "1h" }));
+        for before in [b"".as_slice(), GOOD] {
+            let mut stream = rig.connect().await;
+            stream.write_all(before).await.expect("sent");
+            if !before.is_empty() {
+                let mut answer = [0; 512];
+                stream.read(&mut answer).await.expect("an answer");
+            }
+            stream.write_all(b"GET / HTTP/1.1\r\nHost").await.expect("sent");
+            takes(async { assert_eq!(read_to_end(&mut stream).await, "") }, Duration::from_millis(250)).await;
+        }
+        assert_eq!(rig.recorder.targets(), ["/good"]);
+    });
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_the_idle_timeout() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({ "header_timeout": "1h", "idle_timeout": "200ms" }));
+        let mut stream = rig.connect().await;
+        stream.write_all(GOOD).await.expect("sent");
+        takes(
+            async { assert_eq!(statuses(&read_to_end(&mut stream).await), [200]) },
+            Duration::from_millis(200),
+        )
+        .await;
+    });
+}
+
+#[test]
+fn a_request_in_flight_is_not_idle() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({ "header_timeout": "100ms", "idle_timeout": "100ms" }));
+        let mut stream = rig.connect().await;
+        stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
+        let still_open = tokio::time::timeout(Duration::from_millis(600), read_to_end(&mut stream)).await;
+        assert!(still_open.is_err());
+    });
+}
+
+#[test]
+fn a_client_that_does_not_take_its_answer_is_cut() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({ "write_timeout": "200ms" }));
+        let mut stream = rig.connect().await;
+        stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
+        let closed = async {
+            while !rig.recorder.has(Event::Closed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        takes(closed, Duration::from_millis(200)).await;
+    });
+}
+
+/// TLS-05.
+#[test]
+fn an_old_connection_is_closed_behind_an_answer() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({ "connection_age": "300ms" }));
+        let mut stream = rig.connect().await;
+        let mut answers = Vec::new();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5) {
+            if stream.write_all(GOOD).await.is_err() {
+                break;
+            }
+            let mut answer = [0; 512];
+            match stream.read(&mut answer).await {
+                Ok(read) if read > 0 => answers.extend_from_slice(&answer[..read]),
+                _ => break,
+            }
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(300) && begun.elapsed() < Duration::from_secs(5));
+        assert!(statuses(&String::from_utf8_lossy(&answers)).iter().all(|status| *status == 200));
+    });
+}
+
+#[test]
+fn one_connection_too_many_is_closed_at_once_and_places_are_given_back() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({ "connections": 2 }));
+        let (mut first, _second) = (rig.connect().await, rig.connect().await);
+        first.write_all(GOOD).await.expect("sent");
+        let mut answer = [0; 512];
+        first.read(&mut answer).await.expect("an answer");
+        let mut third = rig.connect().await;
+        assert_eq!(read_to_end(&mut third).await, "");
+        assert!(rig.recorder.has(Event::OverCapacity));
+        drop(first);
+        while rig.listener.open() == 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(statuses(&rig.exchange(GOOD).await), [200]);
+    });
+}
+
+/// Ours up to some kilobytes over the limit, hyper's bare 431 beyond.
+#[test]
+fn heads_that_are_too_large_are_answered_431() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({ "headers": "8KiB", "header_count": 20 }));
+        let request = |fields: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").into_bytes();
+        for (fields, ours) in [
+            (format!("X: {}\r\n", "y".repeat(9 << 10)), true),
+            (format!("X: {}\r\n", "y".repeat(200 << 10)), false),
+            ("X: y\r\n".repeat(20), true),
+            ("X: y\r\n".repeat(2_000), false),
+        ] {
+            let answers = rig.exchange(&request(&fields)).await;
+            assert_eq!(statuses(&answers), [431], "{}", fields.len());
+            assert_eq!(answers.contains("headers_too_large"), ours, "{answers}");
+        }
+        assert!(rig.recorder.targets().is_empty());
+        // CVE-2025-30204: ten thousand dots are only long.
+        let dots = format!("Authorization: Bearer {}\r\n", ".".repeat(7_000));
+        assert_eq!(statuses(&rig.exchange(&request(&dots)).await), [200]);
+    });
+}
+
+/// A higher count than hyper's own is hyper's to enforce as well.
+#[test]
+fn more_fields_than_hyper_takes_by_itself_can_be_allowed() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({ "header_count": 200 }));
+        let request =
+            |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(count)).into_bytes();
+        assert_eq!(statuses(&rig.exchange(&request(200)).await), [200]);
+        assert_eq!(statuses(&rig.exchange(&request(201)).await), [431]);
+    });
+}
+
+#[test]
+fn a_port_in_use_is_one_clear_line() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({}));
+        let listener = json!({ "address": rig.address.to_string() });
+        let settings = compiled(&listener, &Files::default(), &Clock::System, &TlsPolicyIds::default());
+        let error = Listener::bind(&settings.expect("good settings"), 1).expect_err("it is in use");
+        assert_eq!(
+            error.to_string(),
+            format!("listener `door`: {} is in use by another process", rig.address)
+        );
+    });
+}
+
+#[test]
+fn all_workers_share_the_port_the_system_chose() {
+    on_worker(|| async {
+        let listener = json!({ "address": "127.0.0.1:0" });
+        let settings = compiled(&listener, &Files::default(), &Clock::System, &TlsPolicyIds::default());
+        let (listener, bound) = Listener::bind(&settings.expect("good settings"), 4).expect("a free port");
+        assert_eq!(bound.len(), 4);
+        assert!(bound.iter().all(|bound| bound.address() == Some(listener.address())));
+        assert_ne!(listener.address().port(), 0);
+    });
+}
+
+#[test]
+fn a_panic_ends_its_connection_and_nothing_else() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({}));
+        let mut other = rig.connect().await;
+        assert_eq!(rig.exchange(b"GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await, "");
+        assert!(rig.recorder.has(Event::Panicked) && rig.recorder.has(Event::Closed));
+        other.write_all(GOOD).await.expect("sent");
+        other.shutdown().await.expect("our side ended");
+        assert_eq!(statuses(&read_to_end(&mut other).await), [200]);
+        while rig.listener.open() > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn draining_ends_idle_connections_and_lets_requests_finish() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({}));
+        let (mut idle, mut busy) = (rig.connect().await, rig.connect().await);
+        let head = b"POST /busy HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel";
+        busy.write_all(head).await.expect("sent");
+        while *rig.recorder.begun.borrow() == 0 || rig.listener.open() < 2 {
+            tokio::task::yield_now().await;
+        }
+        rig.drain.begin();
+        assert_eq!(read_to_end(&mut idle).await, "");
+        assert_eq!(rig.drain.open(), 1);
+        busy.write_all(b"lo").await.expect("sent");
+        let answers = read_to_end(&mut busy).await;
+        assert_eq!(statuses(&answers), [200]);
+        assert!(answers.contains("connection: close"), "{answers}");
+        rig.drain.ended().await;
+        assert!(tokio::net::TcpStream::connect(rig.address).await.is_err());
+    });
+}
+
+/// CVE-2023-44487: requests opened only to be reset. The client here is hyper's, over a connection whose TLS is
+/// left out.
+#[test]
+fn a_client_that_abandons_its_requests_is_cut() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({}));
+        let limits = rig.listener.settings().limits.clone();
+        let (client, server) = tokio::io::duplex(64 << 10);
+        let connection = portcullis_core::Connection {
+            peer: rig.address,
+            listener: "door".into(),
+            tls: None,
+            certificate: None,
+        };
+        let service = std::rc::Rc::new(super::Service(std::rc::Rc::clone(&rig.recorder)));
+        let (inbound, draining) = (Inbound::new(connection, true), rig.drain.enter());
+        let served = tokio::task::spawn_local(async move {
+            super::super::serve::connection(server, inbound, service, draining, &limits).await
+        });
+        let builder = hyper::client::conn::http2::Builder::new(Local);
+        let (mut sender, driver) =
+            builder.handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(client)).await.expect("a connection");
+        tokio::task::spawn_local(driver);
+        let mut opened = 0;
+        while sender.ready().await.is_ok() && opened < 10 * ABANDONED_REQUESTS {
+            let request = Request::get("http://a/never").body(Empty::new()).expect("a request");
+            let answer = sender.send_request(request);
+            opened += 1;
+            let begun = *rig.recorder.begun.borrow();
+            let taken_up = async {
+                while *rig.recorder.begun.borrow() == begun {
+                    tokio::task::yield_now().await;
+                }
+            };
+            // Dropped once the service has it: the reset that h2's own bounds do not count.
+            tokio::select! {
+                _ = answer => {}
+                () = taken_up => {}
+            }
+        }
+        assert!(served.await.is_ok());
+        let begun = *rig.recorder.begun.borrow();
+        assert!((ABANDONED_REQUESTS..=2 * ABANDONED_REQUESTS).contains(&begun), "{begun}");
+    });
+}
+
+#[derive(Clone, Copy)]
+struct Local;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
