@@ -10,6 +10,9 @@ mod fetcher;
 pub mod hygiene;
 mod outgoing;
 mod pool;
+#[cfg(test)]
+mod rig;
+mod site;
 mod tls;
 mod transport;
 mod upstream;

@@ -21,10 +21,10 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use portcullis_core::{Fetch, FetchError, FetchFuture, FetchRequest, FetchResponse};
 use rustls::ClientConfig;
-use rustls_pki_types::{DnsName, ServerName};
 
 use crate::connect::{self, ConnectError, Handshake, Host, Protocol};
 use crate::pool::explain;
+use crate::site::Site;
 use crate::tls::{self, TlsError};
 use crate::transport::Transport;
 
@@ -56,15 +56,9 @@ pub struct HttpFetcher {
     plain: PlainHttp,
 }
 
-/// A URL that may be asked.
+/// A site that may be asked.
 #[derive(Debug)]
-struct Target {
-    host: Host,
-    port: u16,
-    server_name: Option<ServerName<'static>>,
-    authority: HeaderValue,
-    path: Uri,
-}
+struct Target(Site);
 
 impl HttpFetcher {
     /// A fetcher with its own trust.
@@ -81,7 +75,7 @@ impl HttpFetcher {
     }
 
     async fn ask(&self, request: &FetchRequest) -> Result<FetchResponse, FetchError> {
-        let target = Target::read(&request.url, self.plain).map_err(|why| FetchError::Refused(why.into()))?;
+        let target = Target::read(&request.url, self.plain).map_err(FetchError::Refused)?;
         let message = target.request(request.etag.as_deref())?;
         let transport = connect::within(request.connect_timeout, |end| target.connect(&self.config, end))
             .await
@@ -117,43 +111,19 @@ impl Fetch for HttpFetcher {
 }
 
 impl Target {
-    fn read(url: &str, plain: PlainHttp) -> Result<Self, &'static str> {
-        // `http::Uri` drops a fragment without a word, so it is looked for in the text.
-        if url.contains('#') {
-            return Err("it has a fragment");
-        }
-        let uri: Uri = url.parse().map_err(|_refused| "it is not a URL")?;
-        let authority = uri.authority().ok_or("it names no host")?;
-        if authority.as_str().contains('@') {
-            return Err("it has a user name in it");
-        }
-        let bare = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let (host, name) = match bare.parse() {
-            Ok(address) => (Host::Address(address), ServerName::IpAddress(address.into())),
-            Err(_not_an_address) => {
-                let name = DnsName::try_from(bare.to_owned()).map_err(|_refused| "it names no valid host")?;
-                (Host::Name(bare.into()), ServerName::DnsName(name))
-            }
-        };
-        let server_name = match uri.scheme_str() {
-            Some("https") => Some(name),
-            Some("http") if plain == PlainHttp::Loopback && is_this_machine(&host) => None,
-            Some("http") => return Err("plain http is not allowed"),
-            _ => return Err("its scheme cannot be used"),
-        };
-        let default_port = if server_name.is_some() { 443 } else { 80 };
-        let authority =
-            HeaderValue::from_str(authority.as_str()).map_err(|_refused| "it names no valid host")?;
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let path = path.parse().map_err(|_refused| "its path cannot be used")?;
-        Ok(Self { host, port: uri.port_u16().unwrap_or(default_port), server_name, authority, path })
+    fn read(url: &str, plain: PlainHttp) -> Result<Self, String> {
+        let site = Site::parse(url).map_err(|why| format!("it {why}"))?;
+        let allowed = site.secure || (plain == PlainHttp::Loopback && is_this_machine(&site.host));
+        if allowed { Ok(Self(site)) } else { Err("plain http is not allowed".into()) }
     }
 
     fn request(&self, etag: Option<&str>) -> Result<Request<Empty<Bytes>>, FetchError> {
+        let host = HeaderValue::from_str(self.0.authority.as_str())
+            .map_err(|_refused| FetchError::Refused("its host cannot be sent".into()))?;
         let mut request = Request::new(Empty::new());
-        *request.uri_mut() = self.path.clone();
+        *request.uri_mut() = Uri::from(self.0.path.clone());
         let headers = request.headers_mut();
-        headers.insert(HOST, self.authority.clone());
+        headers.insert(HOST, host);
         headers.insert(USER_AGENT, HeaderValue::from_static("portcullis"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json"));
         if let Some(etag) = etag {
@@ -169,14 +139,14 @@ impl Target {
         config: &Arc<ClientConfig>,
         end: tokio::time::Instant,
     ) -> Result<Transport, ConnectError> {
-        let mut addresses = connect::resolve(&self.host, self.port).await?;
-        let Some(server_name) = &self.server_name else {
+        let mut addresses = connect::resolve(&self.0.host, self.0.port).await?;
+        if !self.0.secure {
             // SECURITY: `localhost` is what the resolver says it is; only what truly is this machine counts.
             addresses.retain(|address| address.ip().is_loopback());
             return connect::dial(&addresses, end).await.map(Transport::Plain);
-        };
+        }
         let stream = connect::dial(&addresses, end).await?;
-        let handshake = Handshake { config: Arc::clone(config), server_name: server_name.clone() };
+        let handshake = Handshake { config: Arc::clone(config), server_name: self.0.name.clone() };
         connect::shake_hands(stream, &handshake).await.map(|(transport, _chosen)| transport)
     }
 }

@@ -73,6 +73,8 @@ fn speaks_for_the_gateway(name: &str) -> bool {
                 | "true-client-ip"
                 | "x-client-ip"
                 | "x-cluster-client-ip"
+                | "x-host"
+                | "x-http-host-override"
                 | "x-http-method"
                 | "x-http-method-override"
                 | "x-method-override"

@@ -301,6 +301,11 @@ impl<B> Endpoint<B> {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn idle_len(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
     /// Forgets connections that are closed, and returns whether any is left.
     pub(crate) fn sweep(&self) -> bool {
         let mut idle = self.idle.borrow_mut();
