@@ -1,7 +1,6 @@
 //! A request on its way through the stages, and the proofs it gathers.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::request::Parts;
 use hyper::body::Incoming;
@@ -11,7 +10,7 @@ use portcullis_policy::Admission;
 use crate::body::ReplyBody;
 use crate::ledger::Ledger;
 use crate::listener::Inbound;
-use crate::snapshot::{Api, LocalSnapshot};
+use crate::snapshot::{LocalApi, LocalSnapshot};
 use crate::worker::Worker;
 
 /// One request, with the proof `S` of the last stage it passed. Only a stage's own module can make its proof,
@@ -38,7 +37,7 @@ pub(crate) struct Accepted;
 
 /// It is well-formed and an API serves it.
 pub(crate) struct Routed {
-    pub(crate) api: Rc<Arc<Api>>,
+    pub(crate) api: Rc<LocalApi>,
     /// Where the part of the path below the API's prefix begins, in bytes.
     pub(crate) below: usize,
 }
@@ -61,7 +60,7 @@ pub(crate) struct Authorized {
 
 /// It is within every limit: the only proof that reaches an upstream.
 pub(crate) struct Admitted {
-    pub(crate) api: Rc<Arc<Api>>,
+    pub(crate) api: Rc<LocalApi>,
     pub(crate) principal: Principal,
     /// Where the caller stands with the API's limits, if it has any.
     pub(crate) admission: Option<Admission>,

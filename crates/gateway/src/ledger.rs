@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use portcullis_core::{AuthMethod, Moment, Reason};
 use portcullis_policy::Permit;
 
-use crate::snapshot::Api;
+use crate::snapshot::LocalApi;
 
 /// Goes in with the request and comes back with the reply: one heap box per request, no map, no lock.
 pub(crate) struct Ledger {
@@ -18,7 +18,7 @@ pub(crate) struct Ledger {
     /// The clocks when the request was opened: its only reading for decisions.
     pub(crate) opened: Moment,
     pub(crate) method: Method,
-    pub(crate) api: Option<Rc<Arc<Api>>>,
+    pub(crate) api: Option<Rc<LocalApi>>,
     /// The rule that allowed it.
     pub(crate) rule: Option<Permit>,
     pub(crate) auth: AuthRecord,

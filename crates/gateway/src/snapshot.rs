@@ -64,17 +64,28 @@ impl TlsHosts {
 /// One worker's view of a snapshot: reference counts of its own, so that no two workers write to one line.
 pub(crate) struct LocalSnapshot {
     pub(crate) shared: Arc<Snapshot>,
-    apis: Vec<Rc<Arc<Api>>>,
+    apis: Vec<Rc<LocalApi>>,
+}
+
+/// An API in one worker's hands.
+pub(crate) struct LocalApi(Arc<Api>);
+
+impl std::ops::Deref for LocalApi {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.0
+    }
 }
 
 impl LocalSnapshot {
     pub(crate) fn new(shared: Arc<Snapshot>) -> Self {
-        let apis = shared.apis.iter().map(|api| Rc::new(Arc::clone(api))).collect();
+        let apis = shared.apis.iter().map(|api| Rc::new(LocalApi(Arc::clone(api)))).collect();
         Self { shared, apis }
     }
 
     /// The API at an index of the route table.
-    pub(crate) fn api(&self, index: usize) -> Option<&Rc<Arc<Api>>> {
+    pub(crate) fn api(&self, index: usize) -> Option<&Rc<LocalApi>> {
         self.apis.get(index)
     }
 

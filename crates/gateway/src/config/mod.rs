@@ -160,7 +160,7 @@ fn parse(sources: &mut SourceMap, environment: &Environment, faults: &mut Faults
 }
 
 fn tree(sources: &SourceMap, file: FileId, faults: &mut Faults) -> Option<Node> {
-    yaml::parse(file, sources.text(file)).map_err(|fault| faults.push(fault)).ok()
+    yaml::parse(file, sources.text(file)).map_err(|fault| faults.push(*fault)).ok()
 }
 
 fn summaries(sources: &SourceMap, apis: &[(FileId, Arc<Api>)], faults: &[Diagnostic]) -> Vec<FileSummary> {

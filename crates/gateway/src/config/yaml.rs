@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 /// # Errors
 /// The first place where the text is not YAML, or uses what policy files may not use (a key twice, merge keys,
 /// more than one document). Only syntax stops here; every other fault is found together.
-pub(super) fn parse(file: FileId, text: &str) -> Result<Node, Diagnostic> {
+pub(super) fn parse(file: FileId, text: &str) -> Result<Node, Box<Diagnostic>> {
     let options = serde_saphyr::options! {
         strict_booleans: true,
         legacy_octal_numbers: false,
@@ -19,8 +19,8 @@ pub(super) fn parse(file: FileId, text: &str) -> Result<Node, Diagnostic> {
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::Error,
         reject_unsupported_tags: true,
     };
-    let tree: serde_saphyr::Spanned<Tree> =
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| syntax_fault(file, &error))?;
+    let tree: serde_saphyr::Spanned<Tree> = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| Box::new(syntax_fault(file, &error)))?;
     Ok(node(file, tree))
 }
 
@@ -47,8 +47,8 @@ fn place(file: FileId, location: serde_saphyr::Location) -> Place {
         file,
         line: narrow(location.line()).max(1),
         column: narrow(location.column()).max(1),
-        offset: span.byte_offset().map_or(0, |offset| narrow(offset)),
-        length: span.byte_len().map_or(0, |length| narrow(length)),
+        offset: span.byte_offset().map_or(0, narrow),
+        length: span.byte_len().map_or(0, narrow),
     }
 }
 

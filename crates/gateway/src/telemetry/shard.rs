@@ -18,12 +18,19 @@ use crate::snapshot::LocalSnapshot;
 #[derive(Default)]
 pub(crate) struct Shard {
     requests: RefCell<AHashMap<RequestKey, u64>>,
-    durations: RefCell<AHashMap<(Option<usize>, bool), [Histogram; 2]>>,
+    durations: RefCell<AHashMap<(Option<usize>, bool), Durations>>,
     upstream: RefCell<AHashMap<(usize, u16), Histogram>>,
     auth: RefCell<AHashMap<Option<AuthMethod>, Histogram>>,
     in_flight: Cell<i64>,
     in_flight_told: Cell<i64>,
     panics: Cell<u64>,
+}
+
+/// Of one API and decision.
+#[derive(Default)]
+struct Durations {
+    request: Histogram,
+    gateway: Histogram,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -78,7 +85,7 @@ impl Shard {
         *self.requests.borrow_mut().entry(key).or_default() += 1;
         let own = ledger.forwarded_at.unwrap_or(total);
         let mut durations = self.durations.borrow_mut();
-        let [request, gateway] = durations.entry((api, ledger.reason.is_none())).or_default();
+        let Durations { request, gateway } = durations.entry((api, ledger.reason.is_none())).or_default();
         request.record(total);
         gateway.record(own);
         if let (Some(api), Some(sent), Some(answered)) =
@@ -102,7 +109,7 @@ impl Shard {
         for (key, count) in self.requests.borrow_mut().drain() {
             hand_over_request(telemetry, snapshot, &key, count);
         }
-        for ((api, allowed), [request, gateway]) in self.durations.borrow_mut().iter_mut() {
+        for ((api, allowed), Durations { request, gateway }) in self.durations.borrow_mut().iter_mut() {
             let labels = [Label::new("api", snapshot.api_name(*api)), decision(*allowed)];
             request.hand_over(telemetry, "portcullis_request_duration_seconds", &labels);
             gateway.hand_over(telemetry, "portcullis_gateway_duration_seconds", &labels);
