@@ -52,9 +52,12 @@ pub struct Embedded {
 impl Embedded {
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
         let file = LedgerFile::open_or_create(path)?;
+        let last = file
+            .clock()
+            .map_err(|error| OpenError::Corrupt { path: path.to_owned(), detail: error.to_string() })?;
         let path = path.to_owned();
         // Only the first opening may make a file: one that has vanished under a running gateway is a failure.
-        Self::over(file, Box::new(move || LedgerFile::open(&path)), Tuning::default())
+        Self::over(file, last, Box::new(move || LedgerFile::open(&path)), Tuning::default())
     }
 
     pub(crate) fn in_memory() -> Result<Self, OpenError> {
@@ -67,13 +70,16 @@ impl Embedded {
             .map_err(|error| cannot(error.into()))?;
         let file = LedgerFile::begin(database).map_err(cannot)?;
         let gone = || Err(OpenError::NotOurs { path: "memory".into() });
-        Self::over(file, Box::new(gone), Tuning::default())
+        Self::over(file, None, Box::new(gone), Tuning::default())
     }
 
-    pub(crate) fn over(file: LedgerFile, opener: Opener, tuning: Tuning) -> Result<Self, OpenError> {
-        let last = file
-            .clock()
-            .map_err(|error| OpenError::Corrupt { path: "clock".into(), detail: error.to_string() })?;
+    /// A store over an open file and the clock it remembers.
+    pub(crate) fn over(
+        file: LedgerFile,
+        last: Option<ClockRow>,
+        opener: Opener,
+        tuning: Tuning,
+    ) -> Result<Self, OpenError> {
         let clock = Arc::new(QuotaClock::after(last));
         let quotas = Arc::new(Registry::default());
         let counters = Arc::new(Counters::default());

@@ -1,4 +1,79 @@
 //! State that outlives a request: rate cells and durable quotas.
+//!
+//! A **rate** guards the moment, a **quota** keeps a promise over days. Both are decided in memory by one atomic of
+//! the caller's own cell, shared by all workers, without a lock. What is different is what is remembered.
+//!
+//! # What is counted
+//!
+//! Checking and taking are one step, so the last unit goes to one request, however many ask at once. A request that
+//! is refused costs nothing: a unit that was taken from one limit before another refused is given back by the caller
+//! of this crate.
+//!
+//! Counters belong to a [`LimitId`], not to a rule. An edited rule goes on with what was counted: a smaller quota
+//! may be used up at once, a larger one has more left, a changed period applies to windows that are open. A rate's
+//! debt is cut to the burst of the new rule once no request is judged by the old one.
+//!
+//! # Rates
+//!
+//! The generic cell rate algorithm over the monotonic clock. Intervals are rounded up to a nanosecond: stricter by a
+//! hair, never laxer. A restart forgives what was taken in the last burst, and nothing else does: not a clock that
+//! was set, not a reload, not a flood of other callers.
+//!
+//! # Quotas
+//!
+//! A window opens with the caller's first admitted request and lasts the period; it is never shorter, and at most a
+//! second longer because starts are whole seconds, rounded up.
+//!
+//! **No unit is handed out that is not on disk.** Units are reserved in blocks, of a hundredth of the quota, at least
+//! 1 and at most 1024. A thread of its own makes them durable: one redb transaction, with an fsync, for all that
+//! waits at that moment. It is asked for the next block when half of one is left, so requests wait only when a window
+//! opens, when a caller is first seen after a start, when they outrun the disk, and for each unit of a quota below
+//! 200 that is taken faster than a commit. Waiting ends after two seconds; more than 16,384 do not wait at all.
+//!
+//! # Crashes
+//!
+//! After `kill -9` or a power failure what was reserved counts as used.
+//!
+//! - **Admitted too much: nothing.** Provided that the disk keeps what it has acknowledged.
+//! - **Lost: at most one block per caller and crash**, that is 1 % of the quota, or one unit of a small one; and units
+//!   that were given back since the caller's last commit. Each commit that fails may cost a caller who waits for it
+//!   another block, if it reached the disk all the same.
+//!
+//! [`Store::close`] writes what was really used, and a restart after it loses nothing.
+//!
+//! # When the disk fails
+//!
+//! Units that are durable are handed out, a quota that is known to be used up is refused as such, and everything
+//! else is a [`StoreError`], which refuses the request as undecided (LIM-04). Rates go on. The file is opened again
+//! once a second while requests come, and at each sweep, until it can be written; nothing is forgiven then.
+//!
+//! # Consistency
+//!
+//! One process. The file is locked, a second gateway that opens it is refused, and two gateways with a file each
+//! count apart: together they admit up to twice the limit.
+//!
+//! # Bounds
+//!
+//! A table keeps at most 1,000,000 callers in memory. When a rate table is full of live cells, new callers share one
+//! cell between them until a sweep finds room: no live cell is dropped, so nobody washes off a debt by making up
+//! keys. When a quota table is full, callers are written to the file exactly and read again when they return; the
+//! bound may be passed for a moment by what one commit brings. Keys are at most [`MAX_KEY_BYTES`] long. The file
+//! holds one row per open window and forgets it when the window is over; freed pages are used again, the file does
+//! not shrink. Rows are about as long as the names of API, limit and caller and 40 bytes.
+//!
+//! # Clocks
+//!
+//! Rates go by the monotonic clock. Quotas go by a clock of the store's own that nobody can set: within a run it
+//! follows the monotonic clock, and from one run to the next it advances by what the wall clock says has passed, at
+//! most 400 days, and not at all if the wall clock went back. So setting the wall clock of a running gateway changes
+//! nothing; setting it back never forgives and never freezes a window; only a wall clock that jumps ahead while the
+//! gateway is down ends windows early. While the machine sleeps, windows stand still.
+//!
+//! # The file
+//!
+//! A redb database with a mark of ours. A file without the mark is never written to, not even to repair it: it is
+//! looked at through a copy in memory first. A new store is made beside its place and linked there when it is whole.
+
 mod embedded;
 mod error;
 mod figures;
@@ -19,14 +94,15 @@ use portcullis_core::Moment;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// How many callers one table keeps in memory.
-pub const KEYS_PER_TABLE: usize = 1_000_000;
-/// The longest caller's key that gets a cell of its own, in bytes.
+/// The longest key of a caller, in bytes. A longer one is an error of a quota, and of a rate shares the cell of the
+/// strangers.
 pub const MAX_KEY_BYTES: usize = 1024;
-/// A quota is made durable in blocks of this part of it: a hundredth, at least one unit ...
-pub const BLOCKS_PER_QUOTA: u32 = 100;
-/// ... and at most this many. One block per caller is the most that a crash takes away.
-pub const LARGEST_BLOCK: u32 = 1024;
+/// How many callers one table keeps in memory.
+pub(crate) const KEYS_PER_TABLE: usize = 1_000_000;
+/// A quota is made durable in blocks of this part of it, at least one unit ...
+pub(crate) const BLOCKS_PER_QUOTA: u32 = 100;
+/// ... and at most this many.
+pub(crate) const LARGEST_BLOCK: u32 = 1024;
 
 /// Where the store is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -79,7 +79,9 @@ impl LedgerFile {
     /// Opens the store at `path`, or makes one if nothing is there.
     pub(crate) fn open_or_create(path: &Path) -> Result<Self, OpenError> {
         match fs::metadata(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => create(path)?,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                create(path)?;
+            }
             _ => {}
         }
         Self::open(path)

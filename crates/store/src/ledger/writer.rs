@@ -18,10 +18,14 @@ use std::time::{Duration, Instant};
 
 /// How many rows one call of `tidy` looks at: a few milliseconds, in which nobody's commit waits long.
 const ROWS_PER_TIDY: usize = 4096;
-/// A full table makes room for this part of itself at once, so that it does not do so for every new key.
+/// How many cells leave memory in one commit, unless the table is above its bound by more.
+const CELLS_AT_ONCE: usize = 4096;
+/// A full table makes room for up to this part of itself, so that it does not do so for every new key.
 const ROOM: usize = 16;
 /// Two clocks that drift apart by more than this have been set, not read at different instants.
 const CLOCK_WAS_SET_MS: u64 = 1000;
+/// How old the clock in the file may grow: what a crash behind a wall clock that went back forgets of it.
+const CLOCK_AGE_MS: i64 = 3_600_000;
 
 /// The quota tables that exist. Locked when policies are compiled and by the thread, never by a request.
 #[derive(Debug, Default)]
@@ -86,7 +90,7 @@ impl Ledger {
             let mut pending = Pending::default();
             self.sort(first, &mut pending);
             while pending.close.is_empty()
-                && pending.takes.len() < super::QUEUE
+                && pending.takes.len().saturating_add(pending.extends.len()) < super::QUEUE
                 && let Ok(next) = self.receiver.try_recv()
             {
                 self.sort(next, &mut pending);
@@ -222,11 +226,12 @@ impl Ledger {
         result
     }
 
-    /// Removes windows that are over, and writes the clock down if somebody has set the wall clock.
+    /// Removes windows that are over, writes the clock down when it is due, and tries a disk that has failed: a
+    /// gateway that is not ready gets no requests, and none of them would try it.
     fn tidy(&mut self) {
         for cells in self.registry.all().iter().filter(|cells| cells.period().is_none()) {
             // A limit that no policy names any more needs no memory. If this fails, the next call tries again.
-            drop(self.put_away(cells, cells.some(usize::MAX)));
+            drop(self.put_away(cells, cells.some(CELLS_AT_ONCE)));
         }
         self.registry.forget_unused();
         let now = seconds_down(self.latest.store_ms);
@@ -246,8 +251,9 @@ impl Ledger {
             .filter(over)
             .map(|found| Row { id: &found.id, key: &found.key, record: None })
             .collect();
-        let clock_was_set = self.latest.drift_ms().abs_diff(self.written.drift_ms()) > CLOCK_WAS_SET_MS;
-        if !rows.is_empty() || clock_was_set {
+        let clock_is_due = self.latest.drift_ms().abs_diff(self.written.drift_ms()) > CLOCK_WAS_SET_MS
+            || self.latest.store_ms.saturating_sub(self.written.store_ms) > CLOCK_AGE_MS;
+        if !rows.is_empty() || clock_is_due || self.failed.is_some() {
             // A failure is counted and logged where it happens, and these rows are found again.
             drop(self.commit(&rows));
         }
@@ -261,8 +267,8 @@ impl Ledger {
     fn make_room(&mut self) {
         for cells in self.registry.all() {
             if cells.held() > self.capacity {
-                let room = cells.held().saturating_sub(self.capacity).saturating_add(self.capacity / ROOM);
-                let leaving = cells.some(room);
+                let excess = cells.held().saturating_sub(self.capacity);
+                let leaving = cells.some(excess.saturating_add((self.capacity / ROOM).min(CELLS_AT_ONCE)));
                 // If it fails, the table stays larger than it should until the disk is well.
                 drop(self.put_away(&cells, leaving));
             }
@@ -284,7 +290,15 @@ impl Ledger {
         for (cell, used) in &ended {
             match written {
                 Ok(()) => cells.forget(cell),
-                Err(_) => cell.revive(*used),
+                // Whether a write that failed is on disk nobody knows, so no unit beyond what it would say is
+                // handed out before another one has succeeded.
+                Err(_) => cells.put(QuotaCell::new(
+                    Arc::clone(cell.key()),
+                    cell.start(),
+                    cell.period(),
+                    *used,
+                    *used,
+                )),
             }
         }
         written
@@ -296,6 +310,11 @@ impl Ledger {
         for cells in self.registry.all() {
             let every = cells.some(usize::MAX);
             result = result.and(self.put_away(&cells, every));
+        }
+        // Time that has passed is written even if nobody took anything, or a gateway that is started again and
+        // again behind a wrong wall clock would stand still in its windows.
+        if result.is_ok() && self.latest != self.written {
+            result = self.commit(&[]);
         }
         match self.file.take() {
             Some(file) => result.and(file.close()),

@@ -142,13 +142,13 @@ impl QuotaCell {
         u32::try_from(self.used.swap(RETIRED, Ordering::AcqRel)).ok()
     }
 
-    /// Undoes [`QuotaCell::retire`] when what it told could not be written.
-    pub(crate) fn revive(&self, used: u32) {
-        self.used.store(u64::from(used), Ordering::Release);
-    }
-
     pub(crate) fn is_retired(&self) -> bool {
         self.used.load(Ordering::Acquire) == RETIRED
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
     }
 
     /// The ledger has answered, or could not be asked.
