@@ -204,11 +204,15 @@ fn join_cookies(headers: &mut HeaderMap) {
 fn frame<B: Body>(request: &mut Request<B>) -> bool {
     let length = request.body().size_hint().exact();
     let ended = request.body().is_end_stream();
+    // Servers expect a length where the method means to send something, even if it is nothing (RFC 9110 section 8.6).
+    let expects_content = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let headers = request.headers_mut();
     headers.remove(TRANSFER_ENCODING);
     match length {
         _ if ended => {
-            if headers.get(CONTENT_LENGTH).is_some_and(|written| written != "0") {
+            if expects_content {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            } else {
                 headers.remove(CONTENT_LENGTH);
             }
             false
@@ -233,4 +237,119 @@ fn says(headers: &HeaderMap, length: u64) -> bool {
     // `parse` alone would take a leading plus sign.
     digits.iter().all(u8::is_ascii_digit)
         && only.to_str().ok().and_then(|text| text.parse::<u64>().ok()) == Some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Request, Version};
+    use serde_json::json;
+
+    use super::{for_http1, for_http2};
+    use crate::ForwardError;
+    use crate::rig::{TestBody, body, no_body, upstream};
+
+    fn lines(headers: &HeaderMap) -> Vec<String> {
+        let mut lines: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        lines
+    }
+
+    fn request(version: Version, target: &str, fields: &[(&str, &str)], body: TestBody) -> Request<TestBody> {
+        let mut request = Request::builder().version(version).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(body).unwrap()
+    }
+
+    #[test]
+    fn http1_form_of_a_request() {
+        let upstream = upstream(json!({ "urls": "http://accounts:8080" }));
+        let origin = &upstream.definition().endpoints[0];
+        for (version, target, fields, expected_target, expected) in [
+            (Version::HTTP_11, "/a?b", &[("host", "h")][..], "/a?b", &["host: h"][..]),
+            (Version::HTTP_10, "/a", &[("host", "h")], "/a", &["host: h"]),
+            (Version::HTTP_11, "http://h/a?b", &[("host", "h")], "/a?b", &["host: h"]),
+            (Version::HTTP_11, "http://h", &[("host", "h")], "/", &["host: h"]),
+            (Version::HTTP_2, "https://h:1/a", &[], "/a", &["host: h:1"]),
+            (Version::HTTP_11, "/a", &[], "/a", &["host: accounts:8080"]),
+            (Version::HTTP_11, "*", &[("host", "h")], "*", &["host: h"]),
+            // RFC 9113 section 8.2.3: crumbs are joined where they may have been split.
+            (
+                Version::HTTP_2,
+                "https://h/",
+                &[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")],
+                "/",
+                &["cookie: a=1; b=2; c=3", "host: h"],
+            ),
+            (Version::HTTP_11, "/", &[("host", "h"), ("te", "trailers")], "/", &["host: h"]),
+            // There is no body, so there is no framing to speak of.
+            (Version::HTTP_11, "/", &[("host", "h"), ("content-length", "5")], "/", &["host: h"]),
+            (Version::HTTP_11, "/", &[("host", "h"), ("transfer-encoding", "chunked")], "/", &["host: h"]),
+        ] {
+            let mut request = request(version, target, fields, no_body());
+            for_http1(&mut request, origin).unwrap();
+            assert_eq!(request.version(), Version::HTTP_11);
+            assert_eq!(request.uri().to_string(), expected_target);
+            assert_eq!(lines(request.headers()), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn framing_is_the_bodys_own_whatever_the_fields_say() {
+        let upstream = upstream(json!({ "urls": "http://accounts" }));
+        let origin = &upstream.definition().endpoints[0];
+        for fields in [
+            &[("content-length", "5")][..],
+            &[("content-length", "6")],
+            &[("content-length", "+5")],
+            &[("content-length", "5"), ("content-length", "5")],
+            &[("content-length", "5"), ("content-length", "4")],
+            &[("content-length", "5"), ("transfer-encoding", "chunked")],
+            &[],
+        ] {
+            for form in [for_http1, for_http2] {
+                let mut request = request(Version::HTTP_11, "/", fields, body("hello"));
+                form(&mut request, origin).unwrap();
+                request.headers_mut().remove("host");
+                assert_eq!(lines(request.headers()), ["content-length: 5"], "{fields:?}");
+            }
+        }
+        for (method, expected) in
+            [("POST", &["content-length: 0"][..]), ("PUT", &["content-length: 0"]), ("DELETE", &[])]
+        {
+            let mut request = request(Version::HTTP_2, "http://h/", &[], no_body());
+            *request.method_mut() = method.parse().unwrap();
+            for_http1(&mut request, origin).unwrap();
+            request.headers_mut().remove("host");
+            assert_eq!(lines(request.headers()), expected, "{method}");
+        }
+    }
+
+    #[test]
+    fn http2_form_of_a_request() {
+        let upstream = upstream(json!({ "urls": "http://accounts:8080", "http": 2 }));
+        let origin = &upstream.definition().endpoints[0];
+        for (target, fields, expected) in [
+            ("/a?b", &[("host", "h:1")][..], "http://h:1/a?b"),
+            ("https://other/a", &[("host", "h")], "http://h/a"),
+            ("https://h/a", &[], "http://h/a"),
+            ("/a", &[], "http://accounts:8080/a"),
+        ] {
+            let mut request = request(Version::HTTP_11, target, fields, no_body());
+            for_http2(&mut request, origin).unwrap();
+            assert_eq!(request.version(), Version::HTTP_2);
+            assert_eq!(request.uri().to_string(), expected);
+            assert!(request.headers().is_empty());
+            // A request that did not go out on HTTP/2 may go out on HTTP/1.1.
+            for_http1(&mut request, origin).unwrap();
+            assert!(expected.ends_with(&request.uri().to_string()));
+            assert!(expected.contains(request.headers()["host"].to_str().unwrap()));
+        }
+        for host in ["user@h", "h h", "h/p", ""] {
+            let mut request = request(Version::HTTP_11, "/", &[("host", host)], no_body());
+            assert_eq!(for_http2(&mut request, origin), Err(ForwardError::HostInvalid), "{host}");
+        }
+    }
 }

@@ -178,7 +178,7 @@ impl Peer {
 
     /// Waits until the other end closes.
     pub(crate) async fn closed(&mut self) {
-        while matches!(self.stream.read_u8().await, Ok(_)) {}
+        while self.stream.read_u8().await.is_ok() {}
     }
 }
 

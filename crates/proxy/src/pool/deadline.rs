@@ -231,3 +231,158 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::future::pending;
+    use std::rc::Rc;
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use tokio::task::{LocalSet, spawn_local};
+    use tokio::time::advance;
+
+    use super::{Deadlines, Patience, Remedy, Turn, Watch};
+
+    const PATIENCE: Patience = Patience { upstream: Duration::from_secs(5), caller: Duration::from_secs(10) };
+
+    /// Runs a test in time that passes only when told to, with a keeper that counts its rounds.
+    fn with_keeper<F: Future<Output = ()>>(test: impl FnOnce(Rc<Deadlines>, Rc<Cell<usize>>) -> F) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let (deadlines, rounds) = (Rc::<Deadlines>::default(), Rc::new(Cell::new(0)));
+            let (kept, counted) = (Rc::clone(&deadlines), Rc::clone(&rounds));
+            spawn_local(async move { kept.keep(|| counted.set(counted.get() + 1)).await });
+            test(deadlines, rounds).await;
+        });
+    }
+
+    fn watch(deadlines: &Rc<Deadlines>) -> Rc<Watch> {
+        let watch = deadlines.watch(Remedy::EndConnection(spawn_local(pending::<()>()).abort_handle()));
+        watch.begin(PATIENCE);
+        watch
+    }
+
+    fn wait(watch: &Watch) {
+        watch.wait(&Context::from_waker(Waker::noop()));
+    }
+
+    async fn pass(time: Duration) {
+        // The keeper must have seen the deadlines before time moves.
+        tokio::task::yield_now().await;
+        advance(time).await;
+        tokio::task::yield_now().await;
+    }
+
+    fn ended(watch: &Watch) -> bool {
+        matches!(&watch.remedy, Remedy::EndConnection(task) if task.is_finished())
+    }
+
+    #[test]
+    fn silence_of_the_upstream_ends_the_connection_and_not_before() {
+        with_keeper(|deadlines, _rounds| async move {
+            let watch = watch(&deadlines);
+            wait(&watch);
+            pass(Duration::from_millis(4_990)).await;
+            // Polled again without news: the clock keeps running.
+            wait(&watch);
+            assert_eq!(watch.expired(), None);
+            pass(Duration::from_millis(20)).await;
+            assert_eq!(watch.expired(), Some(Turn::Upstream));
+            tokio::task::yield_now().await;
+            assert!(ended(&watch));
+        });
+    }
+
+    #[test]
+    fn caller_who_keeps_sending_keeps_the_exchange_alive_and_one_who_stops_is_blamed() {
+        with_keeper(|deadlines, _rounds| async move {
+            let watch = watch(&deadlines);
+            wait(&watch);
+            for _ in 0..10 {
+                watch.turn_to(Turn::Caller);
+                pass(Duration::from_secs(9)).await;
+                watch.turn_to(Turn::Upstream);
+                pass(Duration::from_secs(4)).await;
+            }
+            assert_eq!(watch.expired(), None);
+            watch.turn_to(Turn::Caller);
+            pass(Duration::from_secs(11)).await;
+            assert_eq!(watch.expired(), Some(Turn::Caller));
+        });
+    }
+
+    #[test]
+    fn nobody_waiting_means_no_deadline() {
+        with_keeper(|deadlines, _rounds| async move {
+            let watch = watch(&deadlines);
+            wait(&watch);
+            watch.rest();
+            watch.turn_to(Turn::Caller);
+            pass(Duration::from_secs(3600)).await;
+            assert_eq!(watch.expired(), None);
+        });
+    }
+
+    #[test]
+    fn idle_connection_ends_although_an_earlier_deadline_was_far_away() {
+        with_keeper(|deadlines, _rounds| async move {
+            let (busy, idle) = (watch(&deadlines), watch(&deadlines));
+            wait(&busy);
+            pass(Duration::from_millis(1)).await;
+            idle.idle_from_now(Duration::from_secs(1));
+            pass(Duration::from_millis(1_010)).await;
+            assert_eq!((busy.expired(), idle.expired()), (None, Some(Turn::Upstream)));
+        });
+    }
+
+    #[test]
+    fn waiter_on_a_shared_connection_is_woken() {
+        with_keeper(|deadlines, _rounds| async move {
+            let watch = deadlines.watch(Remedy::WakeWaiter(RefCell::new(None)));
+            watch.begin(PATIENCE);
+            let start = tokio::time::Instant::now();
+            std::future::poll_fn(|cx| {
+                if watch.expired().is_some() {
+                    return std::task::Poll::Ready(());
+                }
+                watch.wait(cx);
+                std::task::Poll::Pending
+            })
+            .await;
+            assert!(start.elapsed() >= PATIENCE.upstream);
+        });
+    }
+
+    #[test]
+    fn thousands_of_answered_requests_wake_the_keeper_a_few_times() {
+        with_keeper(|deadlines, rounds| async move {
+            let watch = watch(&deadlines);
+            for _ in 0..10_000 {
+                watch.begin(PATIENCE);
+                wait(&watch);
+                pass(Duration::from_millis(2)).await;
+                watch.rest();
+            }
+            assert_eq!(watch.expired(), None);
+            // Twenty seconds of traffic at five seconds' patience.
+            assert!(rounds.get() < 12, "{}", rounds.get());
+        });
+    }
+
+    #[test]
+    fn watches_that_are_gone_are_forgotten() {
+        with_keeper(|deadlines, _rounds| async move {
+            let kept = watch(&deadlines);
+            for _ in 0..10_000 {
+                deadlines.watch(Remedy::WakeWaiter(RefCell::new(None)));
+            }
+            assert!(deadlines.watches.borrow().len() < 200);
+            wait(&kept);
+            pass(Duration::from_secs(6)).await;
+            assert_eq!(kept.expired(), Some(Turn::Upstream));
+        });
+    }
+}

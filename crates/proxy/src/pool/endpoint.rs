@@ -204,10 +204,13 @@ where
         match head(answer, stream.watch()).await {
             Some(Ok(answer)) => Ok(answer::from_http2(answer, stream, &method)?),
             refused => {
+                let failure = failure(refused.and_then(Result::err), stream.watch(), request);
                 // A connection that lets a request time out or gives one back may be dead without knowing it.
-                // Those on it may finish; new ones get another.
-                self.shared.borrow_mut().take_if(|current| current.is(&shared));
-                Err(failure(refused.and_then(Result::err), stream.watch(), request))
+                // Those on it may finish; new ones get another. What callers do wrong never costs a connection.
+                if matches!(failure, Failure::Unsent(_) | Failure::Sent(ForwardError::TimedOut(_))) {
+                    self.shared.borrow_mut().take_if(|current| current.is(&shared));
+                }
+                Err(failure)
             }
         }
     }

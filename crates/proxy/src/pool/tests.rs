@@ -744,7 +744,7 @@ fn connections_with_different_client_certificates_are_never_shared() {
             assert_eq!(exchange(&pools, &upstream, get("/")).await, Ok((200, String::new())));
         }
         // Four compiled upstreams, two definitions: an equal one finds the connection of its like (PRX-07).
-        let certificates = server.noticed.certificates.borrow();
+        let certificates = server.noticed.certificates.take();
         assert_eq!(certificates.len(), 2);
         assert_ne!(certificates[0], certificates[1]);
 

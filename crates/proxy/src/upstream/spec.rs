@@ -141,7 +141,6 @@ impl UpstreamSpec {
 }
 
 /// Reads a key that may be missing: `Some(None)` if it is, `None` if it is there and wrong.
-#[expect(clippy::option_option, reason = "missing and wrong are different answers")]
 fn read_optional<T>(
     node: Option<&Node>,
     faults: &mut Faults,
