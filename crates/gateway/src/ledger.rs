@@ -36,7 +36,8 @@ pub(crate) struct Ledger {
     pub(crate) answered_at: Option<Duration>,
     pub(crate) upstream_status: Option<StatusCode>,
     pub(crate) bytes_out: u64,
-    /// The target's path; kept only when the log is on and there is no rule whose template could stand for it.
+    /// The target's path, kept when the log is on and no template says where a refused request went: no API, or
+    /// no rule of the API that was asked.
     pub(crate) path: Option<String>,
 }
 

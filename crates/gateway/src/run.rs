@@ -240,6 +240,10 @@ fn background() -> io::Result<Runtime> {
 }
 
 fn open_store(path: Option<PathBuf>) -> Result<Store, StartError> {
+    if let Some(folder) = path.as_ref().and_then(|path| path.parent()) {
+        // Whether this worked is seen when the store is opened, which says it better.
+        let _ = std::fs::create_dir_all(folder);
+    }
     let opened = match &path {
         Some(path) => Store::open(&StoreSettings { path: path.clone() }),
         None => Store::in_memory(),

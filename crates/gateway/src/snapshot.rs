@@ -29,6 +29,8 @@ pub(crate) struct Api {
     /// The file it was read from.
     pub(crate) file: FileId,
     pub(crate) name: Arc<str>,
+    /// Its `match.path` as written, for the log.
+    pub(crate) path: Arc<str>,
     pub(crate) chain: Chain,
     pub(crate) rules: Rules,
     pub(crate) limits: Option<Limits>,

@@ -159,6 +159,7 @@ fn compile_api(
         protected: chain.credential_headers().iter().chain(&own_headers).cloned().collect(),
         own_headers,
         name,
+        path: Arc::clone(spec.matches.path.text()),
         chain,
         rules: rules?,
         limits,

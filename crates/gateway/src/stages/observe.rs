@@ -166,7 +166,10 @@ impl Observation {
             api: api.map(|api| api.name.clone()),
             rule: rule.and_then(|(api, permit)| api.rules.rule_name(permit).cloned()),
             method: ledger.method.to_string(),
-            path: template.map(|template| template.to_string()).or_else(|| ledger.path.clone()),
+            path: template
+                .map(|template| template.to_string())
+                .or_else(|| ledger.path.clone())
+                .or_else(|| Some(api?.path.to_string())),
             status: ledger.status.as_u16(),
             decision: if ledger.reason.is_none() { "allow" } else { "deny" },
             reason: ledger.reason.map(|reason| reason.code()),
