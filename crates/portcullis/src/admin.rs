@@ -4,7 +4,8 @@
 //! request must be for a loopback host: a web page that had its own name resolve to 127.0.0.1 would send that
 //! name.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -15,23 +16,30 @@ use axum::{Json, Router};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use portcullis_gateway::Check;
 use serde::Serialize;
 use serde_json::json;
 
 /// The format Prometheus asks for.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// One thing that must be well before the gateway can do its work.
-#[derive(Debug, Serialize)]
-pub(crate) struct Check {
-    /// What is looked at (`issuer bank-idp`).
-    pub(crate) name: String,
-    /// Whether it is well.
-    pub(crate) ready: bool,
-    /// What there is to say about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) detail: Option<String>,
+/// The body of `/readyz`.
+#[derive(Serialize)]
+struct Readiness<'a> {
+    ready: bool,
+    checks: Vec<Shown<'a>>,
 }
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a str,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+/// A text that takes a moment to make.
+pub(crate) type Text = Pin<Box<dyn Future<Output = String> + Send>>;
 
 /// What the admin listener shows.
 pub(crate) trait Observed: Send + Sync + 'static {
@@ -39,7 +47,7 @@ pub(crate) trait Observed: Send + Sync + 'static {
     fn checks(&self) -> Vec<Check>;
 
     /// All metrics in Prometheus' text format.
-    fn metrics(&self) -> String;
+    fn metrics(&self) -> Text;
 }
 
 /// The service.
@@ -61,11 +69,16 @@ async fn readyz(State(observed): State<Arc<dyn Observed>>) -> Response {
     let checks = observed.checks();
     let ready = checks.iter().all(|check| check.ready);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer(status, Json(json!({ "ready": ready, "checks": checks })))
+    let checks = checks.iter().map(|Check { name, ready, detail }| Shown {
+        name,
+        ready: *ready,
+        detail: detail.as_deref(),
+    });
+    answer(status, Json(Readiness { ready, checks: checks.collect() }))
 }
 
 async fn metrics(State(observed): State<Arc<dyn Observed>>) -> Response {
-    answer(StatusCode::OK, ([(CONTENT_TYPE, PROMETHEUS_TEXT)], observed.metrics()))
+    answer(StatusCode::OK, ([(CONTENT_TYPE, PROMETHEUS_TEXT)], observed.metrics().await))
 }
 
 fn answer(status: StatusCode, body: impl axum::response::IntoResponse) -> Response {
@@ -96,7 +109,94 @@ fn names_loopback(headers: &HeaderMap) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The line of the ready message that says where the admin listener is.
-pub(crate) fn ready_line(address: SocketAddr) -> String {
-    format!("ready admin address={address}\n")
+#[cfg(test)]
+mod tests {
+    use super::{Observed, Text, router};
+    use axum::body::Body;
+    use http::{Request, StatusCode};
+    use http_body_util::BodyExt as _;
+    use portcullis_gateway::Check;
+    use std::sync::Arc;
+    use tower::ServiceExt as _;
+
+    struct Fixed {
+        ready: bool,
+    }
+
+    impl Observed for Fixed {
+        fn checks(&self) -> Vec<Check> {
+            let detail = (!self.ready).then(|| "no keys yet".to_owned());
+            vec![
+                Check { name: "store".into(), ready: true, detail: None },
+                Check { name: "issuer bank-idp".into(), ready: self.ready, detail },
+            ]
+        }
+
+        fn metrics(&self) -> Text {
+            Box::pin(async { "portcullis_build_info 1\n".into() })
+        }
+    }
+
+    /// Status and body of a `GET` with these `Host` fields.
+    fn answer(ready: bool, path: &str, hosts: &[&str]) -> (StatusCode, String) {
+        let request = hosts.iter().fold(Request::get(path), |request, host| request.header("host", *host));
+        let request = request.body(Body::empty()).expect("a request");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let response = router(Arc::new(Fixed { ready })).oneshot(request).await.expect("an answer");
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.expect("a body").to_bytes();
+            (head.status, String::from_utf8(body.to_vec()).expect("text"))
+        })
+    }
+
+    #[test]
+    fn readiness_is_the_sum_of_its_checks() {
+        let (status, body) = answer(true, "/readyz", &["127.0.0.1:9901"]);
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(
+            body,
+            r#"{"ready":true,"checks":[{"name":"store","ready":true},{"name":"issuer bank-idp","ready":true}]}"#
+        );
+        let (status, body) = answer(false, "/readyz", &["127.0.0.1:9901"]);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            body,
+            r#"{"ready":false,"checks":[{"name":"store","ready":true},{"name":"issuer bank-idp","ready":false,"detail":"no keys yet"}]}"#
+        );
+    }
+
+    #[test]
+    fn a_gateway_that_is_not_ready_is_alive() {
+        assert_eq!(answer(false, "/livez", &["localhost"]).0, StatusCode::OK);
+    }
+
+    #[test]
+    fn metrics_are_text() {
+        assert_eq!(
+            answer(true, "/metrics", &["[::1]:9901"]),
+            (StatusCode::OK, "portcullis_build_info 1\n".into())
+        );
+    }
+
+    #[test]
+    fn only_loopback_hosts_are_answered() {
+        for host in ["localhost", "LOCALHOST:9901", "127.0.0.1", "127.1.2.3:1", "[::1]"] {
+            assert_eq!(answer(true, "/livez", &[host]).0, StatusCode::OK, "{host}");
+        }
+        for hosts in [
+            &["evil.example"][..],
+            &["localhost.evil.example"],
+            &["10.0.0.1"],
+            &["[::ffff:10.0.0.1]"],
+            &["user@localhost"],
+            &["localhost", "evil.example"],
+            &[""],
+            &[],
+        ] {
+            for path in ["/livez", "/readyz", "/metrics", "/nothing"] {
+                assert_eq!(answer(true, path, hosts).0, StatusCode::FORBIDDEN, "{hosts:?} {path}");
+            }
+        }
+    }
 }

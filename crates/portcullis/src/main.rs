@@ -1,10 +1,17 @@
 //! The portcullis program: one file per verb.
 
 mod admin;
+mod check;
 mod completions;
+mod config;
 mod demo;
+mod key;
 mod output;
+#[cfg(test)]
+mod readme;
 mod report;
+mod run;
+mod service;
 
 use std::process::ExitCode;
 
@@ -25,12 +32,27 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Serve a policy directory
+    Run(run::Arguments),
+    /// Show all of it on this machine: gateway, upstream, identity provider, and commands to paste
+    Demo(demo::Arguments),
+    /// Name every fault of every policy file
+    Check(check::Arguments),
+    /// Print each effective setting of gateway.yaml and where it comes from
+    Config(config::Arguments),
+    /// Make keys for clients
+    Key(key::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
+        Verb::Run(arguments) => run::run(&arguments),
+        Verb::Demo(arguments) => demo::run(arguments),
+        Verb::Check(arguments) => check::run(&arguments),
+        Verb::Config(arguments) => config::run(&arguments),
+        Verb::Key(arguments) => key::run(&arguments),
         Verb::Completions(arguments) => completions::run(&arguments),
     };
     done.unwrap_or_else(|error| {

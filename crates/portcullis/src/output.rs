@@ -1,8 +1,19 @@
-//! Writes to standard output.
+//! Standard output and standard error.
 
 use std::io::{ErrorKind, Write as _, stdout};
 
 use anyhow::Context as _;
+use clap::ValueEnum;
+
+/// For whom something is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Human,
+    /// For machines: one JSON document.
+    Json,
+}
 
 /// Writes the text and flushes. A reader that has gone away (`portcullis check | head`) is not an error.
 ///
@@ -20,7 +31,10 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 
 /// Says on standard error why the program ends, in one line: what failed, and each cause behind a colon.
 pub(crate) fn complain(error: &anyhow::Error) {
-    let line = format!("error: {error:#}\n");
-    // Where standard error is gone there is nobody left to tell; the exit code still says it.
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    say(&format!("error: {error:#}\n"));
+}
+
+/// Writes to standard error. Where that is gone there is nobody left to tell; the exit code still says it.
+pub(crate) fn say(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

@@ -5,8 +5,12 @@ use std::io::IsTerminal;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
+use anyhow::anyhow;
 use portcullis_core::{Diagnostic, FileId, Place, Severity};
+use portcullis_gateway::{Loaded, Plan, SourceMap};
 use serde::Serialize;
+
+use crate::output;
 
 /// Names and texts of the files that diagnostics point into.
 pub(crate) trait Texts {
@@ -15,6 +19,16 @@ pub(crate) trait Texts {
 
     /// The text as it was read.
     fn text(&self, file: FileId) -> &str;
+}
+
+impl Texts for SourceMap {
+    fn name(&self, file: FileId) -> &str {
+        Self::name(self, file)
+    }
+
+    fn text(&self, file: FileId) -> &str {
+        Self::text(self, file)
+    }
 }
 
 /// How a report looks.
@@ -83,6 +97,19 @@ pub(crate) fn human(diagnostics: &[Diagnostic], texts: &impl Texts, look: Look) 
         out.push('\n');
     }
     out
+}
+
+/// Hands out the plan of what was loaded, after showing every fault on standard error.
+///
+/// # Errors
+/// There is no plan, because a fault is an error.
+pub(crate) fn plan(loaded: Loaded) -> anyhow::Result<Plan> {
+    let Loaded { sources, faults, plan, .. } = loaded;
+    output::say(&human(&faults, &sources, Look::of(&std::io::stderr())));
+    plan.ok_or_else(|| {
+        let directory = sources.directory().display();
+        anyhow!("the policies in `{directory}` are not served: {}", Tally::of(&faults).words())
+    })
 }
 
 fn group<'a>(diagnostic: &'a Diagnostic, texts: &'a impl Texts) -> Group<'a> {
@@ -193,7 +220,8 @@ pub(crate) fn findings<'a>(diagnostics: &'a [Diagnostic], texts: &'a impl Texts)
 #[cfg(test)]
 mod tests {
     use super::{Look, Tally, Texts, findings, human};
-    use portcullis_core::{Diagnostic, FileId, Place};
+    use anyhow::anyhow;
+use portcullis_core::{Diagnostic, FileId, Place};
 
     struct TwoFiles;
 

@@ -57,23 +57,25 @@ impl Folder {
         quoted(&self.path(name).display().to_string())
     }
 
-    /// Writes a file that only its owner can read, with the directories above it.
+    /// Makes a file that only its owner can read, with the directories above it.
+    ///
+    /// # Errors
+    /// The file cannot be made, or is there already.
+    pub(crate) fn create(&self, name: &str) -> anyhow::Result<File> {
+        let path = self.path(name);
+        let made = || format!("cannot make `{}`", path.display());
+        if let Some(parent) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(parent).with_context(made)?;
+        }
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).with_context(made)
+    }
+
+    /// Makes a file, as [`Folder::create`] does, and fills it.
     ///
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> anyhow::Result<()> {
-        let path = self.path(name);
-        let written = || format!("cannot write `{}`", path.display());
-        if let Some(parent) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(parent).with_context(written)?;
-        }
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(content.as_ref()))
-            .with_context(written)
+        self.create(name)?.write_all(content.as_ref()).with_context(|| format!("cannot write `{name}`"))
     }
 }
 

@@ -73,7 +73,7 @@ impl IdentityProvider {
             "scope": scope,
             "iat": now,
             "exp": now + TOKEN_LIFETIME.as_secs(),
-            "jti": base64url::encode(&digest::random::<16>()),
+            "jti": base64url::encode(&digest::random::<16>()?),
             "cnf": { "x5t#S256": base64url::encode(&client.thumbprint) },
         });
         Ok(self.key.sign(json!({ "typ": "at+jwt", "kid": KEY_ID }), &claims)?)

@@ -1,12 +1,14 @@
 //! The upstream of the demo: it answers every request with what it received.
 
+use std::collections::BTreeMap;
+
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 /// A text body up to this many bytes is shown; of a longer one only the size.
 const SHOWN_BYTES: usize = 4096;
@@ -14,6 +16,27 @@ const SHOWN_BYTES: usize = 4096;
 /// The service.
 pub(crate) fn router() -> Router {
     Router::new().fallback(echo)
+}
+
+/// What was received.
+#[derive(Serialize)]
+struct Received<'r> {
+    method: &'r str,
+    path: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<&'r str>,
+    headers: BTreeMap<&'r str, Values>,
+    body_bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+}
+
+/// The value of a header, or the list of its values if it came more than once.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Values {
+    One(String),
+    Several(Vec<String>),
 }
 
 async fn echo(request: Request<Body>) -> Response {
@@ -28,31 +51,34 @@ async fn echo(request: Request<Body>) -> Response {
             }
         }
     }
-    let mut answer = Map::new();
-    answer.insert("method".into(), head.method.as_str().into());
-    answer.insert("path".into(), head.uri.path().into());
-    if let Some(query) = head.uri.query() {
-        answer.insert("query".into(), query.into());
+    let received = Received {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        query: head.uri.query(),
+        headers: headers(&head.headers),
+        body_bytes: bytes,
+        body: String::from_utf8(shown).ok().filter(|_| 0 < bytes && bytes <= SHOWN_BYTES),
+    };
+    match serde_json::to_string_pretty(&received) {
+        Ok(text) => ([(CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
-    answer.insert("headers".into(), headers(&head.headers));
-    if bytes > 0 {
-        answer.insert("body_bytes".into(), bytes.into());
-    }
-    if let (true, Ok(text)) = (0 < bytes && bytes <= SHOWN_BYTES, String::from_utf8(shown)) {
-        answer.insert("body".into(), text.into());
-    }
-    let text = format!("{:#}\n", Value::Object(answer));
-    ([(CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// Each header with its value, or with the list of its values if it came more than once.
-fn headers(headers: &HeaderMap) -> Value {
-    let mut shown = Map::new();
+fn headers(headers: &HeaderMap) -> BTreeMap<&str, Values> {
+    let mut shown = BTreeMap::new();
     for name in headers.keys() {
+        let values = headers.get_all(name).iter();
         let mut values: Vec<_> =
-            headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-        let value = if values.len() == 1 { values.pop().into() } else { json!(values) };
-        shown.insert(name.to_string(), value);
+            values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+        let values = match values.pop() {
+            Some(only) if values.is_empty() => Values::One(only),
+            last => {
+                values.extend(last);
+                Values::Several(values)
+            }
+        };
+        shown.insert(name.as_str(), values);
     }
-    Value::Object(shown)
+    shown
 }
