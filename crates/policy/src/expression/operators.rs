@@ -135,7 +135,7 @@ impl Checker<'_> {
                 }
             }
             (Type::Text, Type::Text) if joins => Type::Text,
-            (Type::List(a), Type::List(b)) if joins => {
+            (Type::List(a), Type::List(b)) if joins && a.meets(b) => {
                 Type::List(if a == b { a.clone() } else { Box::new(Type::Dynamic) })
             }
             _ => self.clash("combines", call, (left, &a), (right, &b), expr),
@@ -219,7 +219,9 @@ impl Checker<'_> {
                 return self.wrong_count(name, 2, call.args.len(), expr);
             }
             _ => {
-                call.args.iter().for_each(|argument| drop(self.type_of(argument)));
+                for argument in &call.args {
+                    self.type_of(argument);
+                }
                 return self.unknown_function(name, FUNCTIONS.contains(&name), expr);
             }
         };
