@@ -3,6 +3,8 @@
 //! Start reading at `stack.rs`: it lists what happens to a request, in order.
 
 mod access_log;
+#[cfg(test)]
+mod allocation_tests;
 mod body;
 mod config;
 mod exchange;

@@ -89,7 +89,7 @@ impl Worker {
         }
     }
 
-    fn open(self: &Rc<Self>, request: Request<Incoming>, inbound: &Rc<Inbound>) -> Exchange<Accepted> {
+    pub(crate) fn open(self: &Rc<Self>, request: Request<Incoming>, inbound: &Rc<Inbound>) -> Exchange<Accepted> {
         self.shard.begin();
         let (head, body) = request.into_parts();
         let now = self.clock.now();

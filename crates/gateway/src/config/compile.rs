@@ -33,7 +33,7 @@ impl Resources {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(super) fn detached() -> Result<Self, OpenError> {
+    pub(crate) fn detached() -> Result<Self, OpenError> {
         Ok(Self {
             store: Store::in_memory()?,
             keys: KeySources::offline(fetchers(), Clock::System),

@@ -131,6 +131,19 @@ pub(crate) fn read(
     (sources, spec)
 }
 
+/// [`read`] for texts at hand.
+#[cfg(test)]
+pub(crate) fn read_texts(
+    directory: &Path,
+    texts: &[(&str, &str)],
+    environment: &Environment,
+    faults: &mut Faults,
+) -> (SourceMap, Option<PolicySpec>) {
+    let mut sources = SourceMap::of_texts(directory, texts, environment);
+    let spec = parse(&mut sources, environment, faults);
+    (sources, spec)
+}
+
 fn parse(sources: &mut SourceMap, environment: &Environment, faults: &mut Faults) -> Option<PolicySpec> {
     let mut gateway = None;
     let mut apis = Vec::new();

@@ -31,7 +31,7 @@ pub fn pepper(directory: &Path, environment: &Environment) -> Result<Secret, Box
         overrides::apply(&mut root, environment, &mut sources);
         let Some(spec) = GatewaySpec::read(&root, &mut faults)?.api_keys else {
             faults.push(
-                Diagnostic::error("missing_pepper", root.place, "there is no pepper to hash keys with")
+                Diagnostic::nowhere("missing_pepper", "gateway.yaml has no `api_keys` with the pepper to hash keys with")
                     .note("add `api_keys: { pepper: { file: secrets/pepper } }`, a file with `openssl rand -base64 32`"),
             );
             return None;
