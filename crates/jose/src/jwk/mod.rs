@@ -7,8 +7,6 @@ mod tests;
 
 use std::sync::Arc;
 
-use portcullis_core::json::JsonError;
-
 use crate::{Algorithm, KeyError, VerifyingKey};
 
 /// How many keys are tried for a token without `kid` (JWK-05).
@@ -190,11 +188,5 @@ impl<'s> Iterator for Candidates<'s> {
         self.keys.find(|key| {
             key.allows(algorithm) && (key_id.is_none() || key.key_id().map(|own| &**own) == key_id)
         })
-    }
-}
-
-impl From<JsonError> for KeyError {
-    fn from(error: JsonError) -> Self {
-        Self::Json(error)
     }
 }

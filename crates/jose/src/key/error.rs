@@ -1,5 +1,7 @@
 //! Why a key is not taken.
 
+use portcullis_core::json::JsonError;
+
 use crate::Algorithm;
 
 /// Why bytes are not a key that may verify tokens. The texts never repeat key material.
@@ -55,7 +57,7 @@ pub enum KeyError {
     Member(&'static str),
     /// A JWK entry that is not one strict JSON object (JWK-01).
     #[error("the entry is not acceptable: {0}")]
-    Json(portcullis_core::json::JsonError),
+    Json(#[from] JsonError),
     /// `alg` names nothing that we verify.
     #[error("the algorithm it names is not one that is verified here")]
     AlgorithmUnknown,

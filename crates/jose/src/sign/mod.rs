@@ -1,5 +1,8 @@
 //! Signing: for identity providers of our own and for tests.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use aws_lc_rs::encoding::AsDer as _;
