@@ -115,6 +115,11 @@ impl Checker<'_> {
     fn arithmetic(&mut self, call: &CallExpr, left: &IdedExpr, right: &IdedExpr, expr: &IdedExpr) -> Type {
         let (a, b) = (self.type_of(left), self.type_of(right));
         let joins = call.func_name == op::ADD;
+        let fraction = [(left, &a), (right, &b)].into_iter().find(|(_, found)| **found == Type::Double);
+        if let (op::MODULO, Some((side, _))) = (call.func_name.as_str(), fraction) {
+            let message = format!("`%` needs whole numbers, `{}` is none", self.text(side));
+            return self.report(Problem::new("type_clash", self.span(side), message));
+        }
         match (&a, &b) {
             (Type::Dynamic, other) | (other, Type::Dynamic)
                 if other.is_number() || *other == Type::Dynamic || (joins && other.can_be_joined()) =>

@@ -138,6 +138,7 @@ const BAD: &[(&str, &str)] = &[
         "identity.scopes + [1] == []",
         "1+21 `+` combines a list with a list | `identity.scopes` is a list, `[1]` is a list",
     ),
+    ("1.5 % 2 == 1", "1+3 `%` needs whole numbers, `1.5` is none"),
     ("identity.scopes > 1", "1+15 `>` needs numbers or texts, `identity.scopes` is a list"),
     ("true < false", "1+4 `<` needs numbers or texts, `true` is true or false"),
     ("identity.scopes['a'] == 'a'", "1+20 `identity.scopes` is a list and cannot be indexed by text"),
