@@ -1,6 +1,40 @@
 //! Black-box tests: the real binary, real TLS, real sockets; one file per promise.
 
 #[cfg(test)]
+mod api_keys;
+#[cfg(test)]
+mod bound_tokens;
+#[cfg(test)]
+mod chains;
+#[cfg(test)]
+mod check_verb;
+#[cfg(test)]
+mod client_certificates;
+#[cfg(test)]
+mod compose;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod framing;
+#[cfg(test)]
+mod hygiene;
+#[cfg(test)]
+mod key_sets;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod observability;
+#[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod routes;
+#[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod tokens;
+#[cfg(test)]
+mod upstreams;

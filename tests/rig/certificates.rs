@@ -116,7 +116,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        let serial = digest::random::<16>();
+        let serial = digest::random::<16>().expect("randomness");
         // The top bit of a serial number would be its sign.
         let serial = [&[0x01], &serial[..]].concat();
         params.serial_number = Some(SerialNumber::from_slice(&serial));

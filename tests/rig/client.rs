@@ -35,8 +35,9 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 /// TLS settings for the rig's own servers; `client_roots` makes a client certificate compulsory.
 pub(crate) fn server_tls(leaf: &Leaf, client_roots: Option<&[u8]>) -> Arc<ServerConfig> {
-    let builder =
-        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().expect("versions");
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("versions");
     let builder = match client_roots {
         None => builder.with_no_client_auth(),
         Some(der) => builder.with_client_cert_verifier(
@@ -61,7 +62,7 @@ pub(crate) struct Client {
     /// The name in the request.
     host: String,
     http2: bool,
-    versions: &'static [&'static SupportedProtocolVersion],
+    version: Option<&'static SupportedProtocolVersion>,
 }
 
 /// Why there is no answer.
@@ -78,13 +79,19 @@ impl Client {
             server_name: host.to_owned(),
             host: host.to_owned(),
             http2: false,
-            versions: rustls::ALL_VERSIONS,
+            version: None,
         }
     }
 
     /// One that speaks TLS and trusts this authority.
     pub(crate) fn tls(address: SocketAddr, host: &str, root: &Authority) -> Self {
         Self { root: Some(root.der().to_vec()), ..Self::plain(address, host) }
+    }
+
+    /// One that speaks TLS and trusts the authority in a PEM file.
+    pub(crate) fn tls_with_root(address: SocketAddr, host: &str, pem: &[u8]) -> Self {
+        let root = CertificateDer::from_pem_slice(pem).expect("a certificate");
+        Self { root: Some(root.to_vec()), ..Self::plain(address, host) }
     }
 
     /// Presents this certificate.
@@ -99,9 +106,9 @@ impl Client {
         self
     }
 
-    /// Speaks only these versions of TLS.
-    pub(crate) fn versions(mut self, versions: &'static [&'static SupportedProtocolVersion]) -> Self {
-        self.versions = versions;
+    /// Speaks only this version of TLS.
+    pub(crate) fn version(mut self, version: &'static SupportedProtocolVersion) -> Self {
+        self.version = Some(version);
         self
     }
 
@@ -120,8 +127,9 @@ impl Client {
     /// The TLS settings, if it speaks TLS.
     pub(crate) fn tls_config(&self) -> Option<Arc<ClientConfig>> {
         let root = self.root.as_deref()?;
+        let versions = self.version.map_or(rustls::ALL_VERSIONS.to_vec(), |version| vec![version]);
         let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(self.versions)
+            .with_protocol_versions(&versions)
             .expect("versions")
             .with_root_certificates(roots(root));
         let mut config = match &self.certificate {

@@ -75,11 +75,28 @@ impl Gateway {
 
     /// The same, with environment variables.
     pub(crate) fn start_with(directory: &Path, environment: &[(&str, &str)]) -> Self {
-        let mut gateway = Self::spawn(directory, environment);
+        Self::spawn(directory, environment).until_ready(directory)
+    }
+
+    /// The same; once it is ready every write to a file fails.
+    pub(crate) fn start_with_full_disk(directory: &Path) -> Self {
+        // The signal that comes with a write beyond the limit would end the process; a full disk sends none.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", PORTCULLIS]);
+        command.arg("run").arg("--policies").arg(directory);
+        let gateway = Self::of(command).until_ready(directory);
+        let limit = Command::new("prlimit").arg(format!("--pid={}", gateway.id())).arg("--fsize=0").status();
+        assert!(limit.expect("prlimit").success());
+        gateway
+    }
+
+    fn until_ready(self, directory: &Path) -> Self {
+        let mut gateway = self;
         let wanted = listeners_of(directory);
         gateway.ports = eventually("the gateway is ready", || {
             let ports = gateway.ready();
-            let complete = ports.admin.is_some() && wanted.iter().all(|name| ports.listeners.contains_key(name));
+            let complete =
+                ports.admin.is_some() && wanted.iter().all(|name| ports.listeners.contains_key(name));
             if !complete && let Some(status) = gateway.child.try_wait().expect("a child") {
                 panic!("the gateway ended with {status}: {}{}", gateway.output(), gateway.log());
             }
@@ -93,6 +110,10 @@ impl Gateway {
         let mut command = Command::new(PORTCULLIS);
         command.arg("run").arg("--policies").arg(directory);
         command.envs(environment.iter().copied());
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let (output, errors) = (Arc::default(), Arc::default());
@@ -123,9 +144,14 @@ impl Gateway {
         *self.ports.listeners.get(listener).unwrap_or_else(|| panic!("no `{listener}` in {:?}", self.ports))
     }
 
+    /// The address of the admin listener.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.ports.admin.expect("an admin listener")
+    }
+
     /// A GET on the admin listener.
     pub(crate) fn admin(&self, path: &str) -> Answer {
-        let address = self.ports.admin.expect("an admin listener");
+        let address = self.admin_address();
         Client::plain(address, &address.to_string()).get(path).send()
     }
 
@@ -143,7 +169,9 @@ impl Gateway {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
                 && labels.iter().all(|label| line.contains(label))
         });
-        series.map(|line| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()).expect("a number")).sum()
+        series
+            .map(|line| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()).expect("a number"))
+            .sum()
     }
 
     /// What it has written to its standard output.

@@ -8,8 +8,7 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
-use portcullis_jose::Algorithm;
-use portcullis_jose::sign::SigningKey;
+use portcullis_jose::{Algorithm, SigningKey};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -149,7 +148,8 @@ impl Idp {
 
     fn publish_keys(&self) {
         let keys = self.keys.lock().expect("the keys");
-        let members: Vec<Value> = keys.iter().map(|key| key.key.public_jwk(&key.kid)).collect();
+        let members: Vec<Value> =
+            keys.iter().map(|key| key.key.public_jwk(&key.kid).expect("a public key")).collect();
         self.publish(json!({ "keys": members }));
     }
 
@@ -184,7 +184,8 @@ where
         let shared = Arc::clone(&shared);
         async move { answer(&request, &shared).await }
     });
-    let _gone = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _gone =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// An error of the service makes hyper hang up without an answer, which is what being down looks like.
@@ -213,4 +214,3 @@ async fn answer(
     };
     Ok(response.body(Full::new(body)).expect("an answer"))
 }
-

@@ -96,7 +96,11 @@ impl Raw {
             }
             match self.more() {
                 Ok(0) => {
-                    assert!(self.buffer.is_empty(), "half a head: {:?}", String::from_utf8_lossy(&self.buffer));
+                    assert!(
+                        self.buffer.is_empty(),
+                        "half a head: {:?}",
+                        String::from_utf8_lossy(&self.buffer)
+                    );
                     return None;
                 }
                 Ok(_) => {}
@@ -141,7 +145,8 @@ impl Raw {
             }
             let end = self.buffer.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
             let line: Vec<u8> = self.buffer.drain(..end).collect();
-            let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).expect("a chunk size");
+            let size =
+                usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).expect("a chunk size");
             body.extend(self.bytes(size));
             self.bytes(2);
             if size == 0 {

@@ -177,7 +177,9 @@ async fn accept(listener: TcpListener, speaks: Speaks, shared: Arc<Shared>) {
                 Speaks::Http1 => serve_http1(stream, &shared, number).await,
                 Speaks::Http2 => serve_http2(stream, shared, number).await,
                 Speaks::Tls(config) => {
-                    let Ok(stream) = TlsAcceptor::from(Arc::clone(config)).accept(stream).await else { return };
+                    let Ok(stream) = TlsAcceptor::from(Arc::clone(config)).accept(stream).await else {
+                        return;
+                    };
                     let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                     let peer = peer.map(|certificate| certificate.to_vec());
                     shared.certificates.lock().expect("the certificates").push(peer);
@@ -188,7 +190,8 @@ async fn accept(listener: TcpListener, speaks: Speaks, shared: Arc<Shared>) {
     }
 }
 
-const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 6\r\nx-from: upstream\r\n\r\nhello\n";
+const HELLO: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 6\r\nx-from: upstream\r\n\r\nhello\n";
 
 async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared, connection: usize) {
     let mut buffer = Vec::new();
@@ -256,7 +259,11 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -
 }
 
 /// Reads until the mark and says where it ends.
-async fn read_until<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>, mark: &[u8]) -> Option<usize> {
+async fn read_until<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+    mark: &[u8],
+) -> Option<usize> {
     loop {
         if let Some(at) = buffer.windows(mark.len()).position(|window| window == mark) {
             return Some(at + mark.len());
@@ -267,10 +274,17 @@ async fn read_until<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>, 
     }
 }
 
-async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>, head: &str) -> Option<Vec<u8>> {
+async fn read_body<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+    head: &str,
+) -> Option<Vec<u8>> {
     let field = |name: &str| {
         let fields = head.lines().filter_map(|line| line.split_once(':'));
-        fields.into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned())
+        fields
+            .into_iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim().to_owned())
     };
     if field("transfer-encoding").is_some() {
         return read_chunks(stream, buffer).await;

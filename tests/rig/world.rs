@@ -33,7 +33,7 @@ allow:
     when: claims.acr == \"urn:openbanking:psd2:sca\"
 ";
 
-/// The same API with plain bearer tokens on `/plain/*`, and one rule that lets everything through.
+/// An API that takes bearer tokens, with one rule that lets everything through.
 pub(crate) const BEARER: &str = "\
 api: bearer
 match: { host: api.bank.example, path: /bearer/* }
@@ -98,7 +98,7 @@ impl Plan {
         directory.write("tls/servers-ca.pem", servers.pem());
         directory.write("tls/open-banking-ca.pem", third_parties.pem());
         let idp = Idp::start();
-        let keys = format!("{{ jwks_url: \"{}\", allow_http_on_loopback: true }}", idp.jwks_url());
+        let keys = format!("{{ jwks_url: \"{}\", http_on_loopback: true }}", idp.jwks_url());
         Self {
             directory,
             upstream: Upstream::start(),
@@ -152,7 +152,9 @@ issuers:
 {issuer}{issuers}upstreams:
   accounts:
     urls: [\"{upstream}\"]
-{upstream_settings}admin: {{ address: 127.0.0.1:0 }}
+{upstream_settings}store: {{ path: data/portcullis.redb }}
+admin: {{ address: 127.0.0.1:0 }}
+shutdown: {{ lame_duck: 100ms, grace: 10s }}
 {settings}",
             ask = self.ask,
             client_certificates = self.client_certificates,
@@ -178,6 +180,15 @@ issuers:
         let environment: Vec<(&str, &str)> =
             self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let gateway = Gateway::start_with(self.directory.path(), &environment);
+        World { tpp_a: Arc::new(self.third_parties.client("tpp-a")), plan: self, gateway }
+    }
+}
+
+impl Plan {
+    /// Starts the gateway, and then lets no file grow or change any more, as on a disk that is full.
+    pub(crate) fn start_with_full_disk(self) -> World {
+        self.write();
+        let gateway = Gateway::start_with_full_disk(self.directory.path());
         World { tpp_a: Arc::new(self.third_parties.client("tpp-a")), plan: self, gateway }
     }
 }

@@ -34,7 +34,9 @@ fn dependencies(manifest: &str) -> Vec<&str> {
     for line in manifest.lines() {
         if line.starts_with('[') {
             inside = line == "[dependencies]" || line.starts_with("[dependencies.");
-        } else if inside && let Some(name) = line.split(['.', ' ', '=']).next().filter(|name| !name.is_empty()) {
+        } else if inside
+            && let Some(name) = line.split(['.', ' ', '=']).next().filter(|name| !name.is_empty())
+        {
             names.push(name);
         }
     }

@@ -4,7 +4,8 @@ use portcullis_core::Reason;
 
 use super::{files, none, root};
 
-const BEGIN: &str = "<!-- reasons: begin (made from crates/core/src/reason.rs; BLESS=1 ./tests/run rewrites it) -->";
+const BEGIN: &str =
+    "<!-- reasons: begin (made from crates/core/src/reason.rs; BLESS=1 ./tests/run rewrites it) -->";
 const END: &str = "<!-- reasons: end -->";
 
 /// The table as it must stand in `README.md`.

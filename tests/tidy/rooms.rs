@@ -49,8 +49,11 @@ fn every_authenticator_is_complete() {
 #[test]
 fn every_authenticator_has_an_example_and_a_black_box_test() {
     let examples = files("policies/examples", &[".yaml"]);
-    let tests: Vec<String> =
-        files("tests", &[".rs"]).into_iter().filter(|(path, _)| !path.contains("/tidy/")).map(|(_, t)| t).collect();
+    let tests: Vec<String> = files("tests", &[".rs"])
+        .into_iter()
+        .filter(|(path, _)| !path.contains("/tidy/"))
+        .map(|(_, t)| t)
+        .collect();
     let mut complaints = Vec::new();
     for name in authenticators() {
         if !examples.values().any(|text| uses(text, &name)) {
@@ -84,17 +87,33 @@ fn every_shipped_policy_directory_passes_check() {
 #[test]
 fn the_top_level_is_the_one_we_agreed_on() {
     let mut expected = vec![
-        "Cargo.lock", "Cargo.toml", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "clippy.toml",
-        "crates", "deny.toml", "deploy", "docker-compose.yml", "fuzz", "policies", "rustfmt.toml", "tests",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "README.md",
+        "clippy.toml",
+        "crates",
+        "deny.toml",
+        "deploy",
+        "docker-compose.yml",
+        "fuzz",
+        "policies",
+        "rustfmt.toml",
+        "tests",
     ];
     expected.sort_unstable();
-    let listed = std::process::Command::new("git").args(["ls-files", "--full-name"]).current_dir(root()).output();
+    let listed =
+        std::process::Command::new("git").args(["ls-files", "--full-name"]).current_dir(root()).output();
     let Ok(listed) = listed else { return };
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let strangers: Vec<String> = listed
         .lines()
         .map(|path| path.split('/').next().unwrap_or_default().to_owned())
-        .filter(|name| !name.is_empty() && !name.starts_with('.') && expected.binary_search(&name.as_str()).is_err())
+        .filter(|name| {
+            !name.is_empty() && !name.starts_with('.') && expected.binary_search(&name.as_str()).is_err()
+        })
         .collect();
     none(&strangers);
 }

@@ -76,7 +76,8 @@ fn functions(text: &str) -> Vec<(String, usize, usize)> {
         let indent = line.len() - code.len();
         let closing = format!("{}}}", " ".repeat(indent));
         let end = lines.iter().skip(number).position(|line| {
-            line.trim_end() == closing || (line.len() - line.trim_start().len() == indent && line.ends_with("}"))
+            line.trim_end() == closing
+                || (line.len() - line.trim_start().len() == indent && line.ends_with("}"))
         });
         if let Some(length) = end {
             let name = code.split("fn ").nth(1).and_then(|rest| rest.split(['(', '<']).next());
@@ -98,7 +99,9 @@ fn nothing_is_imported_by_a_star() {
     for (path, text) in source() {
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
-            let imports = line.starts_with("use ") || line.starts_with("pub use ") || line.starts_with("pub(crate) use ");
+            let imports = line.starts_with("use ")
+                || line.starts_with("pub use ")
+                || line.starts_with("pub(crate) use ");
             if imports && (line.ends_with("::*;") || line.contains("::{*") || line.contains(" *,")) {
                 complaints.push(format!("{path}:{}: {line}", number + 1));
             }
@@ -143,7 +146,9 @@ fn nothing_is_left_for_later() {
         all.extend(files(folder, &[".yaml", ".yml", ".md", ".json", "Dockerfile"]));
     }
     let top = super::root();
-    for name in ["README.md", "CONTRIBUTING.md", "crates/README.md", "docker-compose.yml", "deny.toml", "Cargo.toml"] {
+    for name in
+        ["README.md", "CONTRIBUTING.md", "crates/README.md", "docker-compose.yml", "deny.toml", "Cargo.toml"]
+    {
         if let Ok(text) = std::fs::read_to_string(top.join(name)) {
             all.insert(name.to_owned(), text);
         }

@@ -93,7 +93,8 @@ fn plan(arguments: &Arguments) -> anyhow::Result<Plan> {
         start,
         end: start + Duration::from_secs(arguments.number("seconds")?.unwrap_or(4)),
         connections,
-        period: rate.map(|rate| Duration::from_secs(u64::from(connections)) / u32::try_from(rate).unwrap_or(1)),
+        period: rate
+            .map(|rate| Duration::from_secs(u64::from(connections)) / u32::try_from(rate).unwrap_or(1)),
     })
 }
 
@@ -128,7 +129,8 @@ type Sender = SendRequest<Empty<Bytes>>;
 async fn one_caller(plan: &Plan, results: &RefCell<Results>, number: u32) {
     let mut sender = None;
     // Callers with a fixed rate are spread over the period.
-    let mut due = plan.start + plan.period.map_or(Duration::ZERO, |period| period * number / plan.connections);
+    let mut due =
+        plan.start + plan.period.map_or(Duration::ZERO, |period| period * number / plan.connections);
     loop {
         if plan.period.is_some() {
             tokio::time::sleep_until(due.into()).await;

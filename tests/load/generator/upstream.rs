@@ -12,7 +12,8 @@ struct Answers {
 }
 
 fn answer(kind: &str, length: usize) -> Vec<u8> {
-    let mut bytes = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+    let mut bytes =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n").into_bytes();
     bytes.resize(bytes.len() + length, b'x');
     bytes
 }
@@ -93,6 +94,7 @@ fn head(bytes: &[u8]) -> (bool, Body) {
     if fields().any(|(name, _)| name == "transfer-encoding") {
         return (big, Body::Chunked);
     }
-    let length = fields().find(|(name, _)| *name == "content-length").and_then(|(_, v)| v.trim().parse().ok());
+    let length =
+        fields().find(|(name, _)| *name == "content-length").and_then(|(_, v)| v.trim().parse().ok());
     (big, length.map_or(Body::None, Body::Left))
 }

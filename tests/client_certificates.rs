@@ -1,0 +1,269 @@
+//! Client certificates: asked for as the listener says, judged by the policy, and judged again on every request.
+
+use std::sync::Arc;
+
+use portcullis_core::Reason;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, SanType};
+
+use crate::rig::certificates::{Authority, Leaf, named, set_validity, unix_now};
+use crate::rig::client::Client;
+use crate::rig::eventually;
+use crate::rig::world::{HOST, PUBLIC, Plan, World};
+
+const REPORTS: &str = "\
+api: reports
+match: { host: api.bank.example, path: /reports/* }
+upstream: accounts
+authenticate:
+  certificate: { trust: open-banking, subject: { ou: \"6f1c\" } }
+allow:
+  - { name: anything, paths: [\"/*\"] }
+forward:
+  set: { x-subject: \"{certificate.subject}\", x-thumbprint: \"{certificate.thumbprint}\" }
+";
+
+/// A certificate with these organisational units.
+fn with_units(world: &World, units: &[&str]) -> Arc<Leaf> {
+    Arc::new(world.plan.third_parties.leaf("tpp-a", |params| {
+        let mut name = named("tpp-a");
+        // rcgen keeps one value of each kind, so a second unit comes under its own identifier.
+        for unit in units {
+            name.push(DnType::OrganizationalUnitName, *unit);
+        }
+        params.distinguished_name = name;
+    }))
+}
+
+#[track_caller]
+fn refused(client: &Client, reason: Reason) {
+    let answer = client.get("/reports/1").send();
+    assert_eq!(answer.code(), reason.code(), "{}", answer.text());
+    answer.assert_refused(reason);
+    assert_eq!(answer.challenges(), ["Certificate realm=\"reports\""]);
+}
+
+#[test]
+fn a_certificate_names_its_caller() {
+    let world = World::with(&[REPORTS]);
+    let leaf = with_units(&world, &["6f1c"]);
+    world.stranger().certificate(&leaf).get("/reports/1").send().assert_passed();
+    let received = world.upstream().last();
+    assert!(received.value("x-subject").contains("6f1c"), "{}", received.head);
+    assert_eq!(received.value("x-thumbprint"), leaf.fingerprint());
+}
+
+/// CRT-05, trap 20: trust in an authority is not enough where the policy pins something else.
+#[test]
+fn a_certificate_of_another_participant_is_refused() {
+    let world = World::with(&[REPORTS]);
+    refused(&world.stranger(), Reason::CertificateMissing);
+    refused(&world.plain(), Reason::CertificateMissing);
+    for units in [&[][..], &["6F1C"], &["6f1c "], &["6f1"], &["6f1c2"]] {
+        refused(&world.stranger().certificate(&with_units(&world, units)), Reason::CertificateRefused);
+    }
+    world.assert_upstream_untouched();
+}
+
+#[test]
+fn fingerprints_and_alternative_names_can_be_pinned() {
+    let plan = Plan::new(&[]);
+    let pinned = Arc::new(plan.third_parties.client("one"));
+    let named = Arc::new(plan.third_parties.leaf("two", |params| {
+        params.subject_alt_names = vec![SanType::URI("spiffe://bank/two".try_into().expect("a URI"))];
+    }));
+    let api = |name: &str, pin: String| {
+        REPORTS
+            .replace("api: reports", &format!("api: {name}"))
+            .replace("/reports/", &format!("/{name}/"))
+            .replace("subject: { ou: \"6f1c\" }", &pin)
+    };
+    plan.directory
+        .write("apis/a.yaml", api("pinned", format!("fingerprints: [\"{}\"]", pinned.fingerprint())));
+    plan.directory.write("apis/b.yaml", api("named", "san: { uri: \"spiffe://bank/two\" }".to_owned()));
+    let world = plan.start();
+    for (path, right, wrong) in [("/pinned/1", &pinned, &named), ("/named/1", &named, &pinned)] {
+        world.stranger().certificate(right).get(path).send().assert_passed();
+        world.stranger().certificate(wrong).get(path).send().assert_refused(Reason::CertificateRefused);
+    }
+}
+
+/// TLS-02: an optional listener takes whoever comes, and says who may not have what.
+#[test]
+fn asking_is_never_optional_or_required() {
+    let world = World::with(&[PUBLIC]);
+    world.stranger().get("/public/1").send().assert_passed();
+    world.client().get("/public/1").send().assert_passed();
+
+    let world = Plan::new(&[PUBLIC]).with(|plan| plan.ask = "never").start();
+    world.stranger().get("/public/1").send().assert_passed();
+    world.client().get("/public/1").send().assert_passed();
+
+    let world = Plan::new(&[PUBLIC]).with(|plan| plan.ask = "required").start();
+    world.client().get("/public/1").send().assert_passed();
+    assert!(world.stranger().get("/public/1").attempt().is_err());
+    assert_eq!(world.upstream().hits(), 1);
+    eventually("the failed handshake is counted", || {
+        let page = world.gateway.admin("/metrics").text();
+        let lines = page.lines().filter(|line| line.starts_with("portcullis_tls_handshakes_total"));
+        (lines.filter(|line| !line.contains("result=\"completed\"")).count() > 0).then_some(())
+    });
+}
+
+/// CRT-01 to CRT-03: the handshake ends.
+#[test]
+fn a_certificate_that_is_not_good_ends_the_handshake() {
+    let world = World::with(&[PUBLIC]);
+    let trusted = &world.plan.third_parties;
+    let leaf = |change: fn(&mut CertificateParams)| trusted.leaf("tpp-a", change);
+    for (what, leaf) in [
+        ("another authority of the same name", Authority::new("Open banking root").client("tpp-a")),
+        ("it has expired", leaf(|params| set_validity(params, -7_200, -3_600))),
+        ("it is not valid yet", leaf(|params| set_validity(params, 3_600, 7_200))),
+        (
+            "it is a server's",
+            leaf(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]),
+        ),
+        (
+            "it is an authority",
+            leaf(|params| params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained)),
+        ),
+    ] {
+        let attempt = world.stranger().certificate(&Arc::new(leaf)).get("/public/1").attempt();
+        assert!(attempt.is_err(), "{what}: {attempt:?}");
+    }
+    // CRT-02, and trap 10 of the stack: no purposes at all means any purpose, unless the listener says otherwise.
+    let any = || Arc::new(trusted.leaf("tpp-a", |params| params.extended_key_usages.clear()));
+    world.stranger().certificate(&any()).get("/public/1").send().assert_passed();
+    let strict = Plan::new(&[PUBLIC]).with(|plan| {
+        plan.client_certificates = "        extended_key_usage: required\n".to_owned();
+    });
+    let world = strict.start();
+    let any = Arc::new(world.plan.third_parties.leaf("tpp-a", |params| params.extended_key_usages.clear()));
+    assert!(world.stranger().certificate(&any).get("/public/1").attempt().is_err());
+    world.client().get("/public/1").send().assert_passed();
+}
+
+/// TLS-05, trap 19: a connection outlives the certificate it was made with.
+#[test]
+fn a_certificate_that_expires_on_an_open_connection_is_refused() {
+    let world = World::with(&[REPORTS]);
+    let until = unix_now() + 3;
+    let short = Arc::new(world.plan.third_parties.leaf("tpp-a", |params| {
+        let mut name = named("tpp-a");
+        name.push(DnType::OrganizationalUnitName, "6f1c");
+        params.distinguished_name = name;
+        set_validity(params, -60, 3);
+    }));
+    for client in [world.stranger().certificate(&short), world.stranger().certificate(&short).http2()] {
+        if unix_now() > until {
+            continue;
+        }
+        let mut session = client.connect().expect("a connection");
+        session.send(client.get("/reports/1")).expect("an answer").assert_passed();
+        let refusal = eventually("the certificate expires", || {
+            let answer = session.send(client.get("/reports/1")).expect("an answer");
+            (answer.status != 200).then_some(answer)
+        });
+        refusal.assert_refused(Reason::CertificateExpired);
+    }
+}
+
+/// RVK-01.
+#[test]
+fn a_revoked_certificate_ends_the_handshake() {
+    let revocation = "        revocation: { crls: [tls/crl/], when_unknown: deny }\n";
+    let plan = Plan::new(&[PUBLIC]).with(|plan| plan.client_certificates = revocation.to_owned());
+    let (good, revoked) =
+        (Arc::new(plan.third_parties.client("good")), Arc::new(plan.third_parties.client("revoked")));
+    plan.directory.write("tls/crl/open-banking.pem", plan.third_parties.revocation_list(&[&revoked], 3_600));
+    let world = plan.start();
+    world.stranger().certificate(&good).get("/public/1").send().assert_passed();
+    world.stranger().get("/public/1").send().assert_passed();
+    for client in [world.stranger(), world.stranger().version(&rustls::version::TLS12)] {
+        assert!(client.certificate(&revoked).get("/public/1").attempt().is_err());
+    }
+    let due = world.gateway.metric_sum("portcullis_crl_next_update_timestamp_seconds", &[]);
+    assert!((due - unix_now() as f64 - 3_600.0).abs() < 60.0, "{due}");
+}
+
+/// RVK-01: an overdue list says nothing, and nothing said is a refusal where the policy says deny.
+#[test]
+fn an_overdue_revocation_list_lets_nobody_in() {
+    let revocation = "        revocation: { crls: [tls/crl/], when_unknown: deny }\n";
+    let plan = Plan::new(&[PUBLIC]).with(|plan| plan.client_certificates = revocation.to_owned());
+    plan.directory.write("tls/crl/open-banking.pem", plan.third_parties.revocation_list(&[], -60));
+    plan.write();
+    // Whether such a list is refused when it is read or when it is used: nobody gets in with a certificate.
+    let check = crate::rig::gateway::portcullis(&["check", &plan.directory.path().to_string_lossy()], &[]);
+    if check.status.success() {
+        let world = plan.start();
+        assert!(world.client().get("/public/1").attempt().is_err());
+    }
+}
+
+/// A list that becomes due while a connection is open.
+#[test]
+fn a_revocation_list_that_runs_out_stops_open_connections() {
+    let revocation = "        revocation: { crls: [tls/crl/], when_unknown: deny }\n";
+    let plan = Plan::new(&[REPORTS]).with(|plan| plan.client_certificates = revocation.to_owned());
+    plan.directory.write("tls/crl/open-banking.pem", plan.third_parties.revocation_list(&[], 4));
+    let world = plan.start();
+    let leaf = with_units(&world, &["6f1c"]);
+    let client = world.stranger().certificate(&leaf);
+    let mut session = client.connect().expect("a connection");
+    session.send(client.get("/reports/1")).expect("an answer").assert_passed();
+    let refusal = eventually("the list runs out", || {
+        let answer = session.send(client.get("/reports/1")).expect("an answer");
+        (answer.status != 200).then_some(answer)
+    });
+    refusal.assert_refused(Reason::CertificateExpired);
+}
+
+/// TLS-03: a host with stricter settings is not reached through a laxer handshake.
+#[test]
+fn a_host_with_other_tls_settings_needs_its_own_handshake() {
+    let strict = "api: strict\nmatch: { host: mtls.bank.example, path: /strict/* }\nupstream: accounts\n\
+                  authenticate: { anonymous: { because: the handshake is what is tested } }\n\
+                  allow:\n  - { name: anything, paths: [\"/*\"] }\n";
+    let plan = Plan::new(&[PUBLIC, strict]).with(|plan| {
+        let both = plan.servers.server(&[HOST, "mtls.bank.example"]);
+        plan.directory.write("tls/server.pem", &both.pem).write("tls/server.key", &both.key_pem);
+        plan.listener = "      hosts:\n        mtls.bank.example:\n          client_certificates: { ask: required, trust: { tpp: { file: tls/open-banking-ca.pem } } }\n".to_owned();
+    });
+    let world = plan.start();
+    let lax = world.stranger();
+    lax.get("/public/1").send().assert_passed();
+    for client in [lax.clone(), lax.clone().http2()] {
+        let answer = client.host("mtls.bank.example").get("/strict/1").send();
+        answer.assert_refused(Reason::Misdirected);
+    }
+    let strict = lax.server_name("mtls.bank.example").host("mtls.bank.example");
+    assert!(strict.get("/strict/1").attempt().is_err());
+    let holder = strict.certificate(&world.tpp_a);
+    holder.get("/strict/1").send().assert_passed();
+    holder.host(HOST).get("/public/1").send().assert_refused(Reason::Misdirected);
+    assert_eq!(world.upstream().hits(), 2);
+}
+
+/// SNI chooses among several certificates.
+#[test]
+fn the_server_shows_the_certificate_that_was_asked_for() {
+    let plan = Plan::new(&[PUBLIC]);
+    let other = plan.servers.server(&["other.bank.example"]);
+    plan.directory.write("tls/other.pem", &other.pem).write("tls/other.key", &other.key_pem);
+    plan.write();
+    let yaml = plan.gateway_yaml().replace(
+        "      certificate: { file: tls/server.pem }\n      key: { file: tls/server.key }\n",
+        "      certificates:\n        - { certificate: { file: tls/server.pem }, key: { file: tls/server.key } }\n        - { certificate: { file: tls/other.pem }, key: { file: tls/other.key } }\n",
+    );
+    plan.directory.write("gateway.yaml", yaml);
+    let gateway = crate::rig::gateway::Gateway::start(plan.directory.path());
+    for host in [HOST, "other.bank.example"] {
+        // The client verifies the name, so an answer of any kind proves the certificate.
+        let client = Client::tls(gateway.address("public"), host, &plan.servers);
+        let answer = client.get("/nothing").send();
+        answer.assert_refused(Reason::RouteNotFound);
+    }
+    let client = Client::tls(gateway.address("public"), "third.bank.example", &plan.servers);
+    assert!(client.get("/nothing").attempt().is_err());
+}

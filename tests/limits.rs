@@ -1,0 +1,261 @@
+//! Rates and quotas: counted by who is calling, never forgiven by a crash, and told in every answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::Reason;
+
+use crate::rig::gateway::Gateway;
+use crate::rig::world::{PUBLIC, Plan, World};
+
+/// An API with these limits.
+fn limited(limits: &str) -> String {
+    format!(
+        "api: limited
+match: {{ host: api.bank.example, path: /limited/* }}
+upstream: accounts
+authenticate: {{ jwt: {{ issuer: bank-idp }} }}
+identity: {{ name: claims.client_id }}
+allow:
+  - {{ name: read, methods: [GET], paths: [\"/*\"], scope: accounts }}
+limits:
+{limits}"
+    )
+}
+
+/// Sends requests until one is refused; how many passed, and the refusal.
+fn until_refused(world: &World, token: &str, most: usize) -> (usize, crate::rig::client::Answer) {
+    for passed in 0..=most {
+        let answer = world.plain().get("/limited/x").bearer(token).send();
+        if answer.status != 200 {
+            return (passed, answer);
+        }
+    }
+    panic!("{most} requests passed");
+}
+
+#[test]
+fn a_rate_ends_in_429_with_the_time_to_wait() {
+    let world = World::with(&[&limited("  - { per: identity, rate: 3 per hour }\n")]);
+    let token = world.idp().token().sign();
+    let first = world.plain().get("/limited/x").bearer(&token).send();
+    first.assert_passed();
+    // LIM-05: structured fields, names as strings.
+    let policy = first.header("ratelimit-policy").expect("RateLimit-Policy");
+    assert!(policy.starts_with('"') && policy.contains(";q=3;w=3600"), "{policy}");
+    let standing = first.header("ratelimit").expect("RateLimit");
+    assert!(standing.contains(";r=2;t="), "{standing}");
+    let (passed, refusal) = until_refused(&world, &token, 10);
+    assert_eq!(passed, 2);
+    refusal.assert_refused(Reason::RateLimited);
+    let wait: u64 = refusal.header("retry-after").expect("Retry-After").parse().expect("seconds");
+    assert!((600..=1_200).contains(&wait), "one of three per hour comes back in 20 minutes, not in {wait} s");
+    // LIM-06.
+    let problem = refusal.json();
+    assert_eq!(problem["type"], "https://iana.org/assignments/http-problem-types#quota-exceeded");
+    assert_eq!(problem["violated-policies"].as_array().map(Vec::len), Some(1), "{problem}");
+    assert_eq!(world.upstream().hits(), 3);
+}
+
+#[test]
+fn a_burst_is_on_top_and_comes_back_slowly() {
+    let world = World::with(&[&limited("  - { per: identity, rate: 20 per second, burst: 5 }\n")]);
+    let token = world.idp().token().sign();
+    let mut session = world.plain().connect().expect("a connection");
+    let mut refused = 0;
+    for _ in 0..200 {
+        let answer = session.send(world.plain().get("/limited/x").bearer(&token)).expect("an answer");
+        refused += usize::from(answer.status == 429);
+    }
+    assert!(refused > 0, "200 requests at once passed a burst of 5");
+    crate::rig::eventually("a unit comes back", || {
+        let answer = session.send(world.plain().get("/limited/x").bearer(&token)).expect("an answer");
+        (answer.status == 200).then_some(())
+    });
+}
+
+/// LIM-01, LIM-08: by verified identity, and nobody uses up another's share.
+#[test]
+fn callers_do_not_share_their_limits() {
+    let world = World::with(&[&limited("  - { per: identity, rate: 2 per hour }\n")]);
+    for client in ["one", "two"] {
+        let token = world.idp().token().claim("client_id", client).sign();
+        let (passed, refusal) = until_refused(&world, &token, 5);
+        assert_eq!(passed, 2, "{client}");
+        refusal.assert_refused(Reason::RateLimited);
+    }
+    // Another token of the same caller is the same caller.
+    let again = world.idp().token().claim("client_id", "one").claim("jti", "new").sign();
+    world.plain().get("/limited/x").bearer(&again).send().assert_refused(Reason::RateLimited);
+    // What a caller says of itself changes nothing.
+    let forged = world.plain().get("/limited/x").bearer(&again).header("x-forwarded-for", "9.9.9.9");
+    forged.header("x-client-id", "three").send().assert_refused(Reason::RateLimited);
+}
+
+/// Shared by all workers, and exact under a race.
+#[test]
+fn parallel_requests_do_not_get_past_a_limit() {
+    let api = limited("  - { per: identity, rate: 40 per hour }\n");
+    let world = Arc::new(Plan::new(&[&api]).with(|plan| plan.settings = "workers: 2\n".to_owned()).start());
+    let token = world.idp().token().sign();
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let (world, token) = (Arc::clone(&world), token.clone());
+            std::thread::spawn(move || {
+                let answers = (0..10).map(|_| world.plain().get("/limited/x").bearer(&token).send().status);
+                answers.filter(|status| *status == 200).count()
+            })
+        })
+        .collect();
+    let passed: usize = callers.into_iter().map(|caller| caller.join().expect("a caller")).sum();
+    assert_eq!(passed, 40);
+    assert_eq!(world.upstream().hits(), 40);
+}
+
+/// LIM-03: what is refused costs nothing.
+#[test]
+fn a_refused_request_costs_nothing() {
+    let limits = "  - { per: identity, rate: 2 per hour, name: hourly }\n  - { per: identity, quota: 100 per day, name: daily }\n";
+    let world = World::with(&[&limited(limits)]);
+    let good = world.idp().token();
+    for _ in 0..5 {
+        let poor = good.clone().claim("scope", "other").sign();
+        world.plain().get("/limited/x").bearer(&poor).send().assert_refused(Reason::ScopeInsufficient);
+        let old = good.clone().claim("exp", 1).sign();
+        world.plain().get("/limited/x").bearer(&old).send().assert_refused(Reason::TokenExpired);
+    }
+    let (passed, refusal) = until_refused(&world, &good.sign(), 5);
+    assert_eq!(passed, 2);
+    refusal.assert_refused(Reason::RateLimited);
+    assert_eq!(refusal.json()["violated-policies"], serde_json::json!(["hourly"]));
+    // Three more refusals by the rate have taken nothing of the quota.
+    for _ in 0..3 {
+        world.plain().get("/limited/x").bearer(&good.sign()).send().assert_refused(Reason::RateLimited);
+    }
+    let standing = refusal.header("ratelimit").map(str::to_owned).unwrap_or_default();
+    assert!(!standing.contains("\"daily\";r=9") || standing.contains("\"daily\";r=98"), "{standing}");
+}
+
+#[test]
+fn a_quota_ends_in_429() {
+    let world = World::with(&[&limited("  - { per: identity, quota: 3 per day }\n")]);
+    let (passed, refusal) = until_refused(&world, &world.idp().token().sign(), 10);
+    assert_eq!(passed, 3);
+    refusal.assert_refused(Reason::QuotaExhausted);
+    let wait: u64 = refusal.header("retry-after").expect("Retry-After").parse().expect("seconds");
+    assert!((86_000..=86_400).contains(&wait), "{wait}");
+    assert!(refusal.header("ratelimit-policy").expect("RateLimit-Policy").contains(";q=3;w=86400"));
+}
+
+/// OPS-01: a restart forgets nothing.
+#[test]
+fn a_quota_survives_a_restart() {
+    let world = World::with(&[&limited("  - { per: identity, quota: 5 per day }\n")]);
+    let token = world.idp().token().sign();
+    for _ in 0..3 {
+        world.plain().get("/limited/x").bearer(&token).send().assert_passed();
+    }
+    let world = world.restart();
+    let (passed, refusal) = until_refused(&world, &token, 10);
+    assert_eq!(passed, 2);
+    refusal.assert_refused(Reason::QuotaExhausted);
+}
+
+/// OPS-01: a crash may lose units, and never gives any away.
+#[test]
+fn a_quota_is_never_exceeded_because_of_a_crash() {
+    let mut world = World::with(&[&limited("  - { per: identity, quota: 50 per day }\n")]);
+    let token = world.idp().token().sign();
+    let mut passed = 0;
+    for _ in 0..3 {
+        for _ in 0..7 {
+            let answer = world.plain().get("/limited/x").bearer(&token).send();
+            passed += usize::from(answer.status == 200);
+        }
+        world = world.kill_and_restart();
+    }
+    loop {
+        let answer = world.plain().get("/limited/x").bearer(&token).send();
+        if answer.status != 200 {
+            answer.assert_refused(Reason::QuotaExhausted);
+            break;
+        }
+        passed += 1;
+    }
+    assert!(passed <= 50, "{passed} requests passed a quota of 50");
+    assert!(passed >= 7, "the first block was lost before it was used: {passed}");
+    println!("{passed} of 50 passed with three crashes between");
+}
+
+#[test]
+fn a_limit_may_count_by_address_or_for_the_whole_api() {
+    let api = format!("{PUBLIC}limits:\n  - {{ per: address, rate: 2 per hour }}\n");
+    let world = World::with(&[&api]);
+    for _ in 0..2 {
+        world.plain().get("/public/x").send().assert_passed();
+    }
+    let call = world
+        .plain()
+        .get("/public/x")
+        .header("x-forwarded-for", "9.9.9.9")
+        .header("forwarded", "for=9.9.9.9");
+    call.send().assert_refused(Reason::RateLimited);
+
+    let world = World::with(&[&limited("  - { per: api, rate: 2 per hour }\n")]);
+    for client in ["one", "two"] {
+        world
+            .plain()
+            .get("/limited/x")
+            .bearer(&world.idp().token().claim("client_id", client).sign())
+            .send()
+            .assert_passed();
+    }
+    let third = world.idp().token().claim("client_id", "three").sign();
+    world.plain().get("/limited/x").bearer(&third).send().assert_refused(Reason::RateLimited);
+}
+
+/// A store that cannot write decides nothing, and what cannot be decided is not let through.
+#[test]
+fn a_store_that_fails_is_503_and_never_open() {
+    let api = limited("  - { per: identity, quota: 1000 per day }\n");
+    let world = Plan::new(&[&api, PUBLIC]).start_with_full_disk();
+    let refusal = crate::rig::eventually("the store fails", || {
+        // A caller who was never seen needs a reservation, and that must be written.
+        let stamp = format!("client-{:?}", std::time::Instant::now());
+        let token = world.idp().token().claim("client_id", stamp.as_str()).sign();
+        let answer = world.plain().get("/limited/x").bearer(&token).send();
+        (answer.status != 200).then_some(answer)
+    });
+    refusal.assert_refused(Reason::StoreUnavailable);
+    let hits = world.upstream().hits();
+    for client in 0..5 {
+        let token = world.idp().token().claim("client_id", format!("later-{client}")).sign();
+        world.plain().get("/limited/x").bearer(&token).send().assert_refused(Reason::StoreUnavailable);
+    }
+    assert_eq!(world.upstream().hits(), hits);
+    world.plain().get("/public/x").send().assert_passed();
+}
+
+/// The clock of the limits is not the wall clock's to turn.
+#[test]
+fn a_limit_is_kept_over_connections_and_time() {
+    let world = World::with(&[&limited("  - { per: identity, rate: 1 per hour }\n")]);
+    let token = world.idp().token().sign();
+    world.plain().get("/limited/x").bearer(&token).send().assert_passed();
+    std::thread::sleep(Duration::from_millis(1_100));
+    for client in [world.plain(), world.client(), world.client().http2(), world.stranger()] {
+        client.get("/limited/x").bearer(&token).send().assert_refused(Reason::RateLimited);
+    }
+}
+
+/// A gateway whose store is in use is not started twice.
+#[test]
+fn a_store_belongs_to_one_process() {
+    let world = World::with(&[&limited("  - { per: identity, quota: 5 per day }\n")]);
+    let mut second = Gateway::spawn(world.plan.directory.path(), &[]);
+    let status = second.wait();
+    assert_eq!(status.code(), Some(1));
+    let said = second.log() + &second.output();
+    assert!(said.contains("portcullis.redb"), "{said}");
+    world.plain().get("/limited/x").bearer(&world.idp().token().sign()).send().assert_passed();
+}
