@@ -17,6 +17,8 @@ mod jwt;
 mod keys;
 mod place;
 mod scheme;
+#[cfg(test)]
+mod testing;
 mod tokens;
 
 pub use api_key::{KeyHash, PepperSpec, generate_key, hash_key};

@@ -51,7 +51,7 @@ impl AuthenticatorSpec {
 
     pub(crate) fn compile(&self, compiling: &Compiling<'_>, faults: &mut Faults) -> Option<Authenticator> {
         match self {
-            Self::Jwt(spec, _) => spec.compile(compiling.issuers, faults).map(Authenticator::Jwt),
+            Self::Jwt(spec, _) => spec.compile(compiling, faults).map(Authenticator::Jwt),
             Self::Certificate(spec, _) => {
                 spec.compile(compiling.trust_anchors, faults).map(Authenticator::Certificate)
             }

@@ -1,1 +1,157 @@
-//! Tests.
+use std::str::FromStr as _;
+
+use portcullis_core::{Faults, Secret};
+use serde_json::json;
+
+use super::{KeyHash, PepperSpec, generate_key, hash_key};
+use crate::WorkerTokens;
+use crate::issuers::Issuers;
+use crate::testing::{House, Memory, ask, ask_at, clients, connection, node, only_fault, pepper, told};
+
+const KEY: &str = "pc_first";
+
+fn house() -> House {
+    let hash = |key: &str| hash_key(&pepper(), key).to_string();
+    let mut house = House::new(Issuers::default());
+    house.clients = clients(&json!({
+        "acme": {"credentials": [{"api_key": {"hash": hash(KEY)}}, {"api_key": {"hash": hash("pc_second")}}]},
+        "a:b": {"expires": "2027-01-15", "credentials": [{"api_key": {"hash": hash("pc_third")}}]},
+    }));
+    house
+}
+
+/// KEY-01, KEY-02, security-reliability 2.8.
+#[tokio::test]
+async fn the_whole_key_counts_and_several_lead_to_one_client() {
+    let chain = house().chain(&json!({"api_key": {"header": "x-api-key"}}));
+    let (worker, connection) = (WorkerTokens::new(0), connection(None));
+    let long = "k".repeat(513);
+    for (key, expected) in [
+        (KEY, Ok("client:acme")),
+        ("pc_second", Ok("client:acme")),
+        ("pc_firs", Err("api_key_invalid")),
+        ("pc_first1", Err("api_key_invalid")),
+        ("PC_FIRST", Err("api_key_invalid")),
+        ("pc_first,pc_second", Err("api_key_invalid")),
+        (&hash_key(&pepper(), KEY).to_string(), Err("api_key_invalid")),
+        ("pc_first pc_second", Err("credentials_malformed")),
+        ("pc_fir\u{15f}t", Err("credentials_malformed")),
+        (&long, Err("credentials_malformed")),
+        ("", Err("credentials_missing")),
+    ] {
+        let asked = ask(&chain, &worker, &connection, &[("x-api-key", key)]).await;
+        assert_eq!(asked.as_deref(), expected.as_ref().copied(), "{key}");
+    }
+    let twice = [("x-api-key", KEY), ("x-api-key", KEY)];
+    assert_eq!(ask(&chain, &worker, &connection, &twice).await, Err("credentials_ambiguous"));
+}
+
+#[tokio::test]
+async fn an_expired_client_is_inactive_from_the_first_second_of_the_day() {
+    let chain = house().chain(&json!({"api_key": {"header": "x-api-key"}}));
+    let (worker, connection) = (WorkerTokens::new(0), connection(None));
+    let day: i64 = "2027-01-15T00:00:00Z".parse::<jiff::Timestamp>().expect("a moment").as_second();
+    let key = [("x-api-key", "pc_third")];
+    assert_eq!(ask_at(&chain, &worker, &connection, &key, day - 1).await.as_deref(), Ok("client:a:b"));
+    assert_eq!(ask_at(&chain, &worker, &connection, &key, day).await, Err("client_inactive"));
+}
+
+/// KEY-01: `Authorization` with and without a scheme.
+#[tokio::test]
+async fn the_authorization_header_can_carry_a_key() {
+    let (worker, connection) = (WorkerTokens::new(0), connection(None));
+    let bare = house().chain(&json!({"api_key": {"header": "authorization"}}));
+    let schemed = house().chain(&json!({"api_key": {"header": "Authorization", "scheme": "ApiKey"}}));
+    for (chain, value, expected) in [
+        (&bare, KEY, Ok("client:acme")),
+        (&bare, "ApiKey pc_first", Err("credentials_malformed")),
+        (&schemed, "ApiKey pc_first", Ok("client:acme")),
+        (&schemed, "apikey pc_first", Ok("client:acme")),
+        (&schemed, KEY, Err("credentials_missing")),
+        (&schemed, "ApiKey", Err("credentials_malformed")),
+        (&schemed, "Bearer pc_first", Err("credentials_missing")),
+    ] {
+        let asked = ask(chain, &worker, &connection, &[("authorization", value)]).await;
+        assert_eq!(asked.as_deref(), expected.as_ref().copied(), "{value}");
+    }
+}
+
+#[test]
+fn stored_hashes_are_read_in_one_form_only() {
+    let hash = hash_key(&pepper(), KEY);
+    let text = hash.to_string();
+    assert!(text.starts_with("pk1:") && text.len() == 47);
+    assert_eq!(KeyHash::from_str(&text), Ok(hash));
+    assert_ne!(hash_key(&Secret::new(b"another pepper".to_vec()), KEY), hash);
+    for bad in ["", "pk1:", &text[4..], &text[..46], &format!("{text}="), &text.replace("pk1", "pk2")] {
+        assert!(KeyHash::from_str(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn new_keys_are_long_and_all_different() {
+    let (one, other) = (generate_key().expect("randomness"), generate_key().expect("randomness"));
+    assert_ne!(one, other);
+    assert!(one.starts_with("pc_") && one.len() == 46);
+}
+
+#[test]
+fn a_pepper_is_a_secret_of_32_bytes() {
+    let memory = Memory::default().with("good", "0123456789abcdef0123456789abcdef\n").with("short", "0123");
+    let compile = |name: &str| {
+        let mut faults = Faults::default();
+        let spec = PepperSpec::read(&node(&json!({"pepper": {"file": name}})), &mut faults).expect("a spec");
+        (spec.compile(&memory, &mut faults), faults)
+    };
+    assert!(compile("good").0 == Some(pepper()));
+    only_fault(compile("short").1, "weak_secret", "4 bytes long, 32 are needed");
+    only_fault(compile("gone").1, "unreadable", "`gone` is not there");
+    let mut faults = Faults::default();
+    assert!(PepperSpec::read(&node(&json!({"pepper": "0123"})), &mut faults).is_none());
+    only_fault(faults, "literal_secret", "a secret is written in the file");
+}
+
+#[test]
+fn faults_are_told_where_they_are() {
+    let without_pepper = House::new(Issuers::default());
+    let told_by = |house: &House, written| {
+        house.compile(&json!({"api_key": written}), None).err().map(told).unwrap_or_default()
+    };
+    let missing = told_by(&without_pepper, json!({"header": "x-api-key"}));
+    assert_eq!(missing, ["missing_pepper: `api_key` needs a pepper to look keys up with"]);
+    let house = house();
+    for (written, expected) in [
+        (json!({}), "missing_key: `api_key` needs `header`"),
+        (json!({"header": "x api"}), "bad_header: `x api` is not a header name"),
+        (json!({"header": "Host"}), "bad_header: `host` cannot carry a credential"),
+        (json!({"header": "x-api-key", "scheme": "Key"}), "misplaced_scheme: only `authorization` has a scheme"),
+        (
+            json!({"header": "authorization", "scheme": "a b"}),
+            "bad_scheme: `a b` is not an authentication scheme",
+        ),
+        (json!({"header": "x-api-key", "query": "key"}), "unknown_key: unknown key `query` in `api_key`"),
+    ] {
+        assert_eq!(told_by(&house, written), [expected]);
+    }
+}
+
+/// 100,000 clients, as the benchmark has them: found, and nobody else's.
+#[test]
+fn many_keys_are_told_apart() {
+    let mut table = super::ApiKeys::new(&pepper());
+    let hash = portcullis_jose::digest::KeyedHash::new(&pepper());
+    let owner = |name: &str| {
+        let client = clients(&json!({ name: {} })).get(name).expect("a client").clone();
+        crate::clients::key_owner(&client)
+    };
+    let (acme, other) = (owner("acme"), owner("other"));
+    for number in 0..100_000_u32 {
+        let digest = KeyHash(hash.digest(format!("pc_{number}").as_bytes()));
+        let owner = if number == 77_777 { acme.clone() } else { other.clone() };
+        assert!(table.add(digest, owner).is_none());
+    }
+    let subject = |key: &str| table.find(key.as_bytes()).map(|owner| owner.identity.subject.to_string());
+    assert_eq!(subject("pc_77777").as_deref(), Some("acme"));
+    assert_eq!(subject("pc_77778").as_deref(), Some("other"));
+    assert_eq!(subject("pc_100000"), None);
+}

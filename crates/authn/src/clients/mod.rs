@@ -44,7 +44,7 @@ impl Clients {
 
 /// Whom the API keys of a client lead to: the client itself. Its name is the only part of the key that can hold
 /// a `:`, and it comes last, so no two clients share a key.
-fn key_owner(client: &Arc<Client>) -> KeyOwner {
+pub(crate) fn key_owner(client: &Arc<Client>) -> KeyOwner {
     KeyOwner {
         expires_at: client.expires_at,
         identity: Arc::new(Identity {

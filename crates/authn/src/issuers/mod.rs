@@ -80,8 +80,10 @@ enum SignatureError {
     KeyUnnamed,
     #[error("no key of that name")]
     KeyUnknown,
-    #[error("no key fits a token that does not name one")]
+    #[error("the key does not fit the algorithm, or no key fits a token that does not name one")]
     NoKeyFits,
+    #[error("no key of that name, and the token says it is from another issuer")]
+    OtherIssuer,
     #[error("no key verifies the signature")]
     Wrong,
     #[error(transparent)]
@@ -92,6 +94,7 @@ impl From<SignatureError> for Rejection {
     fn from(error: SignatureError) -> Self {
         let reason = match error {
             SignatureError::AlgorithmRefused => Reason::TokenAlgorithmRefused,
+            SignatureError::OtherIssuer => Reason::TokenIssuerRefused,
             SignatureError::KeyUnnamed
             | SignatureError::KeyUnknown
             | SignatureError::NoKeyFits
@@ -159,12 +162,23 @@ impl Issuer {
         match (self.try_keys(&set.keys, jws), &jws.header().key_id) {
             (Ok(verified), _) => Ok((verified, set.generation)),
             (Err(SignatureError::KeyUnknown), Some(key_id)) => {
+                // A token that does not even claim to be from here is no reason to ask for newer keys.
+                if self.is_foreign(jws) {
+                    return Err(SignatureError::OtherIssuer);
+                }
                 let newer = source.without(key_id, set.generation, now).await?;
                 let newer = newer.ok_or(SignatureError::KeyUnknown)?;
                 Ok((self.try_keys(&newer.keys, jws)?, newer.generation))
             }
             (Err(error), _) => Err(error),
         }
+    }
+
+    /// Whether a token nobody has verified names another issuer. It is only ever refused for that.
+    fn is_foreign(&self, jws: &CompactJws<'_>) -> bool {
+        let claims = jws.unverified_claims(Limits::default());
+        let iss = claims.as_ref().ok().and_then(|claims| claims.get("iss")).and_then(Value::as_text);
+        iss.is_some_and(|iss| !self.is_named(Some(iss)))
     }
 
     fn try_keys<'t>(&self, set: &JwkSet, jws: &CompactJws<'t>) -> Result<VerifiedJws<'t>, SignatureError> {

@@ -2,10 +2,10 @@
 
 use http::header::{AUTHORIZATION, HeaderName};
 use portcullis_core::document::{Fields, Node};
-use portcullis_core::{Faults, Spanned};
+use portcullis_core::{Diagnostic, Faults, Place as FilePlace, Spanned};
 
 use super::Jwt;
-use crate::issuers::Issuers;
+use crate::chain::Compiling;
 use crate::place::{Place, header_name};
 
 /// Whose tokens an alternative takes, and from where.
@@ -13,7 +13,7 @@ use crate::place::{Place, header_name};
 pub(crate) struct JwtSpec {
     issuer: Spanned<String>,
     header: Option<HeaderName>,
-    bound_to_certificate: bool,
+    bound_to_certificate: Option<FilePlace>,
 }
 
 impl JwtSpec {
@@ -23,7 +23,8 @@ impl JwtSpec {
         let (bound_to, header) = (fields.get("bound_to"), fields.get("header"));
         fields.finish(faults);
         let issuer = issuer.and_then(|node| node.text(faults));
-        let bound_to = bound_to.map(|node| node.one_of(&[("certificate", true)], faults));
+        let bound_to =
+            bound_to.map(|node| node.one_of(&[("certificate", Some(node.place))], faults));
         let header = header.map(|node| header_name(node, faults));
         Some(Self {
             issuer: issuer?,
@@ -31,16 +32,26 @@ impl JwtSpec {
                 None => None,
                 Some(read) => Some(read?),
             },
-            bound_to_certificate: bound_to.unwrap_or(Some(false))?,
+            bound_to_certificate: bound_to.unwrap_or(Some(None))?,
         })
     }
 
     /// Looks the issuer up. In `Authorization` the token follows the Bearer scheme (RFC 6750); any other header
     /// holds the token alone.
-    pub(crate) fn compile(&self, issuers: &Issuers, faults: &mut Faults) -> Option<Jwt> {
-        let name = &self.issuer;
+    pub(crate) fn compile(&self, compiling: &Compiling<'_>, faults: &mut Faults) -> Option<Jwt> {
+        let (name, issuers) = (&self.issuer, compiling.issuers);
         if !issuers.defined().iter().any(|(defined, _)| *defined == name.value) {
             faults.undefined("issuer", name, issuers.defined());
+        }
+        if let Some(place) = self.bound_to_certificate.filter(|_| compiling.trust_anchors.is_empty()) {
+            faults.push(
+                Diagnostic::error(
+                    "certificate_never_asked",
+                    place,
+                    "no listener asks for client certificates, so no token could ever be used",
+                )
+                .note("add `client_certificates:` with `ask` and `trust` to a listener's `tls`"),
+            );
         }
         let place = match &self.header {
             None => Place::bearer(),
@@ -48,6 +59,6 @@ impl JwtSpec {
             Some(header) => Place::new(header.clone(), None),
         };
         let issuer = issuers.get(&name.value)?.clone();
-        Some(Jwt { issuer, place, bound_to_certificate: self.bound_to_certificate })
+        Some(Jwt { issuer, place, bound_to_certificate: self.bound_to_certificate.is_some() })
     }
 }

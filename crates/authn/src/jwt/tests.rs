@@ -1,1 +1,439 @@
-//! Tests.
+use std::sync::{Arc, LazyLock};
+
+use portcullis_core::{PeerCertificate, Secret};
+use portcullis_jose::{Algorithm, SigningKey, base64url};
+use serde_json::{Value, json};
+
+use super::query_carries_token;
+use crate::testing::{
+    House, Memory, NOW, ask, ask_at, bearer, certificate_der, claims, connection, head, issuers, jwks, moment,
+    offline, peer, peer_named, sign, told,
+};
+use crate::{Chain, Validity, WorkerTokens, peer_certificate};
+
+static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Es256).expect("a key"));
+static STRANGER: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Es256).expect("a key"));
+static RSA: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Rs256).expect("a key"));
+
+const MEMORY: usize = 1 << 20;
+
+fn house() -> House {
+    let memory = Memory::default()
+        .with("keys.json", jwks(&[("k1", &KEY), ("other", &STRANGER)]))
+        .with("rsa.pem", RSA.public_pem().expect("a public key"))
+        .with("secret", "0123456789abcdef0123456789abcdef");
+    let written = json!({
+        "idp": {
+            "issuer": "https://idp.example", "audience": "https://api.example", "algorithms": "ES256",
+            "keys": {"jwks": {"file": "keys.json"}}, "max_lifetime": "1h",
+        },
+        "at": {
+            "profile": "rfc9068", "issuer": "https://idp.example", "audience": ["https://api.example", "other"],
+            "algorithms": "ES256", "keys": {"jwks": {"file": "keys.json"}},
+        },
+        "amiko": {"profile": "amiko", "keys": {"pem": ["rsa.pem"]}},
+        "hmac": {
+            "issuer": "https://idp.example", "audience": "https://api.example", "algorithms": "HS256",
+            "keys": {"secret": {"file": "secret"}},
+        },
+    });
+    House::new(issuers(&written, &memory, &offline()))
+}
+
+fn chain(issuer: &str) -> Chain {
+    house().chain(&json!({"jwt": {"issuer": issuer}}))
+}
+
+fn token(changes: &Value) -> String {
+    sign(&KEY, &json!({"kid": "k1"}), changes)
+}
+
+/// A token made of parts, whatever they are.
+fn raw(header: &str, payload: &str) -> String {
+    let signed = format!("{}.{}", base64url::encode(header.as_bytes()), base64url::encode(payload.as_bytes()));
+    format!("{signed}.{}", base64url::encode(&[7; 64]))
+}
+
+fn flipped(token: &str, part: usize) -> String {
+    let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();
+    let flipped = if parts[part].starts_with('A') { "B" } else { "A" };
+    parts[part].replace_range(..1, flipped);
+    parts.join(".")
+}
+
+async fn refused(chain: &Chain, token: &str) -> &'static str {
+    let (worker, connection) = (WorkerTokens::new(MEMORY), connection(None));
+    let value = bearer(token);
+    let first = ask(chain, &worker, &connection, &[("authorization", &value)]).await;
+    let again = ask(chain, &worker, &connection, &[("authorization", &value)]).await;
+    assert_eq!(first, again, "the memory changes nothing");
+    first.err().unwrap_or("accepted")
+}
+
+/// JWT-01 to JWT-33 and security-reliability 2.1, through the whole authenticator.
+#[tokio::test]
+async fn hostile_tokens_are_refused_for_the_right_reason() {
+    let chain = chain("idp");
+    let good = token(&json!({}));
+    let header = |header: Value| sign(&KEY, &header, &json!({}));
+    let rs = RSA.sign(json!({"kid": "k1"}), &claims(&json!({}))).expect("a signature");
+    let hs = SigningKey::from_secret(Algorithm::Hs256, &Secret::new(vec![7; 32])).expect("a key");
+    let hs = hs.sign(json!({"kid": "k1"}), &claims(&json!({}))).expect("a signature");
+    let payload = claims(&json!({})).to_string();
+    let rows: Vec<(&str, String, &str)> = vec![
+        ("good", good.clone(), "accepted"),
+        ("JWT-20 fraction", token(&json!({"exp": 1_800_000_300.5})), "accepted"),
+        ("JWT-27 list", token(&json!({"aud": ["x", "https://api.example"]})), "accepted"),
+        ("JWT-30 typ", header(json!({"kid": "k1", "typ": "application/JWT"})), "accepted"),
+        ("no kid, one key fits", sign(&KEY, &json!({}), &json!({})), "accepted"),
+        ("JWT-06 unknown header", header(json!({"kid": "k1", "type": "JWT"})), "accepted"),
+        ("JWT-17 own key", header(json!({"kid": "k1", "jku": "https://evil.example"})), "accepted"),
+        // Shape.
+        ("JWT-02 two segments", good.rsplit_once('.').expect("a dot").0.to_owned(), "token_malformed"),
+        ("JWT-02 five segments", format!("{good}.a.b"), "token_malformed"),
+        ("JWT-02 dots", ".".repeat(10_000), "token_malformed"),
+        ("JWT-01 size", format!("{}{good}", "A".repeat(16 * 1024)), "token_malformed"),
+        ("JWT-03 padding", format!("{good}="), "token_malformed"),
+        ("JWT-02 alphabet", good.replacen('.', "+.", 1), "token_malformed"),
+        ("BRR-01 comma", format!("{good},{good}"), "credentials_malformed"),
+        ("BRR-01 inner space", format!("{good} {good}"), "credentials_malformed"),
+        ("BRR-01 other byte", format!("{good}\""), "credentials_malformed"),
+        // Algorithm and key.
+        ("JWT-10 none", raw(r#"{"alg":"none"}"#, &payload), "token_algorithm_refused"),
+        ("JWT-10 nOnE", raw(r#"{"alg":"nOnE","kid":"k1"}"#, &payload), "token_algorithm_refused"),
+        ("JWT-10 case", raw(r#"{"alg":"es256","kid":"k1"}"#, &payload), "token_algorithm_refused"),
+        ("JWT-10 alg list", raw(r#"{"alg":["ES256"],"kid":"k1"}"#, &payload), "token_malformed"),
+        ("no alg", raw(r#"{"kid":"k1"}"#, &payload), "token_malformed"),
+        ("another algorithm", rs, "token_algorithm_refused"),
+        ("JWT-11 HMAC", hs, "token_algorithm_refused"),
+        ("wrong signature", raw(r#"{"alg":"ES256","kid":"k1"}"#, &payload), "token_signature_invalid"),
+        ("changed header", flipped(&good, 0), "token_malformed"),
+        ("changed signature", flipped(&good, 2), "token_signature_invalid"),
+        ("somebody's key under our kid", sign(&STRANGER, &json!({"kid": "k1"}), &json!({})), "token_signature_invalid"),
+        ("unknown kid", sign(&KEY, &json!({"kid": "k9"}), &json!({})), "token_signature_invalid"),
+        ("kid as path", sign(&KEY, &json!({"kid": "../../k1"}), &json!({})), "token_signature_invalid"),
+        ("JWK-03 long kid", header(json!({"kid": "k".repeat(257)})), "token_malformed"),
+        ("kid not text", header(json!({"kid": {"a": 1}})), "token_malformed"),
+        ("JWT-05 crit", header(json!({"kid": "k1", "crit": ["exp"], "exp": 1})), "token_malformed"),
+        ("JWT-05 empty crit", header(json!({"kid": "k1", "crit": []})), "token_malformed"),
+        ("JWT-05 b64", header(json!({"kid": "k1", "b64": false})), "token_malformed"),
+        ("JWT-08 zip", header(json!({"kid": "k1", "zip": "DEF"})), "token_malformed"),
+        ("JWT-04 twice", raw(r#"{"alg":"ES256","\u0061lg":"none"}"#, &payload), "token_malformed"),
+        // Kind.
+        ("JWT-30 dpop", header(json!({"kid": "k1", "typ": "dpop+jwt"})), "token_type_refused"),
+        ("JWT-30 JOSE", header(json!({"kid": "k1", "typ": "JOSE"})), "token_type_refused"),
+        ("JWT-31 nested", header(json!({"kid": "k1", "cty": "JWT"})), "token_type_refused"),
+        ("JWT-32 ID token", token(&json!({"nonce": "n"})), "token_type_refused"),
+        // Claims.
+        ("JWT-25 slash", token(&json!({"iss": "https://idp.example/"})), "token_issuer_refused"),
+        ("JWT-25 missing", token(&json!({"iss": null})), "token_claim_invalid"),
+        ("JWT-25 list", token(&json!({"iss": ["https://idp.example"]})), "token_claim_invalid"),
+        ("JWT-27 other", token(&json!({"aud": "https://api.example.evil"})), "token_audience_refused"),
+        ("JWT-27 prefix", token(&json!({"aud": "https://api.exampl"})), "token_audience_refused"),
+        ("JWT-27 empty list", token(&json!({"aud": []})), "token_audience_refused"),
+        ("JWT-27 missing", token(&json!({"aud": null})), "token_claim_invalid"),
+        ("JWT-21 expired", token(&json!({"exp": NOW})), "token_expired"),
+        ("JWT-21 last second", token(&json!({"exp": NOW + 1})), "accepted"),
+        ("JWT-21 no exp", token(&json!({"exp": null})), "token_claim_invalid"),
+        ("JWT-20 text exp", token(&json!({"exp": "1800000300"})), "token_claim_invalid"),
+        ("JWT-20 huge exp", token(&json!({"exp": 1e300})), "token_claim_invalid"),
+        ("JWT-20 negative exp", token(&json!({"exp": -1})), "token_claim_invalid"),
+        ("JWT-22 nbf", token(&json!({"nbf": NOW + 11})), "token_not_yet_valid"),
+        ("JWT-22 nbf in the skew", token(&json!({"nbf": NOW + 10})), "accepted"),
+        ("JWT-20 text nbf", token(&json!({"nbf": "0"})), "token_claim_invalid"),
+        ("JWT-22 iat", token(&json!({"iat": NOW + 11})), "token_not_yet_valid"),
+        ("JWT-24 lifetime", token(&json!({"exp": NOW + 3_591})), "token_lifetime_refused"),
+        ("JWT-28 no sub", token(&json!({"sub": null})), "token_claim_invalid"),
+        ("JWT-28 empty sub", token(&json!({"sub": ""})), "token_claim_invalid"),
+        ("JWT-28 long sub", token(&json!({"sub": "s".repeat(256)})), "token_claim_invalid"),
+        ("2.1 line feed in sub", token(&json!({"sub": "a\r\nx-admin: 1"})), "token_claim_invalid"),
+        ("2.1 NUL in sub", token(&json!({"sub": "a\u{0}b"})), "token_claim_invalid"),
+    ];
+    for (name, token, expected) in rows {
+        assert_eq!(refused(&chain, &token).await, expected, "{name}");
+    }
+}
+
+/// AT-01, AT-02.
+#[tokio::test]
+async fn rfc_9068_tokens_need_their_type_and_claims() {
+    let chain = chain("at");
+    let full = json!({"client_id": "tpp-a", "jti": "j-1"});
+    let typed = |changes: &Value| sign(&KEY, &json!({"kid": "k1", "typ": "at+jwt"}), changes);
+    for (token, expected) in [
+        (typed(&full), "accepted"),
+        (sign(&KEY, &json!({"kid": "k1", "typ": "application/at+JWT"}), &full), "accepted"),
+        (sign(&KEY, &json!({"kid": "k1"}), &full), "token_type_refused"),
+        (sign(&KEY, &json!({"kid": "k1", "typ": "JWT"}), &full), "token_type_refused"),
+        (sign(&KEY, &json!({"typ": "at+jwt"}), &full), "token_signature_invalid"),
+        (typed(&json!({"client_id": "tpp-a"})), "token_claim_invalid"),
+        (typed(&json!({"client_id": "tpp-a", "jti": ""})), "token_claim_invalid"),
+        (typed(&json!({"jti": "j-1"})), "token_claim_invalid"),
+    ] {
+        assert_eq!(refused(&chain, &token).await, expected, "{token}");
+    }
+}
+
+/// Section 1.1: no `kid`, `type` instead of `typ`, no `iss`, no `aud`, an hour of life.
+#[tokio::test]
+async fn amiko_tokens_are_taken_as_they_are() {
+    let chain = chain("amiko");
+    let sign = |header: Value, claims: Value| RSA.sign(header, &claims).expect("a signature");
+    let times = |life: i64| json!({"iat": NOW, "exp": NOW + life, "sub": "konto-1", "extra": {"a": 1}});
+    let with = |name: &str, value: Value| {
+        let mut claims = times(3_600);
+        claims[name] = value;
+        claims
+    };
+    for (token, expected) in [
+        (sign(json!({"type": "JWT"}), times(3_600)), "accepted"),
+        (sign(json!({"typ": "JWT"}), times(60)), "accepted"),
+        (sign(json!({"kid": "whatever"}), times(60)), "accepted"),
+        (sign(Value::Null, with("iss", "amiko".into())), "accepted"),
+        (sign(Value::Null, with("aud", json!(["anyone"]))), "accepted"),
+        (sign(Value::Null, with("iss", "Amiko".into())), "token_issuer_refused"),
+        (sign(Value::Null, times(3_611)), "token_lifetime_refused"),
+        (sign(Value::Null, with("iat", Value::Null)), "token_claim_invalid"),
+        (sign(Value::Null, with("sub", json!(7))), "token_claim_invalid"),
+        (sign(json!({"typ": "at+jwt"}), times(60)), "token_type_refused"),
+        (KEY.sign(Value::Null, &times(60)).expect("a signature"), "token_algorithm_refused"),
+    ] {
+        assert_eq!(refused(&chain, &token).await, expected, "{token}");
+    }
+}
+
+/// JWT-11, trap 11: a public key never does as a secret.
+#[tokio::test]
+async fn hmac_takes_the_secret_alone() {
+    let chain = chain("hmac");
+    let hs = |secret: &[u8]| {
+        let key = SigningKey::from_secret(Algorithm::Hs256, &Secret::new(secret.to_vec())).expect("a key");
+        key.sign(json!({"kid": "any"}), &claims(&json!({}))).expect("a signature")
+    };
+    assert_eq!(refused(&chain, &hs(b"0123456789abcdef0123456789abcdef")).await, "accepted");
+    assert_eq!(refused(&chain, &hs(b"0123456789abcdef0123456789abcdeg")).await, "token_signature_invalid");
+    let pem = RSA.public_pem().expect("a public key");
+    assert_eq!(refused(&self::chain("amiko"), &hs(pem.as_bytes())).await, "token_algorithm_refused");
+}
+
+/// JWT-28: two issuers may use the same `sub`.
+#[tokio::test]
+async fn a_caller_is_keyed_by_issuer_and_subject() {
+    let (worker, connection) = (WorkerTokens::new(MEMORY), connection(None));
+    let value = bearer(&token(&json!({"sub": "a:b%c"})));
+    let head = head("/", &[("authorization", &value)]);
+    let principal = chain("idp").authenticate(&head, &connection, &worker, moment(NOW)).await.expect("a caller");
+    assert_eq!((&*principal.key, &*principal.name), ("jwt:idp:a:b%c", "idp:a:b%c"));
+    assert_eq!(principal.identity.issuer.as_deref(), Some("idp"));
+    assert_eq!(&*principal.identity.subject, "a:b%c");
+    assert!(principal.identity.has_scope("accounts"));
+    assert_eq!(principal.identity.expires_at, Some(NOW + 300));
+    assert!(principal.others.is_empty());
+}
+
+/// BRR-01 to BRR-05.
+#[tokio::test]
+async fn a_token_travels_in_one_place_only() {
+    let house = house();
+    let chain = house.chain(&json!({"jwt": {"issuer": "idp"}}));
+    let custom = house.chain(&json!({"jwt": {"issuer": "idp", "header": "x-token"}}));
+    let (worker, connection) = (WorkerTokens::new(MEMORY), connection(None));
+    let token = token(&json!({}));
+    let value = bearer(&token);
+    let cases: &[(&Chain, &[(&str, &str)], Result<&str, &str>)] = &[
+        (&chain, &[], Err("credentials_missing")),
+        (&chain, &[("authorization", "Basic abc")], Err("credentials_missing")),
+        (&chain, &[("authorization", "Bearer")], Err("credentials_malformed")),
+        (&chain, &[("authorization", &value), ("authorization", &value)], Err("credentials_ambiguous")),
+        (&chain, &[("authorization", "Basic abc"), ("authorization", &value)], Err("credentials_ambiguous")),
+        (&custom, &[("authorization", &value)], Err("credentials_missing")),
+        (&custom, &[("x-token", &token)], Ok("jwt:idp:tpp-a")),
+        (&custom, &[("x-token", &value)], Err("credentials_malformed")),
+        (&custom, &[("x-token", &token), ("x-token", &token)], Err("credentials_ambiguous")),
+    ];
+    for (chain, headers, expected) in cases {
+        let asked = ask(chain, &worker, &connection, headers).await;
+        assert_eq!(asked.as_deref().map_err(|code| *code), *expected, "{headers:?}");
+    }
+    let in_query = head("/a?x=1&access_token=abc", &[("authorization", &value)]);
+    let refused = chain.authenticate(&in_query, &connection, &worker, moment(NOW)).await;
+    assert_eq!(refused.err().map(|rejection| rejection.reason().code()), Some("credentials_malformed"));
+}
+
+/// BRR-02.
+#[test]
+fn a_token_in_the_query_is_found_in_every_spelling() {
+    for (uri, expected) in [
+        ("/a", false),
+        ("/a?", false),
+        ("/a?access_token=x", true),
+        ("/a?access_token", true),
+        ("/a?b=c&access_token=", true),
+        ("/a?b=c;access_token=x", true),
+        ("/a?access%5ftoken=x", true),
+        ("/a?%61ccess_toke%6E=x", true),
+        ("/a?Access_Token=x", true),
+        ("/a?b=access_token", false),
+        ("/a?access_tokens=x", false),
+        ("/a?my_access_token=x", false),
+        ("/a?access%5", false),
+        ("/access_token=x", false),
+    ] {
+        assert_eq!(query_carries_token(&uri.parse().expect("a URI")), expected, "{uri}");
+    }
+}
+
+fn bound_to(certificate: &PeerCertificate) -> Value {
+    json!({"cnf": {"x5t#S256": base64url::encode(&certificate.thumbprint)}})
+}
+
+/// CNF-01 to CNF-06, AT-04, traps 1 and 7, security-reliability 2.3 `cnf-*`.
+#[tokio::test]
+async fn a_bound_token_is_good_on_its_own_connection_alone() {
+    let house = house();
+    let lax = house.chain(&json!({"jwt": {"issuer": "idp"}}));
+    let strict = house.chain(&json!({"jwt": {"issuer": "idp", "bound_to": "certificate"}}));
+    let (own, other) = (peer_named("tpp-a", "tpp"), peer_named("tpp-a", "tpp"));
+    let hex: String = own.thumbprint.iter().map(|byte| format!("{byte:02x}")).collect();
+    let plain = token(&json!({}));
+    let bound = token(&bound_to(&own));
+    let cnf = |cnf: Value| token(&json!({ "cnf": cnf }));
+    let thumb = base64url::encode(&own.thumbprint);
+    let rows: Vec<(&str, String, Option<&Arc<PeerCertificate>>, &str, &str)> = vec![
+        ("unbound, no certificate", plain.clone(), None, "accepted", "token_not_bound"),
+        ("unbound, certificate", plain, Some(&own), "accepted", "token_not_bound"),
+        ("CNF-03 bound, own", bound.clone(), Some(&own), "accepted", "accepted"),
+        ("CNF-03 bound, none", bound.clone(), None, "certificate_missing", "certificate_missing"),
+        ("CNF-03 bound, other", bound, Some(&other), "certificate_mismatch", "certificate_mismatch"),
+        ("CNF-02 jkt", cnf(json!({"jkt": thumb})), Some(&own), "token_binding_unsupported", "token_binding_unsupported"),
+        (
+            "CNF-02 both",
+            cnf(json!({"jkt": thumb, "x5t#S256": thumb})),
+            Some(&own),
+            "token_binding_unsupported",
+            "token_binding_unsupported",
+        ),
+        (
+            "CNF-02 unknown members",
+            cnf(json!({"jwk": {}})),
+            Some(&own),
+            "token_binding_unsupported",
+            "token_binding_unsupported",
+        ),
+        ("CNF-02 empty", cnf(json!({})), Some(&own), "token_binding_unsupported", "token_binding_unsupported"),
+        ("CNF-02 text", cnf(json!(thumb)), Some(&own), "token_claim_invalid", "token_claim_invalid"),
+        ("CNF-01 hex", cnf(json!({"x5t#S256": hex})), Some(&own), "token_claim_invalid", "token_claim_invalid"),
+        (
+            "CNF-01 padding",
+            cnf(json!({"x5t#S256": format!("{thumb}=")})),
+            Some(&own),
+            "token_claim_invalid",
+            "token_claim_invalid",
+        ),
+        ("CNF-01 list", cnf(json!({"x5t#S256": [thumb]})), Some(&own), "token_claim_invalid", "token_claim_invalid"),
+    ];
+    let worker = WorkerTokens::new(MEMORY);
+    for (name, token, certificate, from_lax, from_strict) in rows {
+        let connection = connection(certificate.cloned());
+        let value = bearer(&token);
+        for (chain, expected) in [(&lax, from_lax), (&strict, from_strict), (&lax, from_lax), (&strict, from_strict)] {
+            let asked = ask(chain, &worker, &connection, &[("authorization", &value)]).await;
+            assert_eq!(asked.err().unwrap_or("accepted"), expected, "{name}");
+        }
+    }
+    assert!(worker.counts().hits > 0);
+}
+
+/// TLS-05: connections outlive certificates.
+#[tokio::test]
+async fn a_bound_token_ends_with_its_certificate() {
+    let chain = house().chain(&json!({"jwt": {"issuer": "idp", "bound_to": "certificate"}}));
+    let der = certificate_der(&[], &[]);
+    let path = Validity { from: 0, until: NOW + 5 };
+    let source = portcullis_core::CertificateSource::Handshake;
+    let own = Arc::new(peer_certificate(&der, path, vec!["tpp".into()], source).expect("a certificate"));
+    let value = bearer(&token(&bound_to(&own)));
+    let (worker, connection) = (WorkerTokens::new(MEMORY), connection(Some(own)));
+    let headers = [("authorization", &*value)];
+    assert!(ask_at(&chain, &worker, &connection, &headers, NOW + 5).await.is_ok());
+    assert_eq!(ask_at(&chain, &worker, &connection, &headers, NOW + 6).await, Err("certificate_expired"));
+}
+
+/// CNF-08: a renewed certificate, of the same key and subject, is another certificate.
+#[tokio::test]
+async fn a_renewed_certificate_does_not_inherit_tokens() {
+    let chain = house().chain(&json!({"jwt": {"issuer": "idp"}}));
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let issue = |serial: u64| {
+        let mut params = rcgen::CertificateParams::default();
+        params.serial_number = Some(serial.into());
+        peer(params.self_signed(&key).expect("a certificate").der(), "tpp")
+    };
+    let (old, new) = (issue(1), issue(2));
+    assert_eq!(old.key_thumbprint, new.key_thumbprint);
+    let value = bearer(&token(&bound_to(&old)));
+    let worker = WorkerTokens::new(MEMORY);
+    let headers = [("authorization", &*value)];
+    assert!(ask(&chain, &worker, &connection(Some(old)), &headers).await.is_ok());
+    assert_eq!(ask(&chain, &worker, &connection(Some(new)), &headers).await, Err("certificate_mismatch"));
+}
+
+/// Security-reliability 2.2: what one API learned is no verdict for another.
+#[tokio::test]
+async fn the_memory_is_bound_to_the_issuer_entry() {
+    let house = house();
+    let (idp, at) =
+        (house.chain(&json!({"jwt": {"issuer": "idp"}})), house.chain(&json!({"jwt": {"issuer": "at"}})));
+    let (worker, connection) = (WorkerTokens::new(MEMORY), connection(None));
+    let value = bearer(&token(&json!({})));
+    let headers = [("authorization", &*value)];
+    for _ in 0..2 {
+        assert_eq!(ask(&idp, &worker, &connection, &headers).await.as_deref(), Ok("jwt:idp:tpp-a"));
+        assert_eq!(ask(&at, &worker, &connection, &headers).await, Err("token_type_refused"));
+    }
+    assert_eq!(worker.counts().hits, 1);
+    assert_eq!(worker.counts().held, 1);
+}
+
+/// Trap 13: past `exp` a token is neither taken nor kept.
+#[tokio::test]
+async fn the_memory_ends_with_the_token() {
+    let chain = chain("idp");
+    let (worker, connection) = (WorkerTokens::new(MEMORY), connection(None));
+    let value = bearer(&token(&json!({})));
+    let headers = [("authorization", &*value)];
+    assert!(ask_at(&chain, &worker, &connection, &headers, NOW).await.is_ok());
+    assert_eq!(worker.counts().held, 1);
+    assert!(ask_at(&chain, &worker, &connection, &headers, NOW + 299).await.is_ok());
+    assert_eq!(ask_at(&chain, &worker, &connection, &headers, NOW + 300).await, Err("token_expired"));
+    assert_eq!(worker.counts().held, 0);
+    // A clock that was set back makes it good again, by verifying it again.
+    assert!(ask_at(&chain, &worker, &connection, &headers, NOW).await.is_ok());
+}
+
+#[test]
+fn faults_are_told_where_they_are() {
+    let house = house();
+    for (written, expected) in [
+        (json!({}), "missing_key: `jwt` needs `issuer`"),
+        (json!({"issuer": "ipd"}), "undefined: issuer `ipd` is not defined"),
+        (json!({"issuer": "idp", "bound_to": "dpop"}), "unknown_word: `dpop` is not one of the words here"),
+        (json!({"issuer": "idp", "boundto": "certificate"}), "unknown_key: unknown key `boundto` in `jwt`"),
+        (json!({"issuer": "idp", "header": "content-length"}), "bad_header: `content-length` cannot carry a credential"),
+    ] {
+        let told = house.compile(&json!({"jwt": written}), None).map_err(told).expect_err("a fault");
+        assert_eq!(told, [expected]);
+    }
+    let undefined = house.compile(&json!({"jwt": {"issuer": "ipd"}}), None).expect_err("a fault");
+    let fault = undefined.into_sorted().remove(0);
+    assert_eq!(fault.label.as_deref(), Some("did you mean `idp`?"));
+    assert_eq!(fault.related.len(), 4);
+    let mut house = house;
+    house.anchors.clear();
+    let bound = house.compile(&json!({"jwt": {"issuer": "idp", "bound_to": "certificate"}}), None);
+    let told = bound.map_err(told).expect_err("a fault");
+    assert_eq!(
+        told,
+        ["certificate_never_asked: no listener asks for client certificates, so no token could ever be used"]
+    );
+}

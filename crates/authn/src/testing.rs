@@ -1,0 +1,342 @@
+//! What the tests of this crate share: policy files from memory, certificates, tokens, requests, a key server.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::request::Parts;
+use portcullis_core::document::{Content, Entry, Node};
+use portcullis_core::{
+    CertificateSource, Clock, Connection, Diagnostic, Faults, Fetch, FetchError, FetchFuture, FetchRequest,
+    FetchResponse, FileId, ManualClock, Materials, Moment, PeerCertificate, Place, Secret, Spanned,
+};
+use portcullis_jose::SigningKey;
+use serde_json::{Value, json};
+
+use crate::{
+    Chain, ChainSpec, Clients, ClientsSpec, Compiling, IdentitySpec, Issuers, IssuersSpec, KeySources,
+    Validity, WorkerTokens, peer_certificate,
+};
+
+/// The second at which tests take place.
+pub(crate) const NOW: i64 = 1_800_000_000;
+
+/// A policy file written as JSON. Every value stands on a line of its own.
+pub(crate) fn node(value: &Value) -> Node {
+    fn build(value: &Value, line: &mut u32) -> Node {
+        *line += 1;
+        let place = at(*line);
+        let content = match value {
+            Value::Null => Content::Null,
+            Value::Bool(value) => Content::Bool(*value),
+            Value::Number(number) => match number.as_i64() {
+                Some(whole) => Content::Integer(whole),
+                None => Content::Number(number.as_f64().expect("a number")),
+            },
+            Value::String(text) => Content::Text(text.clone()),
+            Value::Array(items) => Content::List(items.iter().map(|item| build(item, line)).collect()),
+            Value::Object(members) => Content::Map(
+                members
+                    .iter()
+                    .map(|(key, value)| Entry {
+                        key: Spanned::new(key.clone(), at(*line + 1)),
+                        value: build(value, line),
+                    })
+                    .collect(),
+            ),
+        };
+        Node { place, content }
+    }
+    build(value, &mut 0)
+}
+
+const fn at(line: u32) -> Place {
+    Place { file: FileId(0), line, column: 1, offset: line, length: 1 }
+}
+
+/// Files and secrets from memory.
+#[derive(Default)]
+pub(crate) struct Memory(pub(crate) HashMap<String, Vec<u8>>);
+
+impl Memory {
+    pub(crate) fn with(mut self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.0.insert(path.to_owned(), bytes.into());
+        self
+    }
+
+    fn find(&self, name: &str) -> Result<Vec<u8>, String> {
+        self.0.get(name).cloned().ok_or_else(|| format!("`{name}` is not there"))
+    }
+}
+
+impl Materials for Memory {
+    fn file(&self, _: FileId, path: &str) -> Result<Vec<u8>, String> {
+        self.find(path)
+    }
+
+    fn directory(&self, _: FileId, path: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+        Err(format!("`{path}` is not there"))
+    }
+
+    fn environment(&self, name: &str) -> Result<Vec<u8>, String> {
+        self.find(name)
+    }
+
+    fn credential(&self, name: &str) -> Result<Vec<u8>, String> {
+        self.find(name)
+    }
+}
+
+/// The codes and messages of faults.
+pub(crate) fn told(faults: Faults) -> Vec<String> {
+    faults.into_sorted().iter().map(|fault| format!("{}: {}", fault.code, fault.message)).collect()
+}
+
+/// Asserts that exactly one fault was found, of this code, saying this.
+pub(crate) fn only_fault(faults: Faults, code: &str, saying: &str) -> Diagnostic {
+    let mut all = faults.into_sorted();
+    assert_eq!(all.len(), 1, "{saying}: {all:#?}");
+    let fault = all.remove(0);
+    assert_eq!(fault.code, code, "{fault}");
+    assert!(fault.message.contains(saying), "{fault}");
+    fault
+}
+
+/// Sources that ask nobody.
+pub(crate) fn offline() -> KeySources {
+    let refuse = |_: &crate::FetchTrust| Ok(Arc::new(KeyServer::default()) as Arc<dyn Fetch>);
+    KeySources::offline(Box::new(refuse), Clock::Manual(ManualClock::at_unix_seconds(NOW)))
+}
+
+pub(crate) fn issuers(written: &Value, memory: &Memory, sources: &KeySources) -> Issuers {
+    let mut faults = Faults::default();
+    let spec = IssuersSpec::read(&node(written), &mut faults);
+    let issuers = spec.map(|spec| spec.compile(memory, sources, &mut faults));
+    assert!(!faults.any_error(), "{:#?}", told(faults));
+    issuers.expect("issuers")
+}
+
+/// The pepper of all tests.
+pub(crate) fn pepper() -> Secret {
+    Secret::new(b"0123456789abcdef0123456789abcdef".to_vec())
+}
+
+pub(crate) fn clients(written: &Value) -> Clients {
+    let mut faults = Faults::default();
+    let mut spec = ClientsSpec::default();
+    spec.read(&node(written), &mut faults);
+    let clients = spec.compile(Some(&pepper()), &mut faults);
+    assert!(!faults.any_error(), "{:#?}", told(faults));
+    clients
+}
+
+/// What chains in tests are compiled against.
+pub(crate) struct House {
+    pub(crate) issuers: Issuers,
+    pub(crate) clients: Clients,
+    pub(crate) anchors: Vec<(String, Place)>,
+}
+
+impl House {
+    pub(crate) fn new(issuers: Issuers) -> Self {
+        let anchors = ["tpp", "staff"].map(|name| (name.to_owned(), at(1))).to_vec();
+        Self { issuers, clients: Clients::default(), anchors }
+    }
+
+    pub(crate) fn compile(&self, written: &Value, identity: Option<&Value>) -> Result<Chain, Faults> {
+        let mut faults = Faults::default();
+        let compiling = Compiling {
+            api: "bank",
+            issuers: &self.issuers,
+            clients: &self.clients,
+            trust_anchors: &self.anchors,
+        };
+        let identity = identity.and_then(|written| IdentitySpec::read(&node(written), &mut faults));
+        let chain = ChainSpec::read(&node(written), &mut faults)
+            .and_then(|spec| spec.compile(identity.as_ref(), &compiling, &mut faults));
+        match chain {
+            Some(chain) if !faults.any_error() => Ok(chain),
+            _ => Err(faults),
+        }
+    }
+
+    pub(crate) fn chain(&self, written: &Value) -> Chain {
+        self.compile(written, None).unwrap_or_else(|faults| panic!("{:#?}", told(faults)))
+    }
+}
+
+/// A request's head.
+pub(crate) fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
+    let mut builder = http::Request::builder().uri(uri);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    builder.body(()).expect("a request").into_parts().0
+}
+
+pub(crate) fn connection(certificate: Option<Arc<PeerCertificate>>) -> Connection {
+    Connection {
+        peer: SocketAddr::from(([192, 0, 2, 7], 4711)),
+        listener: "public".into(),
+        tls: None,
+        certificate,
+    }
+}
+
+pub(crate) fn moment(unix_seconds: i64) -> Moment {
+    Clock::Manual(ManualClock::at_unix_seconds(unix_seconds)).now()
+}
+
+/// Asks a chain, and gives the code of the refusal or the caller's key.
+pub(crate) async fn ask(
+    chain: &Chain,
+    worker: &WorkerTokens,
+    connection: &Connection,
+    headers: &[(&str, &str)],
+) -> Result<String, &'static str> {
+    ask_at(chain, worker, connection, headers, NOW).await
+}
+
+pub(crate) async fn ask_at(
+    chain: &Chain,
+    worker: &WorkerTokens,
+    connection: &Connection,
+    headers: &[(&str, &str)],
+    unix_seconds: i64,
+) -> Result<String, &'static str> {
+    let head = head("/accounts", headers);
+    match chain.authenticate(&head, connection, worker, moment(unix_seconds)).await {
+        Ok(principal) => Ok(principal.key.to_string()),
+        Err(rejection) => Err(rejection.reason().code()),
+    }
+}
+
+/// A certificate with this subject, valid around [`NOW`].
+pub(crate) fn certificate_der(subject: &[(rcgen::DnType, &str)], names: &[rcgen::SanType]) -> Vec<u8> {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    for (kind, value) in subject {
+        params.distinguished_name.push(kind.clone(), *value);
+    }
+    params.subject_alt_names = names.to_vec();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    params.self_signed(&key).expect("a certificate").der().to_vec()
+}
+
+/// The certificate of a peer whose path leads to the anchor.
+pub(crate) fn peer(der: &[u8], anchor: &str) -> Arc<PeerCertificate> {
+    let always = Validity { from: i64::MIN, until: i64::MAX };
+    let peer = peer_certificate(der, always, vec![anchor.into()], CertificateSource::Handshake);
+    Arc::new(peer.expect("a certificate"))
+}
+
+/// A peer called so.
+pub(crate) fn peer_named(common_name: &str, anchor: &str) -> Arc<PeerCertificate> {
+    peer(&certificate_der(&[(rcgen::DnType::CommonName, common_name)], &[]), anchor)
+}
+
+/// Claims any issuer of the tests takes, changed by `changes`; `null` removes one.
+pub(crate) fn claims(changes: &Value) -> Value {
+    let mut claims = json!({
+        "iss": "https://idp.example",
+        "aud": "https://api.example",
+        "sub": "tpp-a",
+        "iat": NOW - 10,
+        "exp": NOW + 300,
+        "scope": "accounts",
+    });
+    for (name, value) in changes.as_object().expect("an object") {
+        match value {
+            Value::Null => drop(claims.as_object_mut().expect("an object").remove(name)),
+            value => claims[name] = value.clone(),
+        }
+    }
+    claims
+}
+
+pub(crate) fn sign(key: &SigningKey, header: &Value, changes: &Value) -> String {
+    key.sign(header.clone(), &claims(changes)).expect("a signature")
+}
+
+pub(crate) fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+/// A key set with the public halves.
+pub(crate) fn jwks(keys: &[(&str, &SigningKey)]) -> String {
+    let keys: Vec<_> = keys.iter().map(|(kid, key)| key.public_jwk(kid).expect("a public key")).collect();
+    json!({ "keys": keys }).to_string()
+}
+
+/// A key server in memory. It answers as scripted, the last answer again and again, and counts.
+#[derive(Default)]
+pub(crate) struct KeyServer {
+    pub(crate) answers: Mutex<VecDeque<Answer>>,
+    pub(crate) asked: Mutex<Vec<FetchRequest>>,
+}
+
+/// One scripted answer.
+#[derive(Clone)]
+pub(crate) enum Answer {
+    Response(FetchResponse),
+    Fails(FetchError),
+    /// Answers after that time.
+    Slow(Duration, FetchResponse),
+    Panics,
+}
+
+pub(crate) fn ok(body: impl Into<String>) -> FetchResponse {
+    FetchResponse { status: 200, etag: None, cache_control: None, age: None, body: body.into().into() }
+}
+
+impl KeyServer {
+    pub(crate) fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
+        *self.answers.lock().expect("no panic") = answers.into_iter().collect();
+    }
+
+    pub(crate) fn serve(&self, body: impl Into<String>) {
+        self.answer([Answer::Response(ok(body))]);
+    }
+
+    pub(crate) fn fail(&self) {
+        self.answer([Answer::Fails(FetchError::Connection("refused".to_owned()))]);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.asked.lock().expect("no panic").len()
+    }
+
+    /// Sources that ask this server, on the runtime of the test.
+    pub(crate) fn sources(self: &Arc<Self>, clock: &ManualClock) -> KeySources {
+        let server = self.clone();
+        let factory = move |_: &crate::FetchTrust| Ok(server.clone() as Arc<dyn Fetch>);
+        KeySources::new(
+            Box::new(factory),
+            Clock::Manual(clock.clone()),
+            tokio::runtime::Handle::current(),
+        )
+    }
+}
+
+impl Fetch for KeyServer {
+    fn fetch(&self, request: FetchRequest) -> FetchFuture<'_> {
+        self.asked.lock().expect("no panic").push(request);
+        let mut answers = self.answers.lock().expect("no panic");
+        let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
+        Box::pin(async move {
+            match answer {
+                Some(Answer::Response(response)) => Ok(response),
+                Some(Answer::Fails(error)) => Err(error),
+                Some(Answer::Slow(time, response)) => {
+                    tokio::time::sleep(time).await;
+                    Ok(response)
+                }
+                Some(Answer::Panics) => panic!("scripted"),
+                None => Err(FetchError::Connection("nothing scripted".to_owned())),
+            }
+        })
+    }
+}
