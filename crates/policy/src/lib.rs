@@ -1,16 +1,16 @@
 //! What a principal may do, and how often.
 //!
-//! [`rules`] decides whether a request is allowed at all, [`limits`] whether it may be made now, and
-//! `expression` is the language of a rule's `when`. Everything is compiled when policies are loaded; a request
+//! [`Rules`] decide whether a request is allowed at all, [`Limits`] whether it may be made now, and `expression`
+//! is the language of a rule's `when`. Everything is compiled when policies are loaded; a request
 //! only walks what was compiled.
 
 mod expression;
 mod facts;
 #[cfg(test)]
 mod fixtures;
-pub mod limits;
+mod limits;
 mod place;
-pub mod rules;
+mod rules;
 
 pub use facts::Facts;
 pub use limits::{Admission, LimitFacts, Limits, LimitsPlan, LimitsSpec};

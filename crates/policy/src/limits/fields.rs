@@ -1,5 +1,4 @@
-//! The header fields about limits: `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-10,
-//! and the number in `Retry-After` (RFC 9110 section 10.2.3).
+//! The header fields about limits: `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-10.
 //!
 //! Names of limits are letters, digits and a few signs, so they stand in a quoted string (RFC 9651 section
 //! 3.3.3) as they are.
@@ -20,7 +19,7 @@ pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const ROOM: usize = MAX_LIMITS * 96;
 
 /// Whole seconds, rounded up: waiting that long is always enough.
-pub fn whole_seconds(wait: Duration) -> u64 {
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 

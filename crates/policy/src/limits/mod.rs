@@ -4,7 +4,7 @@
 //! and neither does what one of the limits itself refuses, because whatever other limits had given is given
 //! back (LIM-03).
 
-pub mod fields;
+mod fields;
 mod key;
 mod spec;
 #[cfg(test)]

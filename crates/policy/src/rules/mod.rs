@@ -3,7 +3,7 @@
 mod methods;
 mod reach;
 mod spec;
-pub mod template;
+pub(crate) mod template;
 #[cfg(test)]
 mod tests;
 

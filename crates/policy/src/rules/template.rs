@@ -68,7 +68,7 @@ impl PathTemplate {
     }
 
     /// Whether every path that `other` takes is also taken by `self`.
-    pub fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         let mut theirs = other.segments.iter();
         for own in &*self.segments {
             match (own, theirs.next()) {
@@ -80,28 +80,6 @@ impl PathTemplate {
             }
         }
         theirs.next().is_none()
-    }
-
-    /// Whether some path is taken by both.
-    pub fn overlaps(&self, other: &Self) -> bool {
-        let (mut ours, mut theirs) = (self.segments.iter(), other.segments.iter());
-        loop {
-            match (ours.next(), theirs.next()) {
-                (None, None) => return true,
-                (None, Some(_)) | (Some(_), None) => return false,
-                (Some(Segment::Rest), Some(_)) | (Some(_), Some(Segment::Rest)) => return true,
-                (Some(Segment::Literal(text)), Some(Segment::Literal(other))) if text != other => {
-                    return false;
-                }
-                (Some(Segment::Literal(text)), Some(Segment::Parameter))
-                | (Some(Segment::Parameter), Some(Segment::Literal(text)))
-                    if text.is_empty() =>
-                {
-                    return false;
-                }
-                (Some(_), Some(_)) => {}
-            }
-        }
     }
 
     /// Whether both take exactly the same paths; names of parameters do not matter.
