@@ -454,6 +454,34 @@ fn early_answer_to_a_long_body_reaches_the_caller_and_its_connection_is_not_used
 }
 
 #[test]
+fn connection_with_an_upload_nobody_finishes_is_closed_after_a_while() {
+    on_a_worker(async {
+        let closed = Rc::new(Notify::new());
+        let told = Rc::clone(&closed);
+        let server = Raw::start(move |mut peer| {
+            let told = Rc::clone(&told);
+            async move {
+                peer.message().await;
+                peer.say("HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno").await;
+                peer.closed().await;
+                told.notify_one();
+            }
+        })
+        .await;
+        let upstream = upstream(json!({ "urls": server.url() }));
+        let pools: Pools<TestBody> =
+            Pools::new(PoolSettings { max_idle: 9, idle_timeout: Duration::from_millis(30) });
+        let (feeder, body) = fed();
+        feeder.send(data("some")).unwrap();
+        let request = Request::post("/").header("host", "h").body(body).unwrap();
+        assert_eq!(exchange(&pools, &upstream, request).await, Ok((413, "no".to_owned())));
+        // The caller still holds the body open and sends no more of it.
+        closed.notified().await;
+        drop(feeder);
+    });
+}
+
+#[test]
 fn body_is_held_to_its_limits() {
     on_a_worker(async {
         let server = Raw::start(|mut peer| async move {
