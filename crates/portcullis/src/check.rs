@@ -30,17 +30,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let loaded = portcullis_gateway::load(&arguments.directory, &Environment::of_process());
     let tally = Tally::of(&loaded.faults);
-    match arguments.format {
-        Format::Human => output::print(&human(&loaded, tally, begun.elapsed(), Look::of(&std::io::stdout())))?,
-        Format::Json => output::print(&(serde_json::to_string_pretty(&Checked::of(&loaded, tally))? + "\n"))?,
-    }
+    output::print(&match arguments.format {
+        Format::Human => human(&loaded, tally, begun.elapsed(), Look::of(&std::io::stdout())),
+        Format::Json => serde_json::to_string_pretty(&Checked::of(&loaded, tally))? + "\n",
+    })?;
     Ok(if tally.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn human(loaded: &Loaded, tally: Tally, took: Duration, look: Look) -> String {
     let mut text = files(&loaded.summary);
     if !loaded.faults.is_empty() {
-        text.push('\n');
+        if !text.is_empty() {
+            text.push('\n');
+        }
         text.push_str(&report::human(&loaded.faults, &loaded.sources, look));
         text.push('\n');
     }

@@ -28,7 +28,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let settings = effective_settings(&arguments.policies, &Environment::of_process());
     if settings.is_empty() {
         let directory = arguments.policies.display();
-        bail!("no settings can be read from `{directory}/gateway.yaml`: `portcullis check {directory}` says why");
+        bail!(
+            "no settings can be read from `{directory}/gateway.yaml`: `portcullis check {directory}` says why"
+        );
     }
     output::print(&match arguments.format {
         Format::Human => human(&settings),
@@ -41,9 +43,9 @@ fn human(settings: &[Setting]) -> String {
     let width = |of: fn(&Setting) -> &str| settings.iter().map(|setting| of(setting).chars().count()).max();
     let keys = width(|setting| &setting.key).unwrap_or_default();
     let values = width(|setting| &setting.value).unwrap_or_default();
-    let lines = settings.iter().map(|Setting { key, value, source }| {
-        format!("{key:<keys$}   {value:<values$}   {source}\n")
-    });
+    let lines = settings
+        .iter()
+        .map(|Setting { key, value, source }| format!("{key:<keys$}   {value:<values$}   {source}\n"));
     lines.collect()
 }
 

@@ -19,10 +19,10 @@ use portcullis_gateway::Environment;
 use tokio::runtime::{Builder, Runtime};
 
 use self::commands::{commands, table};
-use self::folder::Folder;
-use crate::service::Service;
-use crate::report::{self, counted};
+use self::folder::{Folder, argument};
 use crate::output;
+use crate::report::{self, counted};
+use crate::service::Service;
 
 /// Where things listen if nobody else does.
 const GATEWAY_PORT: u16 = 8443;
@@ -75,8 +75,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let plan = report::plan(portcullis_gateway::load(&folder.path("policies"), &Environment::default()))?;
     let access_log = folder.create("access.log")?;
     let service = Service::start(&plan, Box::new(access_log))?;
-    let facts = format!("{}, {}, config {}", counted(plan.apis, "API"), counted(plan.rules, "rule"), service.config_hash());
-    let commands = commands(&folder, addresses.gateway, addresses.identity);
+    let facts = format!(
+        "{}, {}, config {}",
+        counted(plan.apis, "API"),
+        counted(plan.rules, "rule"),
+        service.config_hash()
+    );
+    let commands = commands(folder.directory(), addresses.gateway, addresses.identity);
     output::print(&welcome(&folder, &addresses, &facts, begun.elapsed(), &table(&commands)))?;
     service.serve_to_the_end()
 }
@@ -102,28 +107,23 @@ fn serve(runtime: &Runtime, listener: TcpListener, router: axum::Router) -> anyh
     Ok(())
 }
 
-fn welcome(
-    folder: &Folder,
-    addresses: &Addresses,
-    facts: &str,
-    took: Duration,
-    table: &str,
-) -> String {
+fn welcome(folder: &Folder, addresses: &Addresses, facts: &str, took: Duration, table: &str) -> String {
     let Addresses { gateway, admin, identity, upstream } = addresses;
     let rows = [
         ("gateway", format!("https://{gateway}"), facts.to_owned()),
         ("admin", format!("http://{admin}"), "/livez  /readyz  /metrics".to_owned()),
         ("identity", format!("http://{identity}"), "a small identity provider: /jwks  /token".to_owned()),
         ("upstream", format!("http://{upstream}"), "answers with what it received".to_owned()),
-        ("log", folder.argument("access.log"), "one JSON line per request".to_owned()),
-        ("files", folder.argument(""), "certificates, tokens, keys and policies, made just now".to_owned()),
+        ("log", argument(folder.directory(), "access.log"), "one JSON line per request".to_owned()),
+        (
+            "files",
+            argument(folder.directory(), ""),
+            "certificates, tokens, keys and policies, made just now".to_owned(),
+        ),
     ];
     let width = rows.iter().map(|(_, place, _)| place.len()).max().unwrap_or_default();
-    let mut text = format!(
-        "portcullis {} demo, ready in {:.1} s\n\n",
-        env!("CARGO_PKG_VERSION"),
-        took.as_secs_f64()
-    );
+    let mut text =
+        format!("portcullis {} demo, ready in {:.1} s\n\n", env!("CARGO_PKG_VERSION"), took.as_secs_f64());
     for (name, place, what) in rows {
         // Writing to a `String` cannot fail.
         let _ = writeln!(text, "  {name:<9} {place:<width$}  {what}");
@@ -132,4 +132,30 @@ fn welcome(
     text.push_str(table);
     text.push_str("\nCtrl-C ends the demo.\n");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Addresses, files};
+    use crate::demo::folder::Folder;
+    use crate::report::{Look, human};
+    use portcullis_gateway::{Environment, load};
+    use std::net::SocketAddr;
+
+    #[test]
+    fn the_policies_of_the_demo_have_no_fault() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let folder = Folder::fresh(parent.path().join("demo")).expect("made");
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let addresses = Addresses {
+            gateway: address(8443),
+            admin: address(9901),
+            identity: address(9902),
+            upstream: address(9903),
+        };
+        files::write(&folder, &addresses).expect("written");
+        let loaded = load(&folder.path("policies"), &Environment::default());
+        assert_eq!(human(&loaded.faults, &loaded.sources, Look::Plain), "");
+        assert!(loaded.plan.is_some());
+    }
 }

@@ -41,7 +41,10 @@ struct Create {
 /// A name that needs no quotes in a policy file.
 fn client_name(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.len() <= 255 && text.bytes().all(plain) {
+    if text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.len() <= 255
+        && text.bytes().all(plain)
+    {
         Ok(text.to_owned())
     } else {
         Err("a client's name here is a letter, then letters, digits, `-`, `_` or `.`".to_owned())
@@ -121,7 +124,10 @@ clients:
         let hash = hash();
         let text = shown("acme", "pc_example", &hash, Format::Json);
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(value, serde_json::json!({ "client": "acme", "key": "pc_example", "hash": hash.to_string() }));
+        assert_eq!(
+            value,
+            serde_json::json!({ "client": "acme", "key": "pc_example", "hash": hash.to_string() })
+        );
     }
 
     #[test]

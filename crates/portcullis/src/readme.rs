@@ -1,9 +1,11 @@
-//! The tables of `README.md` that are made from the code.
+//! What `README.md` says about the program, checked against the program.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use portcullis_gateway::{METRICS, MetricKind, listener::ListenLimits};
+use portcullis_gateway::{Environment, METRICS, MetricKind, listener::ListenLimits, load};
+
+use crate::report::{Look, human};
 
 /// Compares a table with what stands between its markers, or writes it there if `BLESS` is set.
 fn check(what: &str, source: &str, table: &str) {
@@ -11,7 +13,8 @@ fn check(what: &str, source: &str, table: &str) {
     let readme = std::fs::read_to_string(&path).expect("README.md");
     let begin = format!("<!-- {what}: begin (made from {source}; BLESS=1 ./tests/run rewrites it) -->\n");
     let end = format!("<!-- {what}: end -->");
-    let from = readme.find(&begin).unwrap_or_else(|| panic!("README.md lacks the line {begin}")) + begin.len();
+    let from =
+        readme.find(&begin).unwrap_or_else(|| panic!("README.md lacks the line {begin}")) + begin.len();
     let to = readme.find(&end).unwrap_or_else(|| panic!("README.md lacks the line {end}"));
     if std::env::var_os("BLESS").is_some() {
         let blessed = format!("{}{table}{}", &readme[..from], &readme[to..]);
@@ -22,15 +25,18 @@ fn check(what: &str, source: &str, table: &str) {
 }
 
 fn metrics() -> String {
-    METRICS.iter().fold("| Name | Type | What |\n| --- | --- | --- |\n".to_owned(), |mut table, (kind, name, help)| {
-        let kind = match kind {
-            MetricKind::Counter => "counter",
-            MetricKind::Gauge => "gauge",
-            MetricKind::Histogram => "histogram",
-        };
-        writeln!(table, "| `{name}` | {kind} | {help} |").expect("a string takes everything");
-        table
-    })
+    METRICS.iter().fold(
+        "| Name | Type | What |\n| --- | --- | --- |\n".to_owned(),
+        |mut table, (kind, name, help)| {
+            let kind = match kind {
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+                MetricKind::Histogram => "histogram",
+            };
+            writeln!(table, "| `{name}` | {kind} | {help} |").expect("a string takes everything");
+            table
+        },
+    )
 }
 
 fn limits() -> String {
@@ -47,10 +53,13 @@ fn limits() -> String {
         key => panic!("`{key}` has no words in README.md"),
     };
     let listing = ListenLimits::default().listing();
-    listing.iter().fold("| Key | Default | What |\n| --- | --- | --- |\n".to_owned(), |mut table, (key, value)| {
-        writeln!(table, "| `{key}` | {value} | {} |", what(key)).expect("a string takes everything");
-        table
-    })
+    listing.iter().fold(
+        "| Key | Default | What |\n| --- | --- | --- |\n".to_owned(),
+        |mut table, (key, value)| {
+            writeln!(table, "| `{key}` | {value} | {} |", what(key)).expect("a string takes everything");
+            table
+        },
+    )
 }
 
 /// One test for both, because both rewrite the same file.
@@ -58,4 +67,41 @@ fn limits() -> String {
 fn the_tables_of_the_readme_are_those_of_the_code() {
     check("metrics", "crates/gateway/src/telemetry/mod.rs", &metrics());
     check("limits", "crates/gateway/src/listener/limits.rs", &limits());
+}
+
+/// The policy that the readme shows.
+fn policy() -> &'static str {
+    let readme = include_str!("../../../README.md");
+    let from = readme.split("```yaml\n").nth(1).expect("README.md has a policy");
+    from.split("```").next().expect("it ends")
+}
+
+/// What `check` says to a policy, put in the place of that of the example it was taken from.
+fn faults_of(policy: &str) -> String {
+    let directory = tempfile::tempdir().expect("a directory");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/examples/bound-token");
+    let files = ["", "tls"].map(|folder| example.join(folder).read_dir().expect("a folder"));
+    for folder in ["tls", "apis"] {
+        std::fs::create_dir(directory.path().join(folder)).expect("made");
+    }
+    for entry in files.into_iter().flatten().map(|entry| entry.expect("an entry").path()) {
+        if entry.is_file() {
+            let name = entry.strip_prefix(&example).expect("within the example");
+            std::fs::copy(&entry, directory.path().join(name)).expect("copied");
+        }
+    }
+    std::fs::write(directory.path().join("apis/open-banking.yaml"), policy).expect("written");
+    let loaded = load(directory.path(), &Environment::default());
+    human(&loaded.faults, &loaded.sources, Look::Plain)
+}
+
+#[test]
+fn the_policy_of_the_readme_has_no_fault() {
+    assert_eq!(faults_of(policy()), "");
+}
+
+#[test]
+fn the_fault_in_the_readme_is_what_check_says() {
+    let said = faults_of(&policy().replace("bound_to: certificate  ", "boundto: certificate   "));
+    assert!(include_str!("../../../README.md").contains(&format!("```text\n{said}```")), "{said}");
 }

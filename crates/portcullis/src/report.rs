@@ -220,8 +220,7 @@ pub(crate) fn findings<'a>(diagnostics: &'a [Diagnostic], texts: &'a impl Texts)
 #[cfg(test)]
 mod tests {
     use super::{Look, Tally, Texts, findings, human};
-    use anyhow::anyhow;
-use portcullis_core::{Diagnostic, FileId, Place};
+    use portcullis_core::{Diagnostic, FileId, Place};
 
     struct TwoFiles;
 
@@ -246,7 +245,8 @@ use portcullis_core::{Diagnostic, FileId, Place};
         Place {
             file: FileId(file),
             line: u32::try_from(before.lines().count().max(1)).expect("small"),
-            column: u32::try_from(before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1).expect("small"),
+            column: u32::try_from(before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1)
+                .expect("small"),
             offset: u32::try_from(offset).expect("small"),
             length: u32::try_from(word.len()).expect("small"),
         }

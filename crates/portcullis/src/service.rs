@@ -1,6 +1,6 @@
 //! The running gateway with its admin listener, and the signals that end it.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::{Arc, Weak};
@@ -33,12 +33,13 @@ impl Service {
     /// A port, the store, or a thread cannot be had.
     pub(crate) fn start(plan: &Plan, access_log: Box<dyn Write + Send>) -> anyhow::Result<Self> {
         let admin = plan.settings.admin.map(bind).transpose()?;
-        let gateway = Gateway::start(plan, Options { clock: Clock::System, access_log }).map_err(explained)?;
+        let gateway =
+            Gateway::start(plan, Options { clock: Clock::System, access_log }).map_err(explained)?;
         let gateway = Arc::new(gateway);
-        let _in_runtime = gateway.handle().enter();
+        let in_runtime = gateway.handle().enter();
         let signals = Signals::new().context("cannot listen for signals")?;
         let admin = admin.map(|listener| serve(listener, &gateway)).transpose()?;
-        drop(_in_runtime);
+        drop(in_runtime);
         Ok(Self { gateway, admin, signals })
     }
 
@@ -88,7 +89,10 @@ impl Service {
 }
 
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address} (admin)"))?;
+    let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => anyhow!("admin: {address} is in use by another process"),
+        _ => anyhow!("admin: cannot listen on {address}: {error}"),
+    })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

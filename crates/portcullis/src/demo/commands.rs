@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 
-use super::folder::{Folder, quoted};
+use super::folder::{argument, quoted};
 
 /// A complete command and the HTTP status it ends in.
 pub(crate) struct Command {
@@ -17,17 +18,17 @@ pub(crate) struct Command {
 
 /// The commands, in the order in which they tell the story. The one that uses up a limit is the last but one and
 /// has a caller of its own, so that every line keeps its status in whatever order they are pasted.
-pub(crate) fn commands(folder: &Folder, gateway: SocketAddr, identity: SocketAddr) -> Vec<Command> {
-    let ca = folder.argument("ca.pem");
+pub(crate) fn commands(directory: &Path, gateway: SocketAddr, identity: SocketAddr) -> Vec<Command> {
+    let ca = argument(directory, "ca.pem");
     let call = |options: &str, path: &str| {
         let url = quoted(&format!("https://{gateway}{path}"));
         format!("curl -i --cacert {ca} {options}{url}")
     };
-    let certificate = |name: &str| format!("--cert {} ", folder.argument(name));
-    let header = |name: &str| format!("-H @{} ", folder.argument(name));
+    let certificate = |name: &str| format!("--cert {} ", argument(directory, name));
+    let header = |name: &str| format!("-H {} ", quoted(&format!("@{}", directory.join(name).display())));
     let holder = certificate("tpp-a.pem") + &header("accounts.hdr");
     let accounts = "/open-banking/v3/accounts";
-    let form = quoted(&format!("@{}", folder.path("token-request.form").display()));
+    let form = quoted(&format!("@{}", directory.join("token-request.form").display()));
     let many = quoted(&format!("https://{gateway}/partners/orders?n=[1-30]"));
     [
         ("the holder of a certificate-bound token reads accounts", 200, call(&holder, accounts)),
@@ -84,4 +85,52 @@ pub(crate) fn table(commands: &[Command]) -> String {
         let _ = write!(text, "\n  {shows}\n  {status}  {line}\n");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{commands, table};
+    use std::net::SocketAddr;
+    use std::path::Path;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn each_command_is_one_line_behind_its_status() {
+        let commands = commands(Path::new("demo"), address(8443), address(9902));
+        let text = table(&commands);
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("curl ")).collect();
+        assert_eq!(lines.len(), commands.len());
+        for (line, command) in lines.iter().zip(&commands) {
+            assert_eq!(*line, format!("  {}  {}", command.status, command.line));
+        }
+    }
+
+    #[test]
+    fn every_promised_status_is_there() {
+        let commands = commands(Path::new("demo"), address(8443), address(9902));
+        for status in [200, 400, 401, 403, 429] {
+            assert!(commands.iter().any(|command| command.status == status), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_directory_with_a_blank_is_quoted_everywhere() {
+        for command in commands(Path::new("my demo"), address(1), address(2)) {
+            let unquoted: String = command.line.split('\'').step_by(2).collect();
+            assert!(!unquoted.contains("my"), "{}", command.line);
+        }
+    }
+
+    #[test]
+    fn the_readme_shows_the_first_commands_as_they_are() {
+        let commands = commands(Path::new("demo"), address(8443), address(9902));
+        let readme = include_str!("../../../../README.md");
+        for command in commands.iter().take(3) {
+            let lines = format!("  {}\n  {}  {}\n", command.shows, command.status, command.line);
+            assert!(readme.contains(&lines), "README.md lacks\n{lines}");
+        }
+    }
 }

@@ -78,8 +78,9 @@ fn tokens(folder: &Folder, addresses: &Addresses, thumbprint: [u8; 32]) -> anyho
     for (file, scope) in [("accounts.hdr", "accounts"), ("payments.hdr", "accounts payments")] {
         folder.write(file, format!("authorization: Bearer {}\n", provider.token(THIRD_PARTY, scope)?))?;
     }
-    let request =
-        format!("grant_type=client_credentials&client_id={THIRD_PARTY}&client_secret={secret}&scope=accounts");
+    let request = format!(
+        "grant_type=client_credentials&client_id={THIRD_PARTY}&client_secret={secret}&scope=accounts"
+    );
     folder.write("token-request.form", request)?;
     Ok(provider)
 }

@@ -39,7 +39,9 @@ impl Folder {
         match marker.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                bail!("another demo is running in `{shown}`; end it, or name another directory with --directory")
+                bail!(
+                    "another demo is running in `{shown}`; end it, or name another directory with --directory"
+                )
             }
             Err(TryLockError::Error(error)) => return Err(error).with_context(written),
         }
@@ -52,9 +54,9 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Where a file of the directory is, as an argument that a shell takes as it stands.
-    pub(crate) fn argument(&self, name: &str) -> String {
-        quoted(&self.path(name).display().to_string())
+    /// The directory itself.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.path
     }
 
     /// Makes a file that only its owner can read, with the directories above it.
@@ -97,6 +99,11 @@ fn empty(directory: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where a file is, as an argument that a shell takes as it stands.
+pub(crate) fn argument(directory: &Path, name: &str) -> String {
+    quoted(&directory.join(name).display().to_string())
 }
 
 /// A word as a POSIX shell takes it: bare where nothing in it means anything to the shell, else in single
@@ -147,7 +154,8 @@ mod tests {
         first.write("policies/apis/a.yaml", "api: a").expect("written");
         drop(first);
         Folder::fresh(path.clone()).expect("made again");
-        let left: Vec<_> = fs::read_dir(&path).expect("read").map(|entry| entry.expect("entry").file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(&path).expect("read").map(|entry| entry.expect("entry").file_name()).collect();
         assert_eq!(left, [MARKER]);
     }
 

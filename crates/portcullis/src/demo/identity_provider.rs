@@ -58,8 +58,11 @@ impl IdentityProvider {
     /// # Errors
     /// There is no such client, or the token could not be signed.
     pub(crate) fn token(&self, client_id: &str, scope: &str) -> anyhow::Result<String> {
-        let client =
-            self.clients.iter().find(|client| client.id == client_id).context("no such client in the demo")?;
+        let client = self
+            .clients
+            .iter()
+            .find(|client| client.id == client_id)
+            .context("no such client in the demo")?;
         self.issue(client, scope)
     }
 
