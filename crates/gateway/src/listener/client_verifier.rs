@@ -174,14 +174,14 @@ impl ClientVerifier {
         }
         let leaf: &webpki::Cert<'_> = path.end_entity();
         let facts = x509::certificate(&leaf.der()).ok_or(webpki::Error::BadDer)?;
-        if !facts.may_sign {
+        if !facts.may_sign || !facts.is_strong {
             return Err(webpki::Error::UnknownIssuer);
         }
         let anchor = set.anchor_window(path).ok_or(webpki::Error::UnknownIssuer)?;
         let mut window = anchor.and(facts.window).and(self.revocation_window(leaf));
         for issuer in path.intermediate_certificates() {
             let facts = x509::certificate(&issuer.der()).ok_or(webpki::Error::BadDer)?;
-            if !facts.may_certify {
+            if !facts.may_certify || !facts.is_strong {
                 return Err(webpki::Error::UnknownIssuer);
             }
             window = window.and(facts.window).and(self.revocation_window(issuer));

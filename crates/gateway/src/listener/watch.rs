@@ -58,8 +58,9 @@ enum Verdict {
 impl<C: Protocol> Watched<C> {
     pub(crate) fn new(connection: C, inbound: Rc<Inbound>, draining: Draining, limits: ListenLimits) -> Self {
         let opened = Instant::now();
-        let timer = tokio::time::sleep_until(opened + limits.header_timeout);
         let times = Times { limits, opened, idle_since: opened, served: 0 };
+        let first = times.limits.header_timeout.min(times.limits.idle_timeout).min(times.limits.connection_age);
+        let timer = tokio::time::sleep_until(opened + first);
         Self { connection, timer, inbound, draining, waker: None, finishing: false, times }
     }
 }
@@ -152,7 +153,9 @@ impl Times {
             };
         }
         let old_at = self.opened + self.limits.connection_age;
-        let next = stalled.map_or(idle_until, |until| until.min(idle_until));
+        // Requests come and go without a look at the clock, so the next one is never farther than they may idle.
+        let next = idle_until.min(now + self.limits.idle_timeout);
+        let next = stalled.map_or(next, |until| until.min(next));
         match finishing {
             false if old_at <= now => Verdict::Finish(next),
             false => Verdict::Again(next.min(old_at)),

@@ -2,6 +2,7 @@
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::PublicKey;
 use x509_parser::revocation_list::CertificateRevocationList;
 
 /// A stretch of time, both ends included, in seconds since 1970.
@@ -37,7 +38,12 @@ pub(crate) struct CertificateFacts {
     pub(crate) may_sign: bool,
     /// `keyUsage` is absent or holds `keyCertSign` (CRT-01).
     pub(crate) may_certify: bool,
+    /// An RSA key of 2048 bits or more, or a key of another kind (CRT-01).
+    pub(crate) is_strong: bool,
 }
+
+/// The smallest RSA key.
+const RSA_BITS: usize = 2_048;
 
 /// Reads a certificate; `None` if it is not exactly one well-formed certificate.
 pub(crate) fn certificate(der: &[u8]) -> Option<CertificateFacts> {
@@ -48,6 +54,11 @@ pub(crate) fn certificate(der: &[u8]) -> Option<CertificateFacts> {
         window: Window { from: validity.not_before.timestamp(), until: validity.not_after.timestamp() },
         is_authority: certificate.is_ca(),
         may_sign: usage.as_ref().is_none_or(|usage| usage.value.digital_signature()),
+        is_strong: match certificate.public_key().parsed() {
+            Ok(PublicKey::RSA(key)) => key.key_size() >= RSA_BITS,
+            Ok(_) => true,
+            Err(_) => false,
+        },
         may_certify: usage.as_ref().is_none_or(|usage| usage.value.key_cert_sign()),
     })
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::super::framing::{HeadLimits, Scanner};
-use super::{Event, Rig, on_worker, read_to_end, statuses};
+use super::{Event, Rig, on_worker, read_to_end, statuses, until};
 
 const GOOD: &str = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -50,7 +50,7 @@ fn what_hyper_refuses_by_itself_is_noticed() {
         let rig = Rig::plain(json!({}));
         let answers = rig.exchange(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n").await;
         assert_eq!(statuses(&answers), [400]);
-        assert!(rig.recorder.has(Event::Malformed));
+        rig.recorder.observed(Event::Malformed).await;
     });
 }
 
@@ -72,9 +72,7 @@ fn a_chunked_body_that_breaks_is_refused_and_nothing_behind_it_is_read() {
         let mut stream = rig.connect().await;
         let head = "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
         stream.write_all(head.as_bytes()).await.expect("sent");
-        while *rig.recorder.begun.borrow() == 0 {
-            tokio::task::yield_now().await;
-        }
+        until(|| *rig.recorder.begun.borrow() > 0).await;
         stream.write_all(format!("0\nX: y\r\n\r\n{GOOD}").as_bytes()).await.expect("sent");
         let answers = read_to_end(&mut stream).await;
         assert_eq!(statuses(&answers), [400]);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::super::limits::ABANDONED_REQUESTS;
 use super::super::{Inbound, Listener, TlsPolicyIds};
-use super::{Clock, Event, Files, Rig, compiled, on_worker, read_to_end, statuses};
+use super::{Clock, Event, Files, Rig, compiled, on_worker, read_to_end, statuses, until};
 
 const GOOD: &[u8] = b"GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -81,12 +81,7 @@ fn a_client_that_does_not_take_its_answer_is_cut() {
         let rig = Rig::plain(json!({ "write_timeout": "200ms" }));
         let mut stream = rig.connect().await;
         stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
-        let closed = async {
-            while !rig.recorder.has(Event::Closed) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        takes(closed, Duration::from_millis(200)).await;
+        takes(rig.recorder.observed(Event::Closed), Duration::from_millis(200)).await;
     });
 }
 
@@ -123,11 +118,9 @@ fn one_connection_too_many_is_closed_at_once_and_places_are_given_back() {
         first.read(&mut answer).await.expect("an answer");
         let mut third = rig.connect().await;
         assert_eq!(read_to_end(&mut third).await, "");
-        assert!(rig.recorder.has(Event::OverCapacity));
+        rig.recorder.observed(Event::OverCapacity).await;
         drop(first);
-        while rig.listener.open() == 2 {
-            tokio::task::yield_now().await;
-        }
+        until(|| rig.listener.open() < 2).await;
         assert_eq!(statuses(&rig.exchange(GOOD).await), [200]);
     });
 }
@@ -199,13 +192,12 @@ fn a_panic_ends_its_connection_and_nothing_else() {
         let rig = Rig::plain(json!({}));
         let mut other = rig.connect().await;
         assert_eq!(rig.exchange(b"GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await, "");
-        assert!(rig.recorder.has(Event::Panicked) && rig.recorder.has(Event::Closed));
+        rig.recorder.observed(Event::Panicked).await;
+        rig.recorder.observed(Event::Closed).await;
         other.write_all(GOOD).await.expect("sent");
         other.shutdown().await.expect("our side ended");
         assert_eq!(statuses(&read_to_end(&mut other).await), [200]);
-        while rig.listener.open() > 0 {
-            tokio::task::yield_now().await;
-        }
+        until(|| rig.listener.open() == 0).await;
     });
 }
 
@@ -216,9 +208,7 @@ fn draining_ends_idle_connections_and_lets_requests_finish() {
         let (mut idle, mut busy) = (rig.connect().await, rig.connect().await);
         let head = b"POST /busy HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel";
         busy.write_all(head).await.expect("sent");
-        while *rig.recorder.begun.borrow() == 0 || rig.listener.open() < 2 {
-            tokio::task::yield_now().await;
-        }
+        until(|| *rig.recorder.begun.borrow() > 0 && rig.listener.open() == 2).await;
         rig.drain.begin();
         assert_eq!(read_to_end(&mut idle).await, "");
         assert_eq!(rig.drain.open(), 1);

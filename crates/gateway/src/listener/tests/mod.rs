@@ -77,7 +77,7 @@ impl Materials for Files {
             .map(|(n, c)| (n.clone(), c.clone()))
             .collect();
         found.sort();
-        Ok(found)
+        if path.ends_with('/') { Ok(found) } else { Err(format!("`{path}` is not a directory")) }
     }
 
     fn environment(&self, name: &str) -> Result<Vec<u8>, String> {
@@ -177,6 +177,11 @@ impl Recorder {
     pub(super) fn has(&self, event: Event) -> bool {
         self.events.borrow().contains(&event)
     }
+
+    /// Waits for an event: the client's side of a connection can end before ours.
+    pub(super) async fn observed(&self, event: Event) {
+        until(|| self.has(event)).await;
+    }
 }
 
 pub(super) struct Service(pub(super) Rc<Recorder>);
@@ -240,6 +245,16 @@ pub(super) async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Lets the worker go on until something holds.
+pub(super) async fn until(holds: impl Fn() -> bool) {
+    let reached = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), reached).await.expect("it never happened");
 }
 
 /// Status codes of the answers in a byte stream.

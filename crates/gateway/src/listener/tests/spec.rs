@@ -1,1 +1,192 @@
-//! Later.
+//! What may be written under `listen`, and what `check` says about the rest.
+
+use serde_json::{Value, json};
+
+use super::tls::Authority;
+use super::{Clock, Files, TlsPolicyIds, compiled};
+
+fn files() -> Files {
+    let authority = Authority::new("Good CA");
+    let server = authority.server(&["api.bank.example", "*.bank.example"]);
+    let other = authority.server(&["other.example"]);
+    let client = authority.client("client");
+    Files::default()
+        .with("server.pem", &server.chain)
+        .with("server.key", &server.key)
+        .with("other.key", &other.key)
+        .with("ca.pem", authority.pem())
+        .with("other-ca.pem", Authority::new("Other CA").pem())
+        .with("client.pem", &client.chain)
+        .with("empty.pem", "")
+        .with("list.crl", authority.revoking(&[]))
+        .with("junk.crl", "junk")
+}
+
+fn faults(listener: &Value) -> Vec<(&'static str, String)> {
+    match compiled(listener, &files(), &Clock::System, &TlsPolicyIds::default()) {
+        Ok(_) => Vec::new(),
+        Err(found) => found.into_iter().map(|fault| (fault.code, fault.message)).collect(),
+    }
+}
+
+#[track_caller]
+fn check(listener: &Value, code: &str, words: &str) {
+    let found = faults(listener);
+    assert!(
+        found.iter().any(|(found, message)| *found == code && message.contains(words)),
+        "wanted {code} with {words:?}, found {found:?} for {listener}"
+    );
+}
+
+fn tls(mut settings: Value) -> Value {
+    let given = settings.as_object_mut().expect("a mapping");
+    if !given.contains_key("certificate") && !given.contains_key("certificates") {
+        given.insert("certificate".to_owned(), json!({ "file": "server.pem" }));
+        given.insert("key".to_owned(), json!({ "file": "server.key" }));
+    }
+    json!({ "address": "127.0.0.1:0", "tls": settings })
+}
+
+#[test]
+fn what_the_policy_language_shows_is_taken() {
+    let clients = json!({
+        "ask": "optional",
+        "trust": { "open-banking": { "file": "ca.pem" } },
+        "revocation": { "crls": ["list.crl"], "when_unknown": "deny" },
+        "extended_key_usage": "required",
+    });
+    let listener = tls(json!({
+        "client_certificates": clients,
+        "hosts": {
+            "mtls.bank.example": { "client_certificates": { "ask": "required", "trust": { "tpp": { "file": "other-ca.pem" } } } },
+            "plain.bank.example": { "client_certificates": { "ask": "never" } },
+        },
+    }));
+    assert_eq!(faults(&listener), []);
+    assert_eq!(faults(&json!({ "address": "[::1]:0" })), []);
+    let limits = json!({
+        "connections": 10, "headers": "16KiB", "header_count": 50, "streams": 10, "handshake_timeout": "1s",
+        "header_timeout": "2s", "idle_timeout": "3s", "write_timeout": "4s", "connection_age": "5m",
+    });
+    assert_eq!(faults(&json!({ "address": "127.0.0.1:0", "limits": limits })), []);
+}
+
+#[test]
+fn what_is_not_known_or_not_possible_is_said() {
+    check(&json!({}), "missing_key", "`address`");
+    check(&json!({ "address": "localhost" }), "bad_address", "`localhost`");
+    check(&json!({ "address": "127.0.0.1:0", "tsl": {} }), "unknown_key", "`tsl`");
+    check(&json!({ "address": "127.0.0.1:0", "tls": {} }), "missing_key", "`certificate` and `key`");
+    check(&json!({ "address": "127.0.0.1:0", "limits": { "headers": "1KiB" } }), "out_of_range", "`8KiB`");
+    check(&json!({ "address": "127.0.0.1:0", "limits": { "idle_timeout": "0s" } }), "out_of_range", "zero");
+    check(&json!({ "address": "127.0.0.1:0", "limits": { "connections": 0 } }), "out_of_range", "0");
+    check(&tls(json!({ "hosts": { "Mtls.example": {} } })), "bad_host", "`Mtls.example`");
+    check(&tls(json!({ "hosts": { "*.example": {} } })), "bad_host", "`*.example`");
+}
+
+/// A part of a later release is refused, never ignored.
+#[test]
+fn what_is_not_built_is_refused() {
+    let address = "127.0.0.1:0";
+    check(&json!({ "address": address, "trusted_proxies": ["10.0.0.0/8"] }), "unknown_key", "trusted_proxies");
+    check(&json!({ "address": address, "client_certificate_header": {} }), "unknown_key", "client_certificate_header");
+    let clients = |revocation| {
+        tls(json!({ "client_certificates": {
+            "ask": "required", "trust": { "a": { "file": "ca.pem" } }, "revocation": revocation,
+        } }))
+    };
+    check(&clients(json!({ "crls": ["list.crl"], "ocsp": "off" })), "unknown_key", "ocsp");
+}
+
+/// CVE-2026-27586 and CVE-2026-54762: a trust file that is missing or empty never turns verification off.
+#[test]
+fn trust_that_cannot_be_had_is_an_error() {
+    let trusting = |file: &str| {
+        tls(json!({ "client_certificates": { "ask": "required", "trust": { "a": { "file": file } } } }))
+    };
+    assert_eq!(faults(&trusting("ca.pem")), []);
+    check(&trusting("missing.pem"), "unreadable", "`missing.pem`");
+    check(&trusting("empty.pem"), "no_certificate", "`empty.pem`");
+    check(&trusting("client.pem"), "bad_certificate", "certificate 1 of `client.pem`");
+    check(&tls(json!({ "client_certificates": { "ask": "required" } })), "missing_key", "names no authority");
+    check(&tls(json!({ "client_certificates": { "ask": "optional", "trust": {} } })), "missing_key", "names no authority");
+    let never = json!({ "client_certificates": { "ask": "never", "trust": { "a": { "file": "ca.pem" } } } });
+    check(&tls(never), "no_use", "`ask: never`");
+}
+
+#[test]
+fn revocation_lists_that_cannot_be_had_are_an_error() {
+    let revoking = |list: &str| {
+        tls(json!({ "client_certificates": {
+            "ask": "required", "trust": { "a": { "file": "ca.pem" } }, "revocation": { "crls": [list] },
+        } }))
+    };
+    assert_eq!(faults(&revoking("list.crl")), []);
+    check(&revoking("missing.crl"), "unreadable", "`missing.crl`");
+    check(&revoking("empty/"), "no_revocation_list", "`empty/`");
+    check(&revoking("junk.crl"), "bad_revocation_list", "`junk.crl`");
+}
+
+#[test]
+fn certificates_and_keys_belong_together() {
+    let pair = |chain: &str, key: &str| tls(json!({ "certificate": { "file": chain }, "key": { "file": key } }));
+    assert_eq!(faults(&pair("server.pem", "server.key")), []);
+    check(&pair("server.pem", "other.key"), "key_differs", "`server.pem`");
+    check(&pair("server.key", "server.key"), "no_certificate", "`server.key`");
+    check(&pair("server.pem", "server.pem"), "bad_key", "private key");
+    check(&tls(json!({ "certificate": { "file": "server.pem" } })), "missing_key", "go together");
+    let both = json!({ "certificate": { "file": "a" }, "key": { "file": "b" }, "certificates": [] });
+    check(&tls(both), "one_key", "`certificates`");
+}
+
+#[test]
+fn a_name_of_trust_means_the_same_everywhere() {
+    let listener = |file: &str| {
+        tls(json!({
+            "client_certificates": { "ask": "optional", "trust": { "tpp": { "file": "ca.pem" } } },
+            "hosts": { "mtls.bank.example": {
+                "client_certificates": { "ask": "required", "trust": { "tpp": { "file": file } } },
+            } },
+        }))
+    };
+    assert_eq!(faults(&listener("ca.pem")), []);
+    check(&listener("other-ca.pem"), "trust_differs", "`tpp`");
+}
+
+/// TLS-03: one number for what asks the same of clients, another for what does not, also after a change.
+#[test]
+fn policies_are_told_apart_by_what_they_ask_of_clients() {
+    let ids = TlsPolicyIds::default();
+    let files = files();
+    let policy = |settings: Value, host: &str| {
+        let compiled = compiled(&tls(settings), &files, &Clock::System, &ids).expect("good settings");
+        compiled.policy_for_host(host).expect("a policy")
+    };
+    let asking = |ask: &str, file: &str| {
+        json!({ "client_certificates": { "ask": ask, "trust": { "a": { "file": file } } } })
+    };
+    let with_host = |host: Value| json!({ "hosts": { "mtls.bank.example": host } });
+    let own = policy(json!({}), "api.bank.example");
+    assert_eq!(own, policy(with_host(asking("required", "ca.pem")), "api.bank.example"));
+    assert_eq!(own, policy(with_host(json!({})), "mtls.bank.example"));
+    let required = policy(with_host(asking("required", "ca.pem")), "mtls.bank.example");
+    assert_ne!(own, required);
+    assert_eq!(required, policy(asking("required", "ca.pem"), "api.bank.example"));
+    assert_eq!(required, policy(with_host(asking("required", "ca.pem")), "mtls.bank.example."));
+    assert_ne!(required, policy(asking("optional", "ca.pem"), "api.bank.example"));
+    assert_ne!(required, policy(asking("required", "other-ca.pem"), "api.bank.example"));
+}
+
+#[test]
+fn what_ends_is_known_with_its_time() {
+    let clients = json!({
+        "ask": "optional", "trust": { "a": { "file": "ca.pem" } }, "revocation": { "crls": ["list.crl"] },
+    });
+    let listener = tls(json!({ "client_certificates": clients }));
+    let settings = compiled(&listener, &files(), &Clock::System, &TlsPolicyIds::default()).expect("good settings");
+    let names: Vec<_> = settings.expiries().iter().map(|expiry| &*expiry.name).collect();
+    for file in ["server.pem", "ca.pem", "list.crl"] {
+        assert!(names.contains(&file), "{file} of {names:?}");
+    }
+    assert!(settings.expiries().iter().all(|expiry| expiry.at > Clock::System.now().unix_seconds()));
+}
