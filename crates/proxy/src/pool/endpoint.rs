@@ -97,12 +97,13 @@ impl<B> Lease<B> {
     /// The exchange is over and the answer was read to its end.
     ///
     /// The connection's task runs on this thread and has finished its own part by the time we see the end, so
-    /// there is nothing to wait for; whether it really may be used is asked when it is taken out again.
+    /// there is nothing to wait for. One that is not ready now is still sending a body the upstream did not wait
+    /// for; it is closed, because nobody would ever end a caller's trickle into it.
     pub(crate) fn give_back(mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        if connection.sender.is_closed() || connection.watch.expired().is_some() {
+        if !self.connection.as_ref().is_some_and(Http1::is_usable) {
             return;
         }
+        let Some(connection) = self.connection.take() else { return };
         let mut idle = self.home.idle.borrow_mut();
         if idle.len() >= self.home.settings.max_idle {
             idle.retain(Http1::is_usable);

@@ -454,7 +454,7 @@ fn early_answer_to_a_long_body_reaches_the_caller_and_its_connection_is_not_used
 }
 
 #[test]
-fn connection_with_an_upload_nobody_finishes_is_closed_after_a_while() {
+fn connection_with_an_upload_nobody_finishes_is_closed() {
     on_a_worker(async {
         let closed = Rc::new(Notify::new());
         let told = Rc::clone(&closed);
