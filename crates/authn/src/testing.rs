@@ -313,11 +313,7 @@ impl KeyServer {
     pub(crate) fn sources(self: &Arc<Self>, clock: &ManualClock) -> KeySources {
         let server = self.clone();
         let factory = move |_: &crate::FetchTrust| Ok(server.clone() as Arc<dyn Fetch>);
-        KeySources::new(
-            Box::new(factory),
-            Clock::Manual(clock.clone()),
-            tokio::runtime::Handle::current(),
-        )
+        KeySources::new(Box::new(factory), Clock::Manual(clock.clone()), tokio::runtime::Handle::current())
     }
 }
 

@@ -124,7 +124,10 @@ fn faults_are_told_where_they_are() {
         (json!({}), "missing_key: `api_key` needs `header`"),
         (json!({"header": "x api"}), "bad_header: `x api` is not a header name"),
         (json!({"header": "Host"}), "bad_header: `host` cannot carry a credential"),
-        (json!({"header": "x-api-key", "scheme": "Key"}), "misplaced_scheme: only `authorization` has a scheme"),
+        (
+            json!({"header": "x-api-key", "scheme": "Key"}),
+            "misplaced_scheme: only `authorization` has a scheme",
+        ),
         (
             json!({"header": "authorization", "scheme": "a b"}),
             "bad_scheme: `a b` is not an authentication scheme",

@@ -6,7 +6,9 @@ use portcullis_jose::base64url;
 use rcgen::{DnType, DnValue, SanType};
 use serde_json::{Value, json};
 
-use super::{CertificateError, CertificateSpec, ClientCertificate, Validity, identity, peer_certificate, validity};
+use super::{
+    CertificateError, CertificateSpec, ClientCertificate, Validity, identity, peer_certificate, validity,
+};
 use crate::testing::{NOW, certificate_der, moment, node, only_fault, peer, told};
 
 /// RFC 8705 appendix A, an X.509 v1 certificate.
@@ -67,14 +69,17 @@ fn subject_attributes_are_decoded_one_by_one() {
         &[],
     );
     let certificate = peer(&der, "tpp");
-    let values = |oid: &str| -> Vec<String> {
-        certificate.subject_values(oid).map(ToString::to_string).collect()
-    };
+    let values =
+        |oid: &str| -> Vec<String> { certificate.subject_values(oid).map(ToString::to_string).collect() };
     assert_eq!(values("2.5.4.3"), ["a, OU=admin+\"x\""]);
     assert_eq!(values("2.5.4.10"), ["Bänk \u{1f3e6}"]);
     assert_eq!(values("2.5.4.97"), ["PSDGB-OB-1"]);
     assert_eq!(values("2.5.4.11"), [""; 0]);
-    assert!(certificate.subject_text.contains("CN=a\\, OU\\=admin\\+\\\"x\\\""), "{}", certificate.subject_text);
+    assert!(
+        certificate.subject_text.contains("CN=a\\, OU\\=admin\\+\\\"x\\\""),
+        "{}",
+        certificate.subject_text
+    );
 }
 
 #[test]
@@ -98,7 +103,11 @@ fn other_string_types_are_read_and_broken_ones_equal_nothing() {
 #[test]
 fn every_pin_must_hold() {
     let der = certificate_der(
-        &[(DnType::CommonName, "tpp-a"), (DnType::OrganizationName, "Acme, Inc."), (DnType::OrganizationalUnitName, "6f1c")],
+        &[
+            (DnType::CommonName, "tpp-a"),
+            (DnType::OrganizationName, "Acme, Inc."),
+            (DnType::OrganizationalUnitName, "6f1c"),
+        ],
         &[
             SanType::DnsName("Api.Tpp.example".try_into().expect("a name")),
             SanType::URI("spiffe://tpp/a".try_into().expect("a URI")),

@@ -41,7 +41,11 @@ fn faults_are_told_where_they_are() {
         (json!({"a": {"credentials": []}}), "empty", "must not be empty"),
         (json!({"a": {"credentials": [{"api_key": {"hash": "pc_a"}}]}}), "bad_key_hash", "not a stored key"),
         (json!({"a": {"credentials": [key(), key()]}}), "key_twice", "declared more than once"),
-        (json!({"a": {"credentials": [key()]}, "b": {"credentials": [key()]}}), "key_twice", "more than once"),
+        (
+            json!({"a": {"credentials": [key()]}, "b": {"credentials": [key()]}}),
+            "key_twice",
+            "more than once",
+        ),
         (json!({"": {}}), "bad_name", "1 to 255 printable characters"),
         (json!({"a\nb": {}}), "bad_name", "1 to 255 printable characters"),
     ] {

@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use portcullis_core::Faults;
 use portcullis_jose::{Algorithm, SigningKey};
 use serde_json::{Value, json};
@@ -5,7 +7,7 @@ use serde_json::{Value, json};
 use super::IssuersSpec;
 use crate::testing::{Memory, issuers, jwks, node, offline, only_fault};
 
-fn memory() -> Memory {
+static MEMORY: LazyLock<Memory> = LazyLock::new(|| {
     let rsa = SigningKey::generate(Algorithm::Rs256).expect("a key");
     let ec = SigningKey::generate(Algorithm::Es256).expect("a key");
     let mut skipped: Value = serde_json::from_str(&jwks(&[("good", &ec)])).expect("JSON");
@@ -20,7 +22,7 @@ fn memory() -> Memory {
         .with("ca.pem", "any")
         .with("short", "0123456789abcdef")
         .with("long", "0123456789abcdef0123456789abcdef")
-}
+});
 
 /// An issuer that is fine, changed.
 fn entry(changes: &Value) -> Value {
@@ -40,7 +42,7 @@ fn entry(changes: &Value) -> Value {
 fn faults_of(written: &Value) -> Faults {
     let mut faults = Faults::default();
     if let Some(spec) = IssuersSpec::read(&node(written), &mut faults) {
-        let _ = spec.compile(&memory(), &offline(), &mut faults);
+        let _ = spec.compile(&*MEMORY, &offline(), &mut faults);
     }
     faults
 }
@@ -51,7 +53,10 @@ fn every_way_to_give_keys_is_taken() {
         (json!({"pem": "ec.pem"}), json!("ES256")),
         (json!({"pem": ["rsa.pem", "ec.pem"]}), json!(["RS256", "PS256", "ES256"])),
         (json!({"jwks": {"file": "ec.json"}}), json!("ES256")),
-        (json!({"jwks": serde_json::from_slice::<Value>(&memory().0["ec.json"]).expect("JSON")}), json!("ES256")),
+        (
+            json!({"jwks": serde_json::from_slice::<Value>(&MEMORY.0["ec.json"]).expect("JSON")}),
+            json!("ES256"),
+        ),
         (json!({"secret": {"file": "long"}}), json!("HS256")),
         (json!({"secret": {"env": "long"}}), json!("HS256")),
         (json!({"jwks_url": "https://idp.example/jwks"}), json!(["PS256", "ES256"])),
@@ -63,7 +68,7 @@ fn every_way_to_give_keys_is_taken() {
         (json!({"jwks_url": "http://[::1]:8080/jwks", "http_on_loopback": true}), json!("ES256")),
     ] {
         let written = entry(&json!({"keys": keys, "algorithms": algorithms}));
-        assert!(issuers(&written, &memory(), &offline()).get("idp").is_some());
+        assert!(issuers(&written, &MEMORY, &offline()).get("idp").is_some());
     }
 }
 
@@ -75,10 +80,12 @@ fn every_setting_of_a_profile_can_be_overridden() {
         "max_lifetime": "10m", "max_age": "5m", "type": ["absent", "JOSE"], "content_type": "json",
         "required": ["jti"], "scope": "realm_access.roles", "kid": "required",
     }});
-    let issuers = issuers(&written, &memory(), &offline());
+    let issuers = issuers(&written, &MEMORY, &offline());
     let rules = &issuers.get("idp").expect("an issuer").rules;
     let shown = format!("{rules:?}");
-    for part in ["Required(\"amiko-eu\")", "sole_audience: true", "max_age: Some(300s)", "\"JOSE\"", "\"jti\""] {
+    for part in
+        ["Required(\"amiko-eu\")", "sole_audience: true", "max_age: Some(300s)", "\"JOSE\"", "\"jti\""]
+    {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     assert_eq!(rules.skew.exp.as_secs(), 5);
@@ -97,7 +104,11 @@ fn dangerous_settings_are_refused() {
         (json!({"algorithms": null}), "missing_key", "needs `algorithms`"),
         (json!({"algorithms": []}), "empty", "must not be empty"),
         (json!({"algorithms": "HS256"}), "keys_do_not_fit", "HMAC algorithms need a secret"),
-        (json!({"algorithms": "HS256", "keys": {"jwks_url": url}}), "keys_do_not_fit", "HMAC algorithms need"),
+        (
+            json!({"algorithms": "HS256", "keys": {"jwks_url": url}}),
+            "keys_do_not_fit",
+            "HMAC algorithms need",
+        ),
         (json!({"algorithms": "HS256", "keys": {"jwks": {"file": "ec.json"}}}), "keys_do_not_fit", "`HS256`"),
         (json!({"keys": {"secret": {"file": "long"}}}), "keys_do_not_fit", "a secret verifies only HS256"),
         (json!({"algorithms": "HS256", "keys": {"secret": {"file": "short"}}}), "weak_secret", "16 bytes"),
@@ -107,7 +118,11 @@ fn dangerous_settings_are_refused() {
         (json!({"algorithms": ["ES256", "RS256"]}), "keys_do_not_fit", "no key here can verify `RS256`"),
         (json!({"audience": null}), "missing_key", "needs `audience`"),
         (json!({"audience": ""}), "empty", "must not be empty"),
-        (json!({"audience": "any", "keys": {"jwks_url": url}}), "audience_unchecked", "only where keys are given"),
+        (
+            json!({"audience": "any", "keys": {"jwks_url": url}}),
+            "audience_unchecked",
+            "only where keys are given",
+        ),
         (
             json!({"profile": "amiko", "audience": null, "algorithms": "RS256", "keys": {"jwks_url": url}}),
             "audience_unchecked",
@@ -118,7 +133,11 @@ fn dangerous_settings_are_refused() {
         (json!({"leeway": {"all": "1s"}}), "unknown_key", "unknown key `all`"),
         (json!({"keys": {"jwks_url": "http://idp.example/jwks"}}), "plain_http", "https only"),
         (json!({"keys": {"jwks_url": "http://127.0.0.1/jwks"}}), "plain_http", "https only"),
-        (json!({"keys": {"jwks_url": "http://localhost.evil/jwks", "http_on_loopback": true}}), "plain_http", "https only"),
+        (
+            json!({"keys": {"jwks_url": "http://localhost.evil/jwks", "http_on_loopback": true}}),
+            "plain_http",
+            "https only",
+        ),
         (json!({"keys": {"jwks_url": "https://a:b@idp.example/jwks"}}), "bad_url", "without user"),
         (json!({"keys": {"jwks_url": "/jwks"}}), "bad_url", "not an absolute URL"),
         (json!({"keys": {"jwks_url": "https://idp.example/jwks#a"}}), "bad_url", "fragment"),
@@ -153,7 +172,8 @@ fn faults_are_told_where_they_are() {
 
 #[test]
 fn one_run_names_every_fault() {
-    let written = entry(&json!({"algorithms": "none", "keys": {"pem": 7}, "leeway": {"iat": "2m"}, "aud": "x"}));
+    let written =
+        entry(&json!({"algorithms": "none", "keys": {"pem": 7}, "leeway": {"iat": "2m"}, "aud": "x"}));
     let codes: Vec<_> = faults_of(&written).into_sorted().iter().map(|fault| fault.code).collect();
     assert_eq!(codes.len(), 4, "{codes:?}");
 }
@@ -161,8 +181,8 @@ fn one_run_names_every_fault() {
 /// What a worker remembers stays good over a reload that changes nothing, and for nothing else.
 #[test]
 fn an_entry_keeps_its_number_while_it_stays_the_same() {
-    let (sources, memory) = (offline(), memory());
-    let id = |changes: &Value| issuers(&entry(changes), &memory, &sources).get("idp").expect("an issuer").id;
+    let sources = offline();
+    let id = |changes: &Value| issuers(&entry(changes), &MEMORY, &sources).get("idp").expect("an issuer").id;
     let first = id(&json!({}));
     assert_eq!(first, id(&json!({})));
     for changes in [

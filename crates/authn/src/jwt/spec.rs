@@ -23,8 +23,7 @@ impl JwtSpec {
         let (bound_to, header) = (fields.get("bound_to"), fields.get("header"));
         fields.finish(faults);
         let issuer = issuer.and_then(|node| node.text(faults));
-        let bound_to =
-            bound_to.map(|node| node.one_of(&[("certificate", Some(node.place))], faults));
+        let bound_to = bound_to.map(|node| node.one_of(&[("certificate", Some(node.place))], faults));
         let header = header.map(|node| header_name(node, faults));
         Some(Self {
             issuer: issuer?,

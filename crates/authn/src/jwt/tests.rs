@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 
 use super::query_carries_token;
 use crate::testing::{
-    House, Memory, NOW, ask, ask_at, bearer, certificate_der, claims, connection, head, issuers, jwks, moment,
-    offline, peer, peer_named, sign, told,
+    House, Memory, NOW, ask, ask_at, bearer, certificate_der, claims, connection, head, issuers, jwks,
+    moment, offline, peer, peer_named, sign, told,
 };
 use crate::{Chain, Validity, WorkerTokens, peer_certificate};
 
 static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Es256).expect("a key"));
-static STRANGER: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Es256).expect("a key"));
+static STRANGER: LazyLock<SigningKey> =
+    LazyLock::new(|| SigningKey::generate(Algorithm::Es256).expect("a key"));
 static RSA: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Rs256).expect("a key"));
 
 const MEMORY: usize = 1 << 20;
@@ -50,7 +51,8 @@ fn token(changes: &Value) -> String {
 
 /// A token made of parts, whatever they are.
 fn raw(header: &str, payload: &str) -> String {
-    let signed = format!("{}.{}", base64url::encode(header.as_bytes()), base64url::encode(payload.as_bytes()));
+    let signed =
+        format!("{}.{}", base64url::encode(header.as_bytes()), base64url::encode(payload.as_bytes()));
     format!("{signed}.{}", base64url::encode(&[7; 64]))
 }
 
@@ -109,7 +111,11 @@ async fn hostile_tokens_are_refused_for_the_right_reason() {
         ("wrong signature", raw(r#"{"alg":"ES256","kid":"k1"}"#, &payload), "token_signature_invalid"),
         ("changed header", flipped(&good, 0), "token_malformed"),
         ("changed signature", flipped(&good, 2), "token_signature_invalid"),
-        ("somebody's key under our kid", sign(&STRANGER, &json!({"kid": "k1"}), &json!({})), "token_signature_invalid"),
+        (
+            "somebody's key under our kid",
+            sign(&STRANGER, &json!({"kid": "k1"}), &json!({})),
+            "token_signature_invalid",
+        ),
         ("unknown kid", sign(&KEY, &json!({"kid": "k9"}), &json!({})), "token_signature_invalid"),
         ("kid as path", sign(&KEY, &json!({"kid": "../../k1"}), &json!({})), "token_signature_invalid"),
         ("JWK-03 long kid", header(json!({"kid": "k".repeat(257)})), "token_malformed"),
@@ -222,7 +228,8 @@ async fn a_caller_is_keyed_by_issuer_and_subject() {
     let (worker, connection) = (WorkerTokens::new(MEMORY), connection(None));
     let value = bearer(&token(&json!({"sub": "a:b%c"})));
     let head = head("/", &[("authorization", &value)]);
-    let principal = chain("idp").authenticate(&head, &connection, &worker, moment(NOW)).await.expect("a caller");
+    let principal =
+        chain("idp").authenticate(&head, &connection, &worker, moment(NOW)).await.expect("a caller");
     assert_eq!((&*principal.key, &*principal.name), ("jwt:idp:a:b%c", "idp:a:b%c"));
     assert_eq!(principal.identity.issuer.as_deref(), Some("idp"));
     assert_eq!(&*principal.identity.subject, "a:b%c");
@@ -305,7 +312,13 @@ async fn a_bound_token_is_good_on_its_own_connection_alone() {
         ("CNF-03 bound, own", bound.clone(), Some(&own), "accepted", "accepted"),
         ("CNF-03 bound, none", bound.clone(), None, "certificate_missing", "certificate_missing"),
         ("CNF-03 bound, other", bound, Some(&other), "certificate_mismatch", "certificate_mismatch"),
-        ("CNF-02 jkt", cnf(json!({"jkt": thumb})), Some(&own), "token_binding_unsupported", "token_binding_unsupported"),
+        (
+            "CNF-02 jkt",
+            cnf(json!({"jkt": thumb})),
+            Some(&own),
+            "token_binding_unsupported",
+            "token_binding_unsupported",
+        ),
         (
             "CNF-02 both",
             cnf(json!({"jkt": thumb, "x5t#S256": thumb})),
@@ -320,9 +333,21 @@ async fn a_bound_token_is_good_on_its_own_connection_alone() {
             "token_binding_unsupported",
             "token_binding_unsupported",
         ),
-        ("CNF-02 empty", cnf(json!({})), Some(&own), "token_binding_unsupported", "token_binding_unsupported"),
+        (
+            "CNF-02 empty",
+            cnf(json!({})),
+            Some(&own),
+            "token_binding_unsupported",
+            "token_binding_unsupported",
+        ),
         ("CNF-02 text", cnf(json!(thumb)), Some(&own), "token_claim_invalid", "token_claim_invalid"),
-        ("CNF-01 hex", cnf(json!({"x5t#S256": hex})), Some(&own), "token_claim_invalid", "token_claim_invalid"),
+        (
+            "CNF-01 hex",
+            cnf(json!({"x5t#S256": hex})),
+            Some(&own),
+            "token_claim_invalid",
+            "token_claim_invalid",
+        ),
         (
             "CNF-01 padding",
             cnf(json!({"x5t#S256": format!("{thumb}=")})),
@@ -330,13 +355,21 @@ async fn a_bound_token_is_good_on_its_own_connection_alone() {
             "token_claim_invalid",
             "token_claim_invalid",
         ),
-        ("CNF-01 list", cnf(json!({"x5t#S256": [thumb]})), Some(&own), "token_claim_invalid", "token_claim_invalid"),
+        (
+            "CNF-01 list",
+            cnf(json!({"x5t#S256": [thumb]})),
+            Some(&own),
+            "token_claim_invalid",
+            "token_claim_invalid",
+        ),
     ];
     let worker = WorkerTokens::new(MEMORY);
     for (name, token, certificate, from_lax, from_strict) in rows {
         let connection = connection(certificate.cloned());
         let value = bearer(&token);
-        for (chain, expected) in [(&lax, from_lax), (&strict, from_strict), (&lax, from_lax), (&strict, from_strict)] {
+        for (chain, expected) in
+            [(&lax, from_lax), (&strict, from_strict), (&lax, from_lax), (&strict, from_strict)]
+        {
             let asked = ask(chain, &worker, &connection, &[("authorization", &value)]).await;
             assert_eq!(asked.err().unwrap_or("accepted"), expected, "{name}");
         }
@@ -419,7 +452,10 @@ fn faults_are_told_where_they_are() {
         (json!({"issuer": "ipd"}), "undefined: issuer `ipd` is not defined"),
         (json!({"issuer": "idp", "bound_to": "dpop"}), "unknown_word: `dpop` is not one of the words here"),
         (json!({"issuer": "idp", "boundto": "certificate"}), "unknown_key: unknown key `boundto` in `jwt`"),
-        (json!({"issuer": "idp", "header": "content-length"}), "bad_header: `content-length` cannot carry a credential"),
+        (
+            json!({"issuer": "idp", "header": "content-length"}),
+            "bad_header: `content-length` cannot carry a credential",
+        ),
     ] {
         let told = house.compile(&json!({"jwt": written}), None).map_err(told).expect_err("a fault");
         assert_eq!(told, [expected]);
