@@ -11,6 +11,7 @@ use crate::body::ReplyBody;
 use crate::ledger::Ledger;
 use crate::listener::Inbound;
 use crate::snapshot::{LocalApi, LocalSnapshot};
+use crate::unread;
 use crate::worker::Worker;
 
 /// One request, with the proof `S` of the last stage it passed. Only a stage's own module can make its proof,
@@ -82,6 +83,7 @@ impl<S> Exchange<S> {
 
     /// Ends here with a refusal.
     pub(crate) fn refuse(self, rejection: impl Into<Rejection>) -> Ended {
+        unread::let_go(self.head.version, self.body);
         Ended {
             rejection: rejection.into(),
             worker: self.worker,

@@ -22,6 +22,7 @@ mod stage;
 mod stages;
 mod telemetry;
 mod thread;
+mod unread;
 mod worker;
 
 pub use config::{

@@ -32,6 +32,7 @@ pub use event::{CertificateOutcome, Event, HandshakeFailure};
 pub use framing::FramingFault;
 pub use inbound::Inbound;
 pub use limits::ListenLimits;
+pub(crate) use limits::{LINGER_BYTES, LINGER_TIMEOUT};
 pub use policy_id::TlsPolicyIds;
 pub use serve::Serve;
 pub use settings::{Expiry, ExpiryKind, ListenerSettings};
