@@ -57,9 +57,9 @@
 //! A table keeps at most 1,000,000 callers in memory. When a rate table is full of live cells, new callers share one
 //! cell between them until a sweep finds room: no live cell is dropped, so nobody washes off a debt by making up
 //! keys. When a quota table is full, callers are written to the file exactly and read again when they return; the
-//! bound may be passed for a moment by what one commit brings. Keys are at most [`MAX_KEY_BYTES`] long. The file
-//! holds one row per open window and forgets it when the window is over; freed pages are used again, the file does
-//! not shrink. Rows are about as long as the names of API, limit and caller and 40 bytes.
+//! bound may be passed for a moment by what one commit brings. Keys are at most [`MAX_KEY_BYTES`] long. A window
+//! costs about 200 bytes of memory beside its key, and in the file about 100 beside the names of API, limit and
+//! caller. The file forgets a window when it is over; its pages are used again, but the file does not shrink.
 //!
 //! # Clocks
 //!

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const ROWS_PER_TIDY: usize = 4096;
 /// How many cells leave memory in one commit, unless the table is above its bound by more.
 const CELLS_AT_ONCE: usize = 4096;
+/// How many a close writes in one commit.
+const CELLS_PER_COMMIT: usize = 65_536;
 /// A full table makes room for up to this part of itself, so that it does not do so for every new key.
 const ROOM: usize = 16;
 /// Two clocks that drift apart by more than this have been set, not read at different instants.
@@ -231,7 +233,7 @@ impl Ledger {
     fn tidy(&mut self) {
         for cells in self.registry.all().iter().filter(|cells| cells.period().is_none()) {
             // A limit that no policy names any more needs no memory. If this fails, the next call tries again.
-            drop(self.put_away(cells, cells.some(CELLS_AT_ONCE)));
+            drop(self.put_away(cells, &cells.some(CELLS_AT_ONCE)));
         }
         self.registry.forget_unused();
         let now = seconds_down(self.latest.store_ms);
@@ -270,14 +272,14 @@ impl Ledger {
                 let excess = cells.held().saturating_sub(self.capacity);
                 let leaving = cells.some(excess.saturating_add((self.capacity / ROOM).min(CELLS_AT_ONCE)));
                 // If it fails, the table stays larger than it should until the disk is well.
-                drop(self.put_away(&cells, leaving));
+                drop(self.put_away(&cells, &leaving));
             }
         }
     }
 
-    fn put_away(&mut self, cells: &QuotaCells, leaving: Vec<Arc<QuotaCell>>) -> Result<(), StoreError> {
-        let ended: Vec<(Arc<QuotaCell>, u32)> =
-            leaving.into_iter().filter_map(|cell| cell.retire().map(|used| (cell, used))).collect();
+    fn put_away(&mut self, cells: &QuotaCells, leaving: &[Arc<QuotaCell>]) -> Result<(), StoreError> {
+        let ended: Vec<(&QuotaCell, u32)> =
+            leaving.iter().filter_map(|cell| cell.retire().map(|used| (&**cell, used))).collect();
         let rows: Vec<Row<'_>> = ended
             .iter()
             .filter(|(cell, used)| *used != cell.durable())
@@ -287,18 +289,20 @@ impl Ledger {
             })
             .collect();
         let written = self.write(&rows);
-        for (cell, used) in &ended {
+        for (cell, used) in ended {
             match written {
                 Ok(()) => cells.forget(cell),
                 // Whether a write that failed is on disk nobody knows, so no unit beyond what it would say is
                 // handed out before another one has succeeded.
-                Err(_) => cells.put(QuotaCell::new(
-                    Arc::clone(cell.key()),
-                    cell.start(),
-                    cell.period(),
-                    *used,
-                    *used,
-                )),
+                Err(_) => {
+                    cells.put(QuotaCell::new(
+                        Arc::clone(cell.key()),
+                        cell.start(),
+                        cell.period(),
+                        used,
+                        used,
+                    ));
+                }
             }
         }
         written
@@ -308,8 +312,12 @@ impl Ledger {
     fn close(&mut self) -> Result<(), StoreError> {
         let mut result = Ok(());
         for cells in self.registry.all() {
-            let every = cells.some(usize::MAX);
-            result = result.and(self.put_away(&cells, every));
+            let mut every = cells.some(usize::MAX);
+            // In the order of the file: neighbours share pages, and each page is written once.
+            every.sort_unstable_by(|one, other| one.key().cmp(other.key()));
+            for some in every.chunks(CELLS_PER_COMMIT) {
+                result = result.and(self.put_away(&cells, some));
+            }
         }
         // Time that has passed is written even if nobody took anything, or a gateway that is started again and
         // again behind a wrong wall clock would stand still in its windows.
