@@ -2,6 +2,10 @@
 //!
 //! Start reading at `stack.rs`: it lists what happens to a request, in order.
 
+// The fuzz targets' bodies name this crate as the fuzzer sees it.
+#[cfg(test)]
+extern crate self as portcullis_gateway;
+
 mod access_log;
 #[cfg(test)]
 mod allocation_tests;
@@ -16,6 +20,8 @@ mod path;
 mod readiness;
 mod route_table;
 mod run;
+#[cfg(test)]
+mod seed_tests;
 mod snapshot;
 mod stack;
 mod stage;
