@@ -13,8 +13,8 @@
 //! - Tokens of several issuers in one header are told apart by the issuer they name, certificates by the anchor
 //!   they lead to. Both are only ways to choose; the alternative that is chosen verifies.
 
+mod compile;
 mod select;
-mod spec;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +26,7 @@ use portcullis_core::{
     AuthMethod, Challenge, Connection, Identity, Moment, Principal, Reason, Rejection, Scheme,
 };
 
-pub use spec::{ChainSpec, Compiling};
+pub use compile::{ChainSpec, Compiling};
 
 use crate::WorkerTokens;
 use crate::identity::{IdentityRule, Named};

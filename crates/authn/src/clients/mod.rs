@@ -1,6 +1,6 @@
 //! Registered callers declared in files.
 
-mod spec;
+mod compile;
 #[cfg(test)]
 mod tests;
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use portcullis_core::{AuthMethod, Client, Identity};
 
-pub use spec::ClientsSpec;
+pub use compile::ClientsSpec;
 
 use crate::api_key::{ApiKeys, KeyOwner};
 

@@ -1,8 +1,8 @@
 //! `issuers:`: who may sign tokens, and what their tokens must say.
 
+mod compile;
 mod keys;
 mod profile;
-mod spec;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +16,7 @@ use portcullis_jose::{
     Algorithm, ClaimRules, CompactJws, Confirmation, IssuerRule, JwkSet, JwsLimits, VerifiedJws, scopes,
 };
 
-pub use spec::IssuersSpec;
+pub use compile::IssuersSpec;
 
 use crate::identity::{is_name, token_key};
 use crate::keys::{EntryId, KeySource, KeysUnavailable};
