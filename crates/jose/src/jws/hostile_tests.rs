@@ -72,6 +72,12 @@ fn only_three_segments_of_the_compact_alphabet_are_a_token() {
         assert_eq!(error(format!("{foreign}{good}")), JwsError::NotCompact, "{foreign:?}");
         assert_eq!(error(good.replacen('.', &format!(".{foreign}"), 1)), JwsError::NotCompact, "{foreign:?}");
     }
+    for byte in 0..=u8::MAX {
+        let of_compact = byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let token = [good.as_bytes(), &[byte]].concat();
+        let refused = CompactJws::parse(&token, JwsLimits::default()).err() == Some(JwsError::NotCompact);
+        assert_ne!(refused, of_compact, "{byte:#x}");
+    }
     // JSON serialization (RFC 7515 section 7.2), also smuggled around a compact token.
     let json = format!(r#"{{"payload":"e30","signatures":[{{"protected":"{good}"}}]}}"#);
     assert_eq!(error(json), JwsError::NotCompact);
