@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use portcullis_gateway::{Environment, Setting, effective_settings};
+use portcullis_core::Diagnostic;
+use portcullis_gateway::{Environment, Loaded, Setting, effective_settings};
 use serde_json::{Value, json};
 
 use crate::output::{self, Format};
+use crate::report::{self, Look, Tally};
 
 /// Arguments of `config`.
 #[derive(clap::Args)]
@@ -20,23 +22,32 @@ pub(crate) struct Arguments {
     format: Format,
 }
 
-/// Prints the settings. A secret is printed as the reference to it.
+/// Prints the settings. A secret is printed as the reference to it. A setting that is wrong is shown as `check`
+/// shows it, on standard error.
 ///
 /// # Errors
 /// There is no `gateway.yaml` that can be read as YAML.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let settings = effective_settings(&arguments.policies, &Environment::of_process());
+    let environment = Environment::of_process();
+    let settings = effective_settings(&arguments.policies, &environment);
+    let Loaded { sources, faults, .. } = portcullis_gateway::load(&arguments.policies, &environment);
+    let of_settings =
+        |fault: &Diagnostic| fault.place.is_none_or(|place| is_setting(sources.name(place.file)));
+    let faults: Vec<_> = faults.into_iter().filter(of_settings).collect();
+    output::say(&report::human(&faults, &sources, Look::of(&std::io::stderr())));
     if settings.is_empty() {
-        let directory = arguments.policies.display();
-        bail!(
-            "no settings can be read from `{directory}/gateway.yaml`: `portcullis check {directory}` says why"
-        );
+        bail!("no settings can be read from `{}`", arguments.policies.display());
     }
     output::print(&match arguments.format {
         Format::Human => human(&settings),
         Format::Json => machine(&settings),
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if Tally::of(&faults).errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether settings come from this file. What an API file says is for `check` to judge.
+fn is_setting(file: &str) -> bool {
+    matches!(file, "gateway.yaml" | "environment")
 }
 
 fn human(settings: &[Setting]) -> String {
