@@ -56,7 +56,7 @@ pub(crate) fn key_owner(client: &Arc<Client>) -> KeyOwner {
             claims: Arc::default(),
             scopes: Arc::default(),
             certificate: None,
-            expires_at: client.expires_at,
+            expires_at: client.expires_at.map(|end| end.saturating_sub(1)),
         }),
     }
 }

@@ -6,7 +6,7 @@ mod profile;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,10 +212,21 @@ impl Issuer {
             subject,
             issuer: Some(self.name.clone()),
             client: None,
-            scopes: scopes(&claims, self.scope.as_deref()),
+            scopes: each_once(scopes(&claims, self.scope.as_deref())),
             claims: Arc::new(claims),
             certificate: None,
-            expires_at: ends_ms.map(|ms| ms.div_euclid(1000)),
+            // The end itself is the first moment at which the token does not count.
+            expires_at: ends_ms.map(|end| end.saturating_sub(1).div_euclid(1000)),
         })
     }
+}
+
+/// Scopes in the order granted, repetitions left out.
+fn each_once(scopes: Arc<[Arc<str>]>) -> Arc<[Arc<str>]> {
+    let mut seen = HashSet::with_capacity_and_hasher(scopes.len(), ahash::RandomState::new());
+    if scopes.iter().all(|scope| seen.insert(&**scope)) {
+        return scopes;
+    }
+    seen.clear();
+    scopes.iter().filter(|scope| seen.insert(&***scope)).cloned().collect()
 }

@@ -255,15 +255,15 @@ async fn hmac_takes_the_secret_alone() {
 #[tokio::test]
 async fn a_caller_is_keyed_by_issuer_and_subject() {
     let (worker, connection) = (WorkerTokens::new(MEMORY), connection(None));
-    let value = bearer(&token(&json!({"sub": "a:b%c"})));
+    let value = bearer(&token(&json!({"sub": "a:b%c", "scope": "accounts payments accounts"})));
     let head = head("/", &[("authorization", &value)]);
     let principal =
         chain("idp").authenticate(&head, &connection, &worker, moment(NOW)).await.expect("a caller");
     assert_eq!((&*principal.key, &*principal.name), ("jwt:idp:a:b%c", "idp:a:b%c"));
     assert_eq!(principal.identity.issuer.as_deref(), Some("idp"));
     assert_eq!(&*principal.identity.subject, "a:b%c");
-    assert!(principal.identity.has_scope("accounts"));
-    assert_eq!(principal.identity.expires_at, Some(NOW + 300));
+    assert_eq!(&*principal.identity.scopes, ["accounts".into(), "payments".into()]);
+    assert_eq!(principal.identity.expires_at, Some(NOW + 299));
     assert!(principal.others.is_empty());
 }
 
