@@ -153,7 +153,7 @@ fn a_certificate_in_a_header_counts_for_nothing() {
         ("x-forwarded-client-cert", format!("Hash={}", world.tpp_a.fingerprint())),
         ("ssl-client-cert", pem.clone()),
         ("x-ssl-client-cert", pem.clone()),
-        ("x-client-cert", pem.clone()),
+        ("x-client-cert", pem),
     ] {
         let answer = world.stranger().get(ACCOUNTS).bearer(&token).header(name, &value).send();
         answer.assert_refused(Reason::CertificateMissing);

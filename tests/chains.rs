@@ -130,18 +130,20 @@ api: named
 match: { host: api.bank.example, path: /named/* }
 upstream: accounts
 authenticate: { jwt: { issuer: bank-idp } }
-identity: { name: claims.client_id, group: claims.tier }
+identity: { name: claims.tenant }
 allow:
   - { name: anything, paths: [\"/*\"] }
 ";
     let world = World::with(&[api]);
-    world.plain().get("/named/1").bearer(&world.idp().token().sign()).send().assert_passed();
+    let named = world.idp().token().claim("tenant", "t-7").sign();
+    world.plain().get("/named/1").bearer(&named).send().assert_passed();
     for token in [
-        world.idp().token().without("client_id"),
-        world.idp().token().claim("client_id", ""),
-        world.idp().token().claim("client_id", 7.5),
-        world.idp().token().claim("client_id", serde_json::json!(["a"])),
-        world.idp().token().claim("client_id", "line\r\nbreak"),
+        world.idp().token(),
+        world.idp().token().claim("tenant", ""),
+        world.idp().token().claim("tenant", 7.5),
+        world.idp().token().claim("tenant", serde_json::json!(["a"])),
+        world.idp().token().claim("tenant", "line\r\nbreak"),
+        world.idp().token().claim("tenant", "t".repeat(300)),
     ] {
         let answer = world.plain().get("/named/1").bearer(&token.sign()).send();
         assert_eq!(answer.code(), Reason::IdentityUnresolved.code(), "{}", answer.text());

@@ -259,6 +259,9 @@ fn hostile_files_are_refused_in_a_moment() {
         let (code, said) = check(&plan.directory, &[]);
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("hostile.yaml") && !said.contains("panicked"), "{said}");
-        assert!(start.elapsed() < std::time::Duration::from_secs(5));
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
+        for ours in ["DuplicateKeyPolicy", "Options", "Nodes {", "Err("] {
+            assert!(!said.contains(ours), "words of the program in {said}");
+        }
     }
 }

@@ -174,8 +174,8 @@ fn an_unknown_key_id_is_503_while_the_server_is_down() {
 /// JWK-01, JWK-02: one bad entry is dropped, and the others count.
 #[test]
 fn entries_that_are_no_public_keys_are_dropped() {
-    let world = World::with(&[BEARER]);
-    let mut set = world.idp().set();
+    let plan = Plan::new(&[BEARER]);
+    let mut set = plan.idp.set();
     let members = set["keys"].as_array_mut().expect("keys");
     members.insert(
         0,
@@ -184,7 +184,8 @@ fn entries_that_are_no_public_keys_are_dropped() {
     members.insert(0, json!({ "kty": "XYZ", "kid": "strange" }));
     members.insert(0, json!({ "kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA", "kid": "bad-point" }));
     members.insert(0, json!(7));
-    world.idp().publish(set);
+    plan.idp.publish(set);
+    let world = plan.start();
     world.plain().get("/bearer/x").bearer(&world.idp().token().sign()).send().assert_passed();
     let header = "{\"alg\":\"HS256\",\"kid\":\"secret\"}";
     let forged = world.idp().token().forged(header, "{\"iss\":\"https://idp.bank.example\"}");
@@ -194,8 +195,9 @@ fn entries_that_are_no_public_keys_are_dropped() {
 /// JWK-05: without a key id only keys that fit are tried; with one, no other is.
 #[test]
 fn a_token_without_a_key_id_finds_its_key() {
-    let world = World::with(&[BEARER]);
-    let second = world.idp().add(Algorithm::Es256, "key-2");
+    let plan = Plan::new(&[BEARER]);
+    let second = plan.idp.add(Algorithm::Es256, "key-2");
+    let world = plan.start();
     let token = Token::new(&second).header("kid", serde_json::Value::Null).sign();
     world.plain().get("/bearer/x").bearer(&token).send().assert_passed();
     let mislabelled = Token::new(&second).header("kid", "key-1").sign();
@@ -255,8 +257,7 @@ fn a_secret_may_sign_where_an_issuer_says_so() {
     let world = plan.start();
     let secret = portcullis_core::Secret::new(secret.as_bytes().to_vec());
     let key = portcullis_jose::SigningKey::from_secret(Algorithm::Hs256, &secret).expect("a secret");
-    let key =
-        std::sync::Arc::new(crate::rig::idp::Key { kid: "x".to_owned(), algorithm: Algorithm::Hs256, key });
+    let key = std::sync::Arc::new(crate::rig::idp::Key { kid: "x".to_owned(), key });
     world.plain().get("/bearer/x").bearer(&Token::new(&key).sign()).send().assert_passed();
 }
 

@@ -152,7 +152,7 @@ fn settings_can_be_overridden_and_policies_cannot() {
     let json = portcullis(&["config", "--policies", &directory, "--format", "json"], &[]);
     serde_json::from_slice::<serde_json::Value>(&json.stdout).expect("JSON");
     for name in
-        ["PORTCULLIS_ISSUERS__BANK_IDP__ISSUER", "PORTCULLIS_NONSENSE", "PORTCULLIS_LISTEN__PLAIN__NONSENSE"]
+        ["PORTCULLIS_APIS__PUBLIC__UPSTREAM", "PORTCULLIS_NONSENSE", "PORTCULLIS_LISTEN__PLAIN__NONSENSE"]
     {
         let output = config(&[(name, "x")]);
         assert_eq!(output.status.code(), Some(1), "{name}: {}", String::from_utf8_lossy(&output.stdout));

@@ -127,7 +127,7 @@ fn what_is_not_one_signed_token_is_malformed() {
         format!("{}.{}", parts[0], parts[1]),
         format!("{signed}.x"),
         format!("{}.x.y.z.{}", parts[0], parts[2]),
-        format!("{}=.{}.{}", parts[0], parts[1], parts[2]),
+        format!("{signed}="),
         format!("{}+.{}.{}", parts[0], parts[1], parts[2]),
         token.forged("not json", claims),
         token.forged("[]", claims),
@@ -288,10 +288,10 @@ fn a_token_that_lives_too_long_or_is_too_old_is_refused() {
 #[test]
 fn a_token_of_another_issuer_is_refused() {
     let world = World::with(&[BEARER]);
-    for issuer in ["https://idp.bank.example/", "HTTPS://idp.bank.example", "https://evil.example", ""] {
+    for issuer in ["https://idp.bank.example/", "HTTPS://idp.bank.example", "https://evil.example"] {
         refused(&world, &world.idp().token().claim("iss", issuer).sign(), Reason::TokenIssuerRefused);
     }
-    for wrong in [json!(1), json!(["https://idp.bank.example"]), json!(null)] {
+    for wrong in [json!(1), json!(["https://idp.bank.example"]), json!(null), json!("")] {
         let answer =
             world.plain().get("/bearer/x").bearer(&world.idp().token().claim("iss", wrong).sign()).send();
         assert_eq!(answer.status, 401, "{}", answer.text());

@@ -88,6 +88,19 @@ fn an_upstream_that_talks_nonsense_is_502() {
     assert!(world.gateway.is_alive());
 }
 
+/// What has reached the upstream has happened, also if nobody waited for the answer.
+#[test]
+fn a_request_whose_caller_left_is_in_the_log() {
+    let world = World::with(&[PUBLIC]);
+    world.upstream().behave(Manner::Silent);
+    let mut raw = Raw::connect(&world.plain());
+    raw.send(format!("POST /public/pay HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 3\r\n\r\npay"));
+    eventually("the upstream has the request", || (world.upstream().received().len() == 1).then_some(()));
+    drop(raw);
+    let line = eventually("the line is written", || world.gateway.access_lines().pop());
+    assert_eq!((&line["method"], &line["api"]), (&"POST".into(), &"public".into()), "{line}");
+}
+
 /// The caller sees that the answer is not whole.
 #[test]
 fn an_answer_that_breaks_off_is_not_made_whole() {

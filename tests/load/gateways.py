@@ -47,8 +47,7 @@ def portcullis(s, binary):
         authenticate = "{ api_key: { header: x-api-key } }"
         extra = f"api_keys: {{ pepper: {{ file: {s.data}/pepper }} }}\n"
         limits = "limits:\n  - { per: client, rate: 1000000 per second, burst: 1000000 }\n"
-        (folder / "clients").mkdir(parents=True)
-        shutil.copy(s.data / "clients.yaml", folder / "clients/clients.yaml")
+        shutil.copytree(s.data / "clients", folder / "clients")
     if s.scenario in TLS:
         listen = f"""
     tls:

@@ -10,6 +10,7 @@ import time
 
 ISSUER, AUDIENCE = "https://issuer.example", "portcullis-load"
 TOKENS, CLIENTS, USED = 10_000, 100_000, 10_000
+PER_FILE = 5_000  # a policy file is bounded, so that a hostile one cannot eat the machine
 LIFE = 30 * 86_400
 
 
@@ -78,8 +79,11 @@ def api_keys(folder):
     (folder / "keys.txt").write_text("".join(f"X-Api-Key: {key}\n" for key in choose.sample(keys, USED)))
     (folder / "keys.haproxy").write_text("".join(f"{key} client-{n}\n" for n, key in enumerate(keys)))
     (folder / "keys.nginx").write_text("".join(f'"{key}" client-{n};\n' for n, key in enumerate(keys)))
-    with open(folder / "clients.yaml", "w", encoding="ascii") as file:
-        file.write("clients:\n")
-        for number, key in enumerate(keys):
-            digest = base64.urlsafe_b64encode(hmac.digest(pepper, key.encode(), hashlib.sha256)).rstrip(b"=").decode()
-            file.write(f'  client-{number}: {{ credentials: [{{ api_key: {{ hash: "pk1:{digest}" }} }}] }}\n')
+    (folder / "clients").mkdir(exist_ok=True)
+    for start in range(0, CLIENTS, PER_FILE):
+        with open(folder / f"clients/clients-{start // PER_FILE}.yaml", "w", encoding="ascii") as file:
+            file.write("clients:\n")
+            for number in range(start, start + PER_FILE):
+                hashed = hmac.digest(pepper, keys[number].encode(), hashlib.sha256)
+                digest = base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
+                file.write(f'  client-{number}: {{ credentials: [{{ api_key: {{ hash: "pk1:{digest}" }} }}] }}\n')

@@ -173,8 +173,10 @@ impl Client {
 
     /// Opens a connection that stays.
     pub(crate) fn connect(&self) -> Result<Session, NoAnswer> {
-        let connecting = tokio::time::timeout(PATIENCE, self.open());
-        runtime().block_on(async { connecting.await.map_err(|_| NoAnswer("connecting hangs".into())) })?
+        runtime().block_on(async {
+            let open = tokio::time::timeout(PATIENCE, self.open()).await;
+            open.map_err(|_| NoAnswer("connecting hangs".into()))?
+        })
     }
 
     async fn open(&self) -> Result<Session, NoAnswer> {
@@ -233,8 +235,10 @@ pub(crate) struct Session {
 impl Session {
     /// Sends one request on this connection, and reads the whole answer.
     pub(crate) fn send(&mut self, call: Call) -> Result<Answer, NoAnswer> {
-        let exchange = tokio::time::timeout(PATIENCE, self.exchange(call));
-        runtime().block_on(async { exchange.await.map_err(|_| NoAnswer("the answer hangs".into())) })?
+        runtime().block_on(async {
+            let exchange = tokio::time::timeout(PATIENCE, self.exchange(call)).await;
+            exchange.map_err(|_| NoAnswer("the answer hangs".into()))?
+        })
     }
 
     async fn exchange(&mut self, call: Call) -> Result<Answer, NoAnswer> {

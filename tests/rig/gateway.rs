@@ -155,13 +155,6 @@ impl Gateway {
         Client::plain(address, &address.to_string()).get(path).send()
     }
 
-    /// The value of one metric series, written as on the page (`name{label="value"}`); zero if it is absent.
-    pub(crate) fn metric(&self, series: &str) -> f64 {
-        let page = self.admin("/metrics").text();
-        let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().expect("a number"))
-    }
-
     /// The sum of all series of a metric whose labels contain all of these.
     pub(crate) fn metric_sum(&self, name: &str, labels: &[&str]) -> f64 {
         let page = self.admin("/metrics").text();

@@ -38,14 +38,12 @@ pub(crate) enum Serving {
 /// A signing key with its name.
 pub(crate) struct Key {
     pub(crate) kid: String,
-    pub(crate) algorithm: Algorithm,
     pub(crate) key: SigningKey,
 }
 
 struct Shared {
     serving: Mutex<Serving>,
     set: Mutex<Value>,
-    max_age: Mutex<Option<u64>>,
     hits: AtomicUsize,
 }
 
@@ -79,7 +77,6 @@ impl Idp {
         let shared = Arc::new(Shared {
             serving: Mutex::new(Serving::Good),
             set: Mutex::new(json!({ "keys": [] })),
-            max_age: Mutex::new(None),
             hits: AtomicUsize::new(0),
         });
         let acceptor = leaf.map(|leaf| TlsAcceptor::from(server_tls(leaf, None)));
@@ -106,15 +103,10 @@ impl Idp {
         *self.shared.serving.lock().expect("the manner") = serving;
     }
 
-    /// From now on the set may be kept for so many seconds.
-    pub(crate) fn set_max_age(&self, seconds: u64) {
-        *self.shared.max_age.lock().expect("the age") = Some(seconds);
-    }
-
     /// Makes a key that the set does not have.
     pub(crate) fn unpublished(algorithm: Algorithm, kid: &str) -> Arc<Key> {
         let key = SigningKey::generate(algorithm).expect("a signing key");
-        Arc::new(Key { kid: kid.to_owned(), algorithm, key })
+        Arc::new(Key { kid: kid.to_owned(), key })
     }
 
     /// Adds a key and publishes it.
@@ -197,10 +189,7 @@ async fn answer(
     assert_eq!(request.method(), http::Method::GET);
     let good = || Bytes::from(shared.set.lock().expect("the set").to_string());
     let serving = shared.serving.lock().expect("the manner").clone();
-    let mut response = http::Response::builder().header("content-type", "application/jwk-set+json");
-    if let Some(age) = *shared.max_age.lock().expect("the age") {
-        response = response.header("cache-control", format!("max-age={age}"));
-    }
+    let response = http::Response::builder().header("content-type", "application/jwk-set+json");
     let (response, body) = match serving {
         Serving::Good => (response, good()),
         Serving::Slow(wait) => {

@@ -44,8 +44,6 @@ pub(crate) struct Received {
     pub(crate) head: String,
     /// The body, without its framing.
     pub(crate) body: Vec<u8>,
-    /// Which connection it came on, counted from one.
-    pub(crate) connection: usize,
 }
 
 impl Received {
@@ -170,12 +168,12 @@ async fn accept(listener: TcpListener, speaks: Speaks, shared: Arc<Shared>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
         let _unhelpful = stream.set_nodelay(true);
-        let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
+        shared.connections.fetch_add(1, Ordering::SeqCst);
         let (speaks, shared) = (Arc::clone(&speaks), Arc::clone(&shared));
         tokio::spawn(async move {
             match &*speaks {
-                Speaks::Http1 => serve_http1(stream, &shared, number).await,
-                Speaks::Http2 => serve_http2(stream, shared, number).await,
+                Speaks::Http1 => serve_http1(stream, &shared).await,
+                Speaks::Http2 => serve_http2(stream, shared).await,
                 Speaks::Tls(config) => {
                     let Ok(stream) = TlsAcceptor::from(Arc::clone(config)).accept(stream).await else {
                         return;
@@ -183,7 +181,7 @@ async fn accept(listener: TcpListener, speaks: Speaks, shared: Arc<Shared>) {
                     let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                     let peer = peer.map(|certificate| certificate.to_vec());
                     shared.certificates.lock().expect("the certificates").push(peer);
-                    serve_http1(stream, &shared, number).await;
+                    serve_http1(stream, &shared).await;
                 }
             }
         });
@@ -193,7 +191,7 @@ async fn accept(listener: TcpListener, speaks: Speaks, shared: Arc<Shared>) {
 const HELLO: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 6\r\nx-from: upstream\r\n\r\nhello\n";
 
-async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared, connection: usize) {
+async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared) {
     let mut buffer = Vec::new();
     while let Some(head) = read_head(&mut stream, &mut buffer).await {
         shared.heads.fetch_add(1, Ordering::SeqCst);
@@ -205,7 +203,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &
                 None => return,
             },
         };
-        shared.received.lock().expect("the requests").push(Received { head, body, connection });
+        shared.received.lock().expect("the requests").push(Received { head, body });
         if !answer(&mut stream, shared, manner).await {
             return;
         }
@@ -318,7 +316,7 @@ async fn read_chunks<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>)
     }
 }
 
-async fn serve_http2(stream: tokio::net::TcpStream, shared: Arc<Shared>, connection: usize) {
+async fn serve_http2(stream: tokio::net::TcpStream, shared: Arc<Shared>) {
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
         let shared = Arc::clone(&shared);
         async move {
@@ -329,7 +327,7 @@ async fn serve_http2(stream: tokio::net::TcpStream, shared: Arc<Shared>, connect
             for (name, value) in &parts.headers {
                 head.push_str(&format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes())));
             }
-            shared.received.lock().expect("the requests").push(Received { head, body, connection });
+            shared.received.lock().expect("the requests").push(Received { head, body });
             let body = Full::new(Bytes::from_static(b"hello\n"));
             Ok::<_, std::convert::Infallible>(http::Response::new(body))
         }
