@@ -25,6 +25,7 @@ pub struct Inbound {
     fault: Cell<Option<(u64, FramingFault)>>,
     head_since: Cell<Option<Instant>>,
     write_blocked_since: Cell<Option<Instant>>,
+    input_ended_since: Cell<Option<Instant>>,
     closing: Cell<bool>,
     forwarded: OnceCell<ForwardedFields>,
 }
@@ -41,6 +42,7 @@ impl Inbound {
             fault: Cell::new(None),
             head_since: Cell::new(None),
             write_blocked_since: Cell::new(None),
+            input_ended_since: Cell::new(None),
             closing: Cell::new(false),
             forwarded: OnceCell::new(),
         })
@@ -132,5 +134,17 @@ impl Inbound {
             (false, Some(_)) => self.write_blocked_since.set(None),
             (true, Some(_)) | (false, None) => {}
         }
+    }
+
+    pub(crate) fn input_ended_since(&self) -> Option<Instant> {
+        self.input_ended_since.get()
+    }
+
+    /// The client has said all it will say, and waits for the answer to a request.
+    pub(crate) fn set_input_ended(&self) {
+        if self.input_ended_since.get().is_none() {
+            self.input_ended_since.set(Some(Instant::now()));
+        }
+        self.closing.set(true);
     }
 }

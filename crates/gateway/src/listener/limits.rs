@@ -64,6 +64,9 @@ pub(crate) const LINGER_BYTES: usize = 64 << 10;
 /// How long that may take.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a client that has ended its side may wait for an answer. It may as well be gone.
+pub(crate) const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// HTTP/2 flow control windows, for one stream and for the connection.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 /// See [`STREAM_WINDOW_BYTES`].

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub use accept::{BindError, Bound, run};
 pub use drain::Drain;
 pub use event::{CertificateOutcome, Event, HandshakeFailure};
-pub use framing::FramingFault;
+pub use framing::{FramingFault, Reading, read_along};
 pub use inbound::Inbound;
 pub use limits::ListenLimits;
 pub(crate) use limits::{LINGER_BYTES, LINGER_TIMEOUT};

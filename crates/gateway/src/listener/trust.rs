@@ -36,7 +36,8 @@ impl TrustSet {
         let mut set =
             Self { name: name.value.as_str().into(), anchors: Vec::new(), windows: Vec::new(), certificates };
         for (number, der) in set.certificates.iter().enumerate() {
-            let facts = x509::certificate(der).filter(|facts| facts.is_authority && facts.may_certify && facts.is_strong);
+            let facts = x509::certificate(der)
+                .filter(|facts| facts.is_authority && facts.may_certify && facts.is_strong);
             let (Some(facts), Ok(anchor)) = (facts, webpki::anchor_from_trusted_cert(der)) else {
                 let message = format!(
                     "certificate {} of `{}` is not one of a certificate authority",

@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::drain::Draining;
 use super::inbound::Inbound;
-use super::limits::ListenLimits;
+use super::limits::{HALF_CLOSED_TIMEOUT, ListenLimits};
 
 /// A connection that can be asked to end after what it carries.
 pub(crate) trait Protocol: Future {
@@ -59,7 +59,8 @@ impl<C: Protocol> Watched<C> {
     pub(crate) fn new(connection: C, inbound: Rc<Inbound>, draining: Draining, limits: ListenLimits) -> Self {
         let opened = Instant::now();
         let times = Times { limits, opened, idle_since: opened, served: 0 };
-        let first = times.limits.header_timeout.min(times.limits.idle_timeout).min(times.limits.connection_age);
+        let first =
+            times.limits.header_timeout.min(times.limits.idle_timeout).min(times.limits.connection_age);
         let timer = tokio::time::sleep_until(opened + first);
         Self { connection, timer, inbound, draining, waker: None, finishing: false, times }
     }
@@ -84,7 +85,8 @@ impl<C: Protocol> Future for Watched<C> {
             let _ = this.timer.as_mut().poll(cx);
         }
         loop {
-            if !*this.finishing && this.draining.has_begun() {
+            let unheard = this.inbound.input_ended_since().is_some() && this.inbound.is_idle();
+            if !*this.finishing && (this.draining.has_begun() || unheard) {
                 *this.finishing = true;
                 this.connection.as_mut().finish();
                 if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
@@ -125,10 +127,8 @@ impl Times {
             .filter(|_| inbound.is_idle())
             .map(|since| since + self.limits.header_timeout);
         let write = inbound.write_blocked_since().map(|since| since + self.limits.write_timeout);
-        match (head, write) {
-            (Some(head), Some(write)) => Some(head.min(write)),
-            (one, other) => one.or(other),
-        }
+        let ended = inbound.input_ended_since().map(|since| since + HALF_CLOSED_TIMEOUT);
+        [head, write, ended].into_iter().flatten().min()
     }
 
     fn look(&mut self, inbound: &Inbound, finishing: bool, now: Instant) -> Verdict {

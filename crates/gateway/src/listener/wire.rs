@@ -34,6 +34,20 @@ impl<T> Wire<T> {
         Self { io, inbound, scanner, end_of_input: false, linger: None }
     }
 
+    /// hyper takes the end of the input for the end of the client, and would drop a request that is being served,
+    /// or one whose last bytes came together with the end. Some clients end their side as soon as they have said
+    /// all and then wait for the answer, so a request that is whole keeps hyper from knowing; `Watched` sees to it
+    /// that this does not last.
+    fn end_of_input(&mut self) -> Poll<io::Result<()>> {
+        self.end_of_input = true;
+        let whole = self.scanner.as_ref().is_some_and(Scanner::is_between_requests);
+        if whole && !self.inbound.is_idle() {
+            self.inbound.set_input_ended();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Whether the client may still be sending what nobody will read.
     fn has_unread_input(&self) -> bool {
         let unfinished = self.scanner.as_ref().is_some_and(|scanner| !scanner.is_between_requests());
@@ -55,8 +69,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let fresh = buf.filled().get(before..).unwrap_or_default();
         if fresh.is_empty() {
-            this.end_of_input = true;
-            return Poll::Ready(Ok(()));
+            return this.end_of_input();
         }
         let Some(scanner) = &mut this.scanner else { return Poll::Ready(Ok(())) };
         let (passed, whole) = (scanner.feed(fresh), fresh.len());

@@ -174,10 +174,11 @@ fn trim(mut value: &[u8]) -> &[u8] {
 
 /// RFC 9112 section 3.2: the form belongs to the method.
 fn is_target(method: &[u8], target: &[u8]) -> bool {
-    let printable =
-        !target.is_empty() && target.iter().all(|byte| matches!(byte, b'!'..=b'~') && *byte != b'#');
-    printable
+    let unprintable =
+        target.iter().fold(false, |found, &byte| found | !matches!(byte, b'!'..=b'~') | (byte == b'#'));
+    !unprintable
         && match target {
+            [] => false,
             _ if method == b"CONNECT" => !target.contains(&b'/'),
             [b'/', ..] => true,
             b"*" => method == b"OPTIONS",
@@ -197,7 +198,10 @@ fn has_control(bytes: &[u8]) -> bool {
 
 /// RFC 9110 section 5.6.2.
 fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN.get(usize::from(byte)).copied().unwrap_or(false))
+    !bytes.is_empty()
+        && bytes
+            .iter()
+            .fold(true, |good, &byte| good & TOKEN.get(usize::from(byte)).copied().unwrap_or(false))
 }
 
 const TOKEN: [bool; 256] = {

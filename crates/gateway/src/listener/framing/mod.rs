@@ -16,6 +16,8 @@ use portcullis_core::{Reason, Rejection};
 
 use head::Head;
 
+use super::limits::ListenLimits;
+
 /// What is wrong with the framing of a request. The text is for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FramingFault {
@@ -159,6 +161,38 @@ pub(crate) struct Scanner {
     fault: Option<FramingFault>,
 }
 
+/// What the scanner makes of a stream of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Behind which byte each head ended, to the exactness of the pieces the stream came in.
+    pub heads: Vec<usize>,
+    /// The number of the first request at fault, counted from 1, and what is wrong with it.
+    pub fault: Option<(u64, FramingFault)>,
+    /// Bytes hyper may have.
+    pub passed: usize,
+}
+
+/// Reads a whole stream in pieces of one size. The fuzz target `framing` holds it against what hyper makes of the
+/// same bytes.
+pub fn read_along(bytes: &[u8], piece: usize) -> Reading {
+    let limits = ListenLimits::default();
+    let mut scanner = Scanner::new(HeadLimits { bytes: limits.headers_bytes, fields: limits.header_count });
+    let mut reading = Reading { heads: Vec::new(), fault: None, passed: 0 };
+    let mut fed = 0;
+    for piece in bytes.chunks(piece.max(1)) {
+        if scanner.is_broken() {
+            break;
+        }
+        reading.passed += scanner.feed(piece);
+        fed += piece.len();
+        while (reading.heads.len() as u64) < scanner.heads() {
+            reading.heads.push(fed);
+        }
+    }
+    reading.fault = scanner.fault();
+    reading
+}
+
 /// A longer line buffer than this is given back after use.
 const KEPT_PARTIAL_BYTES: usize = 1 << 10;
 
@@ -194,8 +228,7 @@ impl Scanner {
     }
 
     /// Heads that have come to their end.
-    #[cfg(test)]
-    pub(crate) const fn heads(&self) -> u64 {
+    const fn heads(&self) -> u64 {
         match self.position {
             Position::RequestLine | Position::Field | Position::HeadFaulted => self.request - 1,
             _ => self.request,
@@ -269,6 +302,9 @@ impl Scanner {
 
     /// Takes a line without its line feed.
     fn whole_line(&mut self, line: &[u8]) -> Result<(), FramingFault> {
+        if self.position == Position::ChunkEnd && !matches!(line, b"\r" | b"") {
+            return Err(FramingFault::ChunkEnd);
+        }
         let line = line.strip_suffix(b"\r").ok_or(FramingFault::BareLineFeed)?;
         match self.position {
             Position::RequestLine => {
@@ -285,8 +321,7 @@ impl Scanner {
                 }
                 left => self.position = Position::ChunkData { left },
             },
-            Position::ChunkEnd if line.is_empty() => self.position = Position::ChunkSize,
-            Position::ChunkEnd => return Err(FramingFault::ChunkEnd),
+            Position::ChunkEnd => self.position = Position::ChunkSize,
             Position::Trailer if line.is_empty() => self.next_request(),
             Position::Trailer => self.head.trailer(line, self.limits)?,
             Position::Body { .. }

@@ -3,6 +3,9 @@ use proptest::strategy::{Just, Strategy as _};
 
 use super::{FramingFault, HeadLimits, Scanner};
 
+#[path = "../../../../../fuzz/bodies/framing.rs"]
+mod fuzzed;
+
 const LIMITS: HeadLimits = HeadLimits { bytes: 8 << 10, fields: 10 };
 
 /// What the scanner says in the end: the fault and its request, and how many bytes hyper got.
@@ -248,6 +251,17 @@ fn within_a_head_is_told_from_between_requests_and_within_a_body() {
     assert_eq!(state(b"\r\n"), (false, true));
 }
 
+/// The seeds of the fuzz target, and the corpus, through the very code that the fuzzer runs.
+#[test]
+fn hyper_reads_the_seeds_no_further_than_the_scanner() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/framing");
+    let seeds: Vec<_> = std::fs::read_dir(folder).expect("seeds").filter_map(Result::ok).collect();
+    assert!(seeds.len() > 10);
+    for seed in seeds {
+        fuzzed::run(&std::fs::read(seed.path()).expect("a seed"));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -278,7 +292,23 @@ proptest! {
         }
         let ((whole, _), whole_scanner) = scan([bytes.as_slice()]);
         let ((apart, _), apart_scanner) = scan(pieces);
-        prop_assert_eq!(whole, apart);
+        prop_assert_eq!(whole.map(|(request, _)| request), apart.map(|(request, _)| request));
         prop_assert_eq!(whole_scanner.is_between_requests(), apart_scanner.is_between_requests());
+    }
+
+    /// Where the scanner finds no fault, the parser hyper uses finds the same heads in the same places.
+    #[test]
+    fn hyper_reads_no_further_than_the_scanner(
+        parts in prop::collection::vec(
+            prop_oneof![
+                3 => Just(b"POST /a HTTP/1.1\r\nHost: a\r\n".to_vec()), 2 => Just(b"Content-Length: 5\r\n".to_vec()),
+                2 => Just(b"Transfer-Encoding: chunked\r\n".to_vec()), 3 => Just(b"\r\n".to_vec()),
+                2 => Just(b"5\r\nhello\r\n".to_vec()), 2 => Just(b"0\r\n\r\n".to_vec()),
+                2 => Just(b"hello".to_vec()), 1 => Just(b"\n".to_vec()), 1 => prop::collection::vec(any::<u8>(), 0..4),
+            ].boxed(),
+            0..24,
+        ),
+    ) {
+        fuzzed::run(&parts.concat());
     }
 }

@@ -79,7 +79,10 @@ async fn is_taken(rig: &Rig, credential: &Credential) -> bool {
     match Client::new(Some(credential)).get(rig).await {
         Ok(answer) => {
             assert_eq!(statuses(&answer), [200]);
-            assert_eq!(last(rig).certificate.map(|own| own.der.to_vec()), Some(credential.certificates()[0].to_vec()));
+            assert_eq!(
+                last(rig).certificate.map(|own| own.der.to_vec()),
+                Some(credential.certificates()[0].to_vec())
+            );
             true
         }
         Err(_) => false,
@@ -193,7 +196,8 @@ fn a_remembered_chain_is_refused_once_its_time_is_over() {
         let rig = world.asking("required");
         assert!(is_taken(&rig, &client).await);
         assert!(is_taken(&rig, &client).await);
-        let certificates = rig.recorder.connections.borrow().iter().map(|c| c.certificate.clone()).collect::<Vec<_>>();
+        let certificates =
+            rig.recorder.connections.borrow().iter().map(|c| c.certificate.clone()).collect::<Vec<_>>();
         let [Some(first), Some(second)] = certificates.as_slice() else { panic!("two certificates") };
         assert!(Arc::ptr_eq(first, second), "parsed and verified once");
         world.manual.set_unix_seconds(first.valid_until);
@@ -239,8 +243,10 @@ fn an_expired_anchor_vouches_for_nobody() {
 fn the_purpose_of_a_certificate_is_checked() {
     on_worker(|| async {
         let world = World::new();
-        let (if_present, required) =
-            (world.asking("optional"), world.asking_with("optional", json!({ "extended_key_usage": "required" })));
+        let (if_present, required) = (
+            world.asking("optional"),
+            world.asking_with("optional", json!({ "extended_key_usage": "required" })),
+        );
         let mut server = params("server only");
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let server = world.trusted.sign(server);
@@ -458,7 +464,10 @@ fn a_hello_in_pieces_gets_the_same_policy() {
         tokio::task::spawn_local(async move { tokio::io::copy_bidirectional(&mut inner, &mut outer).await });
         let client_end = Client::new(None).named("mtls.bank.example");
         let connector = tokio_rustls::TlsConnector::from(Arc::new(client_end.config));
-        let mut stream = connector.connect("mtls.bank.example".try_into().expect("a name"), client).await.expect("TLS 1.3");
+        let mut stream = connector
+            .connect("mtls.bank.example".try_into().expect("a name"), client)
+            .await
+            .expect("TLS 1.3");
         let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert!(stream.read_to_end(&mut Vec::new()).await.is_err());
         rig.recorder.observed(Event::HandshakeFailed(HandshakeFailure::CertificateMissing)).await;
@@ -549,9 +558,11 @@ fn sessions_are_resumed_within_a_policy_only_and_never_where_certificates_are_as
         let world = World::new();
         for version in [&TLS12, &TLS13] {
             let rig = world.rig(hosts());
-            let client = world.trusted.client("ours");
+            // One configuration: a client binds its sessions to its own verifier and certificate as well.
+            let credential = world.trusted.client("ours");
+            let base = Client::speaking(Some(&credential), &[version]);
             let kind = async |server_name: &'static str, sessions: &rustls::client::Resumption| {
-                let mut client = Client::speaking(Some(&client), &[version]).named(server_name);
+                let mut client = Client { config: base.config.clone(), server_name };
                 client.config.resumption = sessions.clone();
                 let mut stream = client.connect(&rig).await.expect("a handshake");
                 let kind = stream.get_ref().1.handshake_kind();
@@ -560,14 +571,18 @@ fn sessions_are_resumed_within_a_policy_only_and_never_where_certificates_are_as
                 kind
             };
             let sessions = Promiscuous::store();
-            assert_eq!(kind("open.bank.example", &sessions).await, Some(HandshakeKind::Full));
+            assert_eq!(kind("open.bank.example", &sessions).await, Some(HandshakeKind::Full), "{version:?}");
             assert_eq!(kind("open.bank.example", &sessions).await, Some(HandshakeKind::Resumed));
             // The same settings, but another server name: rustls compares it, and so do we not have to.
             assert_ne!(kind("public.bank.example", &sessions).await, Some(HandshakeKind::Resumed));
             assert_ne!(kind("api.bank.example", &sessions).await, Some(HandshakeKind::Resumed));
             let sessions = Promiscuous::store();
             for _ in 0..3 {
-                assert_ne!(kind("api.bank.example", &sessions).await, Some(HandshakeKind::Resumed), "{version:?}");
+                assert_ne!(
+                    kind("api.bank.example", &sessions).await,
+                    Some(HandshakeKind::Resumed),
+                    "{version:?}"
+                );
             }
         }
     });

@@ -4,7 +4,7 @@ use proptest::prelude::{Just, ProptestConfig, Strategy as _, any, prop, prop_ass
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::super::framing::{HeadLimits, Scanner};
+use super::super::read_along;
 use super::{Event, Rig, on_worker, read_to_end, statuses, until};
 
 const GOOD: &str = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -176,11 +176,10 @@ proptest! {
         ),
     ) {
         let bytes = parts.concat();
-        let mut scanner = Scanner::new(HeadLimits { bytes: 32 << 10, fields: 100 });
-        scanner.feed(&bytes);
-        let good = match scanner.fault() {
+        let reading = read_along(&bytes, 1);
+        let good = match reading.fault {
             Some((request, _)) => request - 1,
-            None => scanner.heads(),
+            None => reading.heads.len() as u64,
         };
         let mut seen = 0;
         on_worker(|| async {

@@ -41,7 +41,7 @@ fn a_slow_head_is_cut_also_when_it_is_not_the_first() {
             stream.write_all(before).await.expect("sent");
             if !before.is_empty() {
                 let mut answer = [0; 512];
-                stream.read(&mut answer).await.expect("an answer");
+                assert!(stream.read(&mut answer).await.expect("an answer") > 0);
             }
             stream.write_all(b"GET / HTTP/1.1\r\nHost").await.expect("sent");
             takes(async { assert_eq!(read_to_end(&mut stream).await, "") }, Duration::from_millis(250)).await;
@@ -72,6 +72,25 @@ fn a_request_in_flight_is_not_idle() {
         stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
         let still_open = tokio::time::timeout(Duration::from_millis(600), read_to_end(&mut stream)).await;
         assert!(still_open.is_err());
+    });
+}
+
+/// Its request and the end of its input come in one piece here, which hyper alone would take for a client that
+/// has gone.
+#[test]
+fn a_client_that_ends_its_side_is_answered() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({}));
+        // Both are in the socket before the worker looks for the first time.
+        for _ in 0..20 {
+            let mut stream = std::net::TcpStream::connect(rig.address).expect("a connection");
+            std::io::Write::write_all(&mut stream, &[GOOD, GOOD].concat()).expect("sent");
+            stream.shutdown(std::net::Shutdown::Write).expect("our side ended");
+            stream.set_nonblocking(true).expect("a socket");
+            let mut stream = tokio::net::TcpStream::from_std(stream).expect("a socket");
+            assert_eq!(statuses(&read_to_end(&mut stream).await), [200, 200]);
+        }
+        until(|| rig.listener.open() == 0).await;
     });
 }
 
@@ -115,7 +134,7 @@ fn one_connection_too_many_is_closed_at_once_and_places_are_given_back() {
         let (mut first, _second) = (rig.connect().await, rig.connect().await);
         first.write_all(GOOD).await.expect("sent");
         let mut answer = [0; 512];
-        first.read(&mut answer).await.expect("an answer");
+        assert!(first.read(&mut answer).await.expect("an answer") > 0);
         let mut third = rig.connect().await;
         assert_eq!(read_to_end(&mut third).await, "");
         rig.recorder.observed(Event::OverCapacity).await;

@@ -88,8 +88,16 @@ fn what_is_not_known_or_not_possible_is_said() {
 #[test]
 fn what_is_not_built_is_refused() {
     let address = "127.0.0.1:0";
-    check(&json!({ "address": address, "trusted_proxies": ["10.0.0.0/8"] }), "unknown_key", "trusted_proxies");
-    check(&json!({ "address": address, "client_certificate_header": {} }), "unknown_key", "client_certificate_header");
+    check(
+        &json!({ "address": address, "trusted_proxies": ["10.0.0.0/8"] }),
+        "unknown_key",
+        "trusted_proxies",
+    );
+    check(
+        &json!({ "address": address, "client_certificate_header": {} }),
+        "unknown_key",
+        "client_certificate_header",
+    );
     let clients = |revocation| {
         tls(json!({ "client_certificates": {
             "ask": "required", "trust": { "a": { "file": "ca.pem" } }, "revocation": revocation,
@@ -109,7 +117,11 @@ fn trust_that_cannot_be_had_is_an_error() {
     check(&trusting("empty.pem"), "no_certificate", "`empty.pem`");
     check(&trusting("client.pem"), "bad_certificate", "certificate 1 of `client.pem`");
     check(&tls(json!({ "client_certificates": { "ask": "required" } })), "missing_key", "names no authority");
-    check(&tls(json!({ "client_certificates": { "ask": "optional", "trust": {} } })), "missing_key", "names no authority");
+    check(
+        &tls(json!({ "client_certificates": { "ask": "optional", "trust": {} } })),
+        "missing_key",
+        "names no authority",
+    );
     let never = json!({ "client_certificates": { "ask": "never", "trust": { "a": { "file": "ca.pem" } } } });
     check(&tls(never), "no_use", "`ask: never`");
 }
@@ -129,7 +141,8 @@ fn revocation_lists_that_cannot_be_had_are_an_error() {
 
 #[test]
 fn certificates_and_keys_belong_together() {
-    let pair = |chain: &str, key: &str| tls(json!({ "certificate": { "file": chain }, "key": { "file": key } }));
+    let pair =
+        |chain: &str, key: &str| tls(json!({ "certificate": { "file": chain }, "key": { "file": key } }));
     assert_eq!(faults(&pair("server.pem", "server.key")), []);
     check(&pair("server.pem", "other.key"), "key_differs", "`server.pem`");
     check(&pair("server.key", "server.key"), "no_certificate", "`server.key`");
@@ -162,9 +175,7 @@ fn policies_are_told_apart_by_what_they_ask_of_clients() {
         let compiled = compiled(&tls(settings), &files, &Clock::System, &ids).expect("good settings");
         compiled.policy_for_host(host).expect("a policy")
     };
-    let asking = |ask: &str, file: &str| {
-        json!({ "client_certificates": { "ask": ask, "trust": { "a": { "file": file } } } })
-    };
+    let asking = |ask: &str, file: &str| json!({ "client_certificates": { "ask": ask, "trust": { "a": { "file": file } } } });
     let with_host = |host: Value| json!({ "hosts": { "mtls.bank.example": host } });
     let own = policy(json!({}), "api.bank.example");
     assert_eq!(own, policy(with_host(asking("required", "ca.pem")), "api.bank.example"));
@@ -183,7 +194,8 @@ fn what_ends_is_known_with_its_time() {
         "ask": "optional", "trust": { "a": { "file": "ca.pem" } }, "revocation": { "crls": ["list.crl"] },
     });
     let listener = tls(json!({ "client_certificates": clients }));
-    let settings = compiled(&listener, &files(), &Clock::System, &TlsPolicyIds::default()).expect("good settings");
+    let settings =
+        compiled(&listener, &files(), &Clock::System, &TlsPolicyIds::default()).expect("good settings");
     let names: Vec<_> = settings.expiries().iter().map(|expiry| &*expiry.name).collect();
     for file in ["server.pem", "ca.pem", "list.crl"] {
         assert!(names.contains(&file), "{file} of {names:?}");
