@@ -78,11 +78,13 @@ async fn requests(count: usize, token: &str) -> Vec<Request<Incoming>> {
         keep.borrow_mut().push(request);
         async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
     });
-    let connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(server), service);
+    let connection = hyper::server::conn::http1::Builder::new()
+        .serve_connection(hyper_util::rt::TokioIo::new(server), service);
     let serving = tokio::task::spawn_local(connection);
     for _ in 0..count {
-        let head = format!("GET /v3/accounts/17 HTTP/1.1\r\nhost: api.example\r\nauthorization: Bearer {token}\r\n\r\n");
+        let head = format!(
+            "GET /v3/accounts/17 HTTP/1.1\r\nhost: api.example\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
         client.write_all(head.as_bytes()).await.expect("written");
         let mut answer = [0; 1024];
         assert!(client.read(&mut answer).await.expect("an answer") > 0);
@@ -94,9 +96,9 @@ async fn requests(count: usize, token: &str) -> Vec<Request<Incoming>> {
 
 /// Answers instead of forwarding.
 async fn answer(exchange: Exchange<Admitted>) -> Result<Reply, Ended> {
-    let Exchange { inbound, snapshot, worker, mut ledger, .. } = exchange;
-    ledger.status = http::StatusCode::OK;
-    Ok(Reply { response: Response::new(ReplyBody::Own(None)), worker, snapshot, inbound, ledger })
+    let Exchange { mut passage, .. } = exchange;
+    passage.ledger.status = http::StatusCode::OK;
+    Ok(Reply { response: Response::new(ReplyBody::Own(None)), passage })
 }
 
 fn inbound() -> Rc<Inbound> {

@@ -8,11 +8,9 @@ use portcullis_core::{Connection, Moment, Principal, Rejection};
 use portcullis_policy::Admission;
 
 use crate::body::ReplyBody;
-use crate::ledger::Ledger;
-use crate::listener::Inbound;
-use crate::snapshot::{LocalApi, LocalSnapshot};
+use crate::passage::Passage;
+use crate::snapshot::LocalApi;
 use crate::unread;
-use crate::worker::Worker;
 
 /// One request, with the proof `S` of the last stage it passed. Only a stage's own module can make its proof,
 /// so a request that skipped a check is a compile error.
@@ -21,14 +19,8 @@ pub(crate) struct Exchange<S> {
     pub(crate) head: Parts,
     /// The body, not read by any stage before `forward`.
     pub(crate) body: Incoming,
-    /// The connection it arrived on.
-    pub(crate) inbound: Rc<Inbound>,
-    /// The configuration it is judged by, from the first stage to the last.
-    pub(crate) snapshot: Rc<LocalSnapshot>,
-    /// The thread that carries it, with its pools and caches.
-    pub(crate) worker: Rc<Worker>,
-    /// What is remembered about it for the log and the metrics.
-    pub(crate) ledger: Box<Ledger>,
+    /// Where it comes from, what it is judged by, who carries it, and what is remembered about it.
+    pub(crate) passage: Passage,
     /// The proof.
     pub(crate) proof: S,
 }
@@ -70,54 +62,34 @@ pub(crate) struct Admitted {
 impl<S> Exchange<S> {
     /// Goes on with the next proof.
     pub(crate) fn advance<T>(self, next: impl FnOnce(S) -> T) -> Exchange<T> {
-        Exchange {
-            head: self.head,
-            body: self.body,
-            inbound: self.inbound,
-            snapshot: self.snapshot,
-            worker: self.worker,
-            ledger: self.ledger,
-            proof: next(self.proof),
-        }
+        Exchange { head: self.head, body: self.body, passage: self.passage, proof: next(self.proof) }
     }
 
     /// Ends here with a refusal.
     pub(crate) fn refuse(self, rejection: impl Into<Rejection>) -> Ended {
         unread::let_go(self.head.version, self.body);
-        Ended {
-            rejection: rejection.into(),
-            worker: self.worker,
-            snapshot: self.snapshot,
-            inbound: self.inbound,
-            ledger: self.ledger,
-        }
+        Ended { rejection: rejection.into(), passage: self.passage }
     }
 
     /// The connection's facts.
     pub(crate) fn connection(&self) -> &Connection {
-        self.inbound.connection()
+        self.passage.inbound.connection()
     }
 
     /// The one reading of the clocks this request is judged by.
     pub(crate) fn now(&self) -> Moment {
-        self.ledger.opened
+        self.passage.ledger.opened
     }
 }
 
 /// A request that goes no further.
 pub(crate) struct Ended {
     pub(crate) rejection: Rejection,
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) snapshot: Rc<LocalSnapshot>,
-    pub(crate) inbound: Rc<Inbound>,
-    pub(crate) ledger: Box<Ledger>,
+    pub(crate) passage: Passage,
 }
 
 /// An answer, with the record of how it came about.
 pub(crate) struct Reply {
     pub(crate) response: http::Response<ReplyBody>,
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) snapshot: Rc<LocalSnapshot>,
-    pub(crate) inbound: Rc<Inbound>,
-    pub(crate) ledger: Box<Ledger>,
+    pub(crate) passage: Passage,
 }

@@ -68,7 +68,7 @@ impl Ledger {
             limit: None,
             reason: None,
             inner: None,
-            status: StatusCode::INTERNAL_SERVER_ERROR,
+            status: client_gone(),
             forwarded_at: None,
             answered_at: None,
             upstream_status: None,
@@ -76,6 +76,23 @@ impl Ledger {
             path: None,
         })
     }
+}
+
+impl Ledger {
+    /// `allow`, `deny`, or what became of a request whose client did not wait for either.
+    pub(crate) fn decision(&self) -> &'static str {
+        match self.reason {
+            Some(_) => "deny",
+            None if self.status == client_gone() => "abandoned",
+            None => "allow",
+        }
+    }
+}
+
+/// What stands in the log of a request that its client gave up before there was an answer. Nobody receives it; the
+/// number is the one nginx made customary.
+fn client_gone() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
 }
 
 /// A UUID version 7 (RFC 9562 section 5.7): sorts by time, printed only when somebody reads it.

@@ -16,6 +16,7 @@ mod forward;
 mod host;
 mod ledger;
 pub mod listener;
+mod passage;
 mod path;
 mod readiness;
 mod route_table;

@@ -23,6 +23,7 @@ use crate::body::ReplyBody;
 use crate::exchange::{Accepted, Exchange};
 use crate::ledger::{Ledger, RequestIds};
 use crate::listener::{Event, Inbound, Serve};
+use crate::passage::Passage;
 use crate::snapshot::{LocalSnapshot, Snapshot};
 use crate::stack::Stack;
 use crate::stages::observe::ObservedBody;
@@ -89,19 +90,21 @@ impl Worker {
         }
     }
 
-    pub(crate) fn open(self: &Rc<Self>, request: Request<Incoming>, inbound: &Rc<Inbound>) -> Exchange<Accepted> {
+    pub(crate) fn open(
+        self: &Rc<Self>,
+        request: Request<Incoming>,
+        inbound: &Rc<Inbound>,
+    ) -> Exchange<Accepted> {
         self.shard.begin();
         let (head, body) = request.into_parts();
         let now = self.clock.now();
-        Exchange {
-            ledger: Ledger::open(self.ids.next(now), now, head.method.clone()),
-            head,
-            body,
+        let passage = Passage {
             inbound: Rc::clone(inbound),
             snapshot: Rc::clone(&self.snapshot.borrow()),
             worker: Rc::clone(self),
-            proof: Accepted,
-        }
+            ledger: Ledger::open(self.ids.next(now), now, head.method.clone()),
+        };
+        Exchange { head, body, passage, proof: Accepted }
     }
 
     /// The answer to a request in whose stages something broke that cannot break.

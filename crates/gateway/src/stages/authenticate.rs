@@ -10,19 +10,19 @@ pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Excha
         .proof
         .api
         .chain
-        .authenticate(&exchange.head, exchange.connection(), &exchange.worker.tokens, now)
+        .authenticate(&exchange.head, exchange.connection(), &exchange.passage.worker.tokens, now)
         .await;
-    let took = exchange.worker.since(now);
-    exchange.ledger.certificate =
+    let took = exchange.passage.worker.since(now);
+    exchange.passage.ledger.certificate =
         exchange.connection().certificate.as_ref().map(|certificate| certificate.thumbprint);
     match outcome {
         Ok(principal) => {
-            exchange.ledger.auth = AuthRecord::Verified { method: principal.identity.method, took };
-            exchange.ledger.principal = Some(principal.name.clone());
+            exchange.passage.ledger.auth = AuthRecord::Verified { method: principal.identity.method, took };
+            exchange.passage.ledger.principal = Some(principal.name.clone());
             Ok(exchange.advance(|routed| Authenticated { routed, principal }))
         }
         Err(rejection) => {
-            exchange.ledger.auth = AuthRecord::Refused { took };
+            exchange.passage.ledger.auth = AuthRecord::Refused { took };
             Err(exchange.refuse(rejection))
         }
     }

@@ -10,11 +10,12 @@ use crate::host;
 pub(crate) async fn authorize(mut exchange: Exchange<Entitled>) -> Result<Exchange<Authorized>, Ended> {
     match judge(&exchange) {
         Ok(permit) => {
-            exchange.ledger.rule = Some(permit);
+            exchange.passage.ledger.rule = Some(permit);
             Ok(exchange.advance(|entitled| Authorized { entitled }))
         }
         Err(rejection) => {
-            exchange.ledger.path = exchange.worker.logs().then(|| exchange.head.uri.path().to_owned());
+            exchange.passage.ledger.path =
+                exchange.passage.worker.logs().then(|| exchange.head.uri.path().to_owned());
             Err(exchange.refuse(rejection))
         }
     }

@@ -1,5 +1,7 @@
 //! `Admitted` → `Reply`: to the upstream and back.
 
+use std::rc::Rc;
+
 use http::Request;
 use portcullis_core::Rejection;
 use portcullis_proxy::hygiene;
@@ -13,31 +15,30 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
     if let Err(rejection) = prepare(&mut exchange) {
         return Err(exchange.refuse(rejection));
     }
-    let Exchange { head, body, inbound, snapshot, worker, mut ledger, proof } = exchange;
-    ledger.forwarded_at = Some(worker.since(ledger.opened));
+    let Exchange { head, body, mut passage, proof } = exchange;
+    let worker = Rc::clone(&passage.worker);
+    passage.ledger.forwarded_at = Some(worker.since(passage.ledger.opened));
     let sent = worker.pools.send(&proof.api.upstream, Request::from_parts(head, body), proof.api.body).await;
-    ledger.answered_at = Some(worker.since(ledger.opened));
+    passage.ledger.answered_at = Some(worker.since(passage.ledger.opened));
     let response = match sent {
         Ok(response) => response,
-        Err(error) => {
-            return Err(Ended { rejection: Rejection::from(error), worker, snapshot, inbound, ledger });
-        }
+        Err(error) => return Err(Ended { rejection: Rejection::from(error), passage }),
     };
     let (mut parts, body) = response.into_parts();
-    ledger.upstream_status = Some(parts.status);
-    ledger.status = parts.status;
+    passage.ledger.upstream_status = Some(parts.status);
+    passage.ledger.status = parts.status;
     hygiene::prepare_response(&mut parts.headers);
     if let (Some(limits), Some(admission)) = (&proof.api.limits, &proof.admission) {
         limits.write_fields(admission, &mut parts.headers);
     }
     let response = http::Response::from_parts(parts, ReplyBody::Upstream(body));
-    Ok(Reply { response, worker, snapshot, inbound, ledger })
+    Ok(Reply { response, passage })
 }
 
 /// Takes out what would be mistaken for ours, then adds ours. Never the other way round (FWD-07).
 fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
     let api = &exchange.proof.api;
-    let connection = exchange.inbound.connection();
+    let connection = exchange.passage.inbound.connection();
     let headers = &mut exchange.head.headers;
     if !api.forward.keep_credentials {
         for name in api.chain.credential_headers() {
@@ -45,13 +46,13 @@ fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
         }
     }
     hygiene::remove_aliases(headers, &api.own_headers);
-    exchange.inbound.forwarded().add(headers, &exchange.head.uri);
+    exchange.passage.inbound.forwarded().add(headers, &exchange.head.uri);
     api.forward.apply(
         headers,
         &Subject {
             principal: &exchange.proof.principal,
             certificate: connection.certificate.as_deref(),
-            request_id: exchange.ledger.id,
+            request_id: exchange.passage.ledger.id,
         },
     )
 }

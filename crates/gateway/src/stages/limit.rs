@@ -13,7 +13,8 @@ pub(crate) async fn limit(mut exchange: Exchange<Authorized>) -> Result<Exchange
             Admitted { api: routed.api, principal, admission }
         })),
         Err(rejection) => {
-            exchange.ledger.limit = rejection.detail().and_then(|detail| detail.violated.first().cloned());
+            exchange.passage.ledger.limit =
+                rejection.detail().and_then(|detail| detail.violated.first().cloned());
             Err(exchange.refuse(rejection))
         }
     }

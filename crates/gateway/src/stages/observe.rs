@@ -3,9 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
@@ -14,14 +12,9 @@ use pin_project_lite::pin_project;
 use portcullis_proxy::BodyError;
 use tower::{Layer, Service};
 
-use crate::access_log::Record;
 use crate::body::ReplyBody;
 use crate::exchange::Reply;
-use crate::forward::hex;
-use crate::ledger::{AuthRecord, Ledger};
-use crate::listener::Inbound;
-use crate::snapshot::LocalSnapshot;
-use crate::worker::Worker;
+use crate::passage::Passage;
 
 /// See [`Observe`].
 #[derive(Clone, Copy)]
@@ -68,42 +61,21 @@ impl<T: Future<Output = Result<Reply, Infallible>>> Future for ObserveFuture<T> 
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Ok(reply) = ready!(self.project().running.poll(cx));
-        let Reply { response, worker, snapshot, inbound, ledger } = reply;
-        let observation = Some(Observation { worker, snapshot, inbound, ledger });
-        Poll::Ready(Ok(response.map(|body| ObservedBody { body, observation })))
+        let Reply { response, passage } = reply;
+        Poll::Ready(Ok(response.map(|body| ObservedBody { body, passage: Some(passage) })))
     }
 }
 
-/// The answer's body, which closes the record when it ends: after its last byte, or when the client goes.
+/// The answer's body. The record of the request ends with it: after its last byte, or when the client goes.
 pub(crate) struct ObservedBody {
     body: ReplyBody,
-    observation: Option<Observation>,
-}
-
-struct Observation {
-    worker: Rc<Worker>,
-    snapshot: Rc<LocalSnapshot>,
-    inbound: Rc<Inbound>,
-    ledger: Box<Ledger>,
+    passage: Option<Passage>,
 }
 
 impl ObservedBody {
     /// For an answer that has no record any more.
     pub(crate) const fn unobserved(body: ReplyBody) -> Self {
-        Self { body, observation: None }
-    }
-
-    fn close(&mut self) {
-        if let Some(observation) = self.observation.take() {
-            observation.close();
-        }
-    }
-}
-
-impl Drop for ObservedBody {
-    fn drop(&mut self) {
-        // A client that goes away in the middle of an answer has had its request all the same.
-        self.close();
+        Self { body, passage: None }
     }
 }
 
@@ -119,19 +91,18 @@ impl Body for ObservedBody {
         let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &polled {
             Some(Ok(frame)) => {
-                if let (Some(data), Some(observation)) = (frame.data_ref(), &mut this.observation) {
+                if let (Some(data), Some(passage)) = (frame.data_ref(), &mut this.passage) {
                     let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-                    observation.ledger.bytes_out = observation.ledger.bytes_out.saturating_add(length);
+                    passage.ledger.bytes_out = passage.ledger.bytes_out.saturating_add(length);
                 }
             }
             Some(Err(error)) => {
-                if let Some(observation) = &mut this.observation {
-                    observation.ledger.reason = Some(error.reason());
-                    observation.ledger.inner = Some(error.to_string());
+                if let Some(mut passage) = this.passage.take() {
+                    passage.ledger.reason = Some(error.reason());
+                    passage.ledger.inner = Some(error.to_string());
                 }
-                this.close();
             }
-            None => this.close(),
+            None => this.passage = None,
         }
         Poll::Ready(polled)
     }
@@ -143,62 +114,4 @@ impl Body for ObservedBody {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-impl Observation {
-    fn close(self) {
-        let total = self.worker.since(self.ledger.opened);
-        self.worker.shard.end(&self.ledger, total);
-        if let Some(log) = &self.worker.access_log {
-            log.write(self.record(total));
-        }
-    }
-
-    fn record(&self, total: Duration) -> Record {
-        let ledger = &self.ledger;
-        let api = ledger.api.as_ref();
-        let rule = ledger.rule.and_then(|permit| Some((api?, permit)));
-        let template = rule.and_then(|(api, permit)| api.rules.path_template(permit));
-        Record {
-            ts: timestamp(ledger.opened.unix_ms),
-            request_id: ledger.id.to_string(),
-            listener: self.inbound.connection().listener.clone(),
-            api: api.map(|api| api.name.clone()),
-            rule: rule.and_then(|(api, permit)| api.rules.rule_name(permit).cloned()),
-            method: ledger.method.to_string(),
-            path: template
-                .map(|template| template.to_string())
-                .or_else(|| ledger.path.clone())
-                .or_else(|| Some(api?.path.to_string())),
-            status: ledger.status.as_u16(),
-            decision: if ledger.reason.is_none() { "allow" } else { "deny" },
-            reason: ledger.reason.map(|reason| reason.code()),
-            detail: ledger.inner.clone(),
-            limit: ledger.limit.clone(),
-            identity: ledger.principal.clone(),
-            auth: match ledger.auth {
-                AuthRecord::Verified { method, .. } => Some(method.as_str()),
-                AuthRecord::NotReached | AuthRecord::Refused { .. } => None,
-            },
-            cert: ledger.certificate.map(|thumbprint| hex(thumbprint.get(..8).unwrap_or_default())),
-            client: self.inbound.connection().address().to_string(),
-            gateway_ms: milliseconds(ledger.forwarded_at.unwrap_or(total)),
-            upstream_ms: ledger
-                .forwarded_at
-                .and_then(|sent| Some(milliseconds(ledger.answered_at?.saturating_sub(sent)))),
-            total_ms: milliseconds(total),
-            out: ledger.bytes_out,
-            config: self.snapshot.shared.hash.clone(),
-        }
-    }
-}
-
-fn timestamp(unix_ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(unix_ms)
-        .map_or_else(|_| String::new(), |instant| format!("{instant:.3}"))
-}
-
-/// Microseconds are as fine as it makes sense to read.
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
 }

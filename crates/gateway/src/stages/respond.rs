@@ -64,11 +64,13 @@ impl<T: Future<Output = Result<Reply, Ended>>> Future for RespondFuture<T> {
 }
 
 fn answer(ended: Ended) -> Reply {
-    let Ended { rejection, worker, snapshot, inbound, mut ledger } = ended;
+    let Ended { rejection, mut passage } = ended;
+    let logs = passage.worker.logs();
+    let ledger = &mut passage.ledger;
     let reason = rejection.reason();
     ledger.reason = Some(reason);
     ledger.status = reason.status();
-    if worker.logs() {
+    if logs {
         ledger.inner = rejection.detail().and_then(|detail| detail.inner.clone());
     }
     let request_id = ledger.id.to_string();
@@ -76,7 +78,7 @@ fn answer(ended: Ended) -> Reply {
     let mut response = Response::new(ReplyBody::Own(Some(body)));
     *response.status_mut() = reason.status();
     write_fields(response.headers_mut(), &rejection, ledger.api.as_ref().map(|api| &***api));
-    Reply { response, worker, snapshot, inbound, ledger }
+    Reply { response, passage }
 }
 
 fn write_fields(headers: &mut HeaderMap, rejection: &Rejection, api: Option<&Api>) {

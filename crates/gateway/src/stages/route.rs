@@ -14,21 +14,22 @@ use crate::{host, path};
 pub(crate) async fn route(mut exchange: Exchange<Accepted>) -> Result<Exchange<Routed>, Ended> {
     match find(&exchange) {
         Ok(routed) => {
-            exchange.ledger.api = Some(Rc::clone(&routed.api));
+            exchange.passage.ledger.api = Some(Rc::clone(&routed.api));
             if let Err(rejection) = guard(&mut exchange.head, &routed) {
                 return Err(exchange.refuse(rejection));
             }
             Ok(exchange.advance(|_| routed))
         }
         Err(rejection) => {
-            exchange.ledger.path = exchange.worker.logs().then(|| exchange.head.uri.path().to_owned());
+            exchange.passage.ledger.path =
+                exchange.passage.worker.logs().then(|| exchange.head.uri.path().to_owned());
             Err(exchange.refuse(rejection))
         }
     }
 }
 
 fn find(exchange: &Exchange<Accepted>) -> Result<Routed, Rejection> {
-    if let Some(fault) = exchange.inbound.framing_fault() {
+    if let Some(fault) = exchange.passage.inbound.framing_fault() {
         return Err(fault.into());
     }
     let head = &exchange.head;
@@ -42,12 +43,13 @@ fn find(exchange: &Exchange<Accepted>) -> Result<Routed, Rejection> {
         .map_err(|fault| Rejection::new(Reason::PathNotNormal).because(fault.to_string()))?;
     let connection = exchange.connection();
     if let Some(tls) = &connection.tls
-        && !exchange.snapshot.shared.tls_hosts.fits(&connection.listener, &host, tls.policy)
+        && !exchange.passage.snapshot.shared.tls_hosts.fits(&connection.listener, &host, tls.policy)
     {
         return Err(Reason::Misdirected.into());
     }
-    let (index, below) = exchange.snapshot.shared.routes.find(&host, path).ok_or(Reason::RouteNotFound)?;
-    let api = exchange.snapshot.api(index).ok_or(Reason::RouteNotFound)?;
+    let (index, below) =
+        exchange.passage.snapshot.shared.routes.find(&host, path).ok_or(Reason::RouteNotFound)?;
+    let api = exchange.passage.snapshot.api(index).ok_or(Reason::RouteNotFound)?;
     Ok(Routed { api: Rc::clone(api), below: path.len() - below.len().min(path.len()) })
 }
 

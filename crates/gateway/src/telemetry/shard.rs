@@ -57,10 +57,9 @@ impl Shard {
         self.in_flight.set(self.in_flight.get() + 1);
     }
 
-    /// A request ended because of a fault of ours.
+    /// A request ends because of a fault of ours.
     pub(crate) fn panicked(&self) {
         self.panics.set(self.panics.get() + 1);
-        self.in_flight.set(self.in_flight.get() - 1);
     }
 
     /// A request has ended.

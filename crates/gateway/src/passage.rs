@@ -1,0 +1,93 @@
+//! One request's way through the gateway: where it comes from, what it is judged by, who carries it, and what is
+//! remembered about it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::StatusCode;
+use portcullis_core::Reason;
+
+use crate::access_log::Record;
+use crate::forward::hex;
+use crate::ledger::{AuthRecord, Ledger};
+use crate::listener::Inbound;
+use crate::snapshot::LocalSnapshot;
+use crate::worker::Worker;
+
+/// Goes with the request through every stage and with its answer to the last byte. However that ends - answered,
+/// refused, broken off, abandoned by the client - dropping it closes the record: once, with its metrics and its log
+/// line. That is why this is a `Drop`: no path can forget it.
+pub(crate) struct Passage {
+    /// The connection it arrived on.
+    pub(crate) inbound: Rc<Inbound>,
+    /// The configuration it is judged by, from the first stage to the last.
+    pub(crate) snapshot: Rc<LocalSnapshot>,
+    /// The thread that carries it, with its pools and caches.
+    pub(crate) worker: Rc<Worker>,
+    /// What is remembered about it.
+    pub(crate) ledger: Box<Ledger>,
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.ledger.status = StatusCode::INTERNAL_SERVER_ERROR;
+            self.ledger.reason = Some(Reason::InternalError);
+        }
+        let total = self.worker.since(self.ledger.opened);
+        self.worker.shard.end(&self.ledger, total);
+        if let Some(log) = &self.worker.access_log {
+            log.write(self.record(total));
+        }
+    }
+}
+
+impl Passage {
+    fn record(&self, total: Duration) -> Record {
+        let ledger = &self.ledger;
+        let api = ledger.api.as_ref();
+        let rule = ledger.rule.and_then(|permit| Some((api?, permit)));
+        let template = rule.and_then(|(api, permit)| api.rules.path_template(permit));
+        Record {
+            ts: timestamp(ledger.opened.unix_ms),
+            request_id: ledger.id.to_string(),
+            listener: self.inbound.connection().listener.clone(),
+            api: api.map(|api| api.name.clone()),
+            rule: rule.and_then(|(api, permit)| api.rules.rule_name(permit).cloned()),
+            method: ledger.method.to_string(),
+            path: template
+                .map(|template| template.to_string())
+                .or_else(|| ledger.path.clone())
+                .or_else(|| Some(api?.path.to_string())),
+            status: ledger.status.as_u16(),
+            decision: ledger.decision(),
+            reason: ledger.reason.map(|reason| reason.code()),
+            detail: ledger.inner.clone(),
+            limit: ledger.limit.clone(),
+            identity: ledger.principal.clone(),
+            auth: match ledger.auth {
+                AuthRecord::Verified { method, .. } => Some(method.as_str()),
+                AuthRecord::NotReached | AuthRecord::Refused { .. } => None,
+            },
+            cert: ledger.certificate.map(|thumbprint| hex(thumbprint.get(..8).unwrap_or_default())),
+            client: self.inbound.connection().address().to_string(),
+            gateway_ms: milliseconds(ledger.forwarded_at.unwrap_or(total)),
+            upstream_ms: ledger
+                .forwarded_at
+                .and_then(|sent| Some(milliseconds(ledger.answered_at?.saturating_sub(sent)))),
+            total_ms: milliseconds(total),
+            out: ledger.bytes_out,
+            config: self.snapshot.shared.hash.clone(),
+        }
+    }
+}
+
+fn timestamp(unix_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(unix_ms)
+        .map_or_else(|_| String::new(), |instant| format!("{instant:.3}"))
+}
+
+/// Microseconds are as fine as it makes sense to read.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
+}
