@@ -82,6 +82,16 @@ impl Principal {
         std::iter::once(&self.identity).chain(&self.others)
     }
 
+    /// The identity whose scopes and claims count: the one that names the caller, unless that one is no token and
+    /// another one of the same request is. SECURITY: never a union, because two tokens of one request may speak
+    /// about two subjects, and what one subject may do must not be lent to the other.
+    pub fn grant(&self) -> &Arc<Identity> {
+        if self.identity.method == AuthMethod::Jwt {
+            return &self.identity;
+        }
+        self.others.iter().find(|identity| identity.method == AuthMethod::Jwt).unwrap_or(&self.identity)
+    }
+
     /// The registered client, if any identity belongs to one.
     pub fn client(&self) -> Option<&Arc<Client>> {
         self.identities().find_map(|identity| identity.client.as_ref())

@@ -36,9 +36,11 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// The document as JSON bytes.
+    /// The document as JSON bytes, with a line end for whoever reads it in a terminal.
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_else(|_| b"{}".to_vec())
+        let mut json = serde_json::to_vec(self).unwrap_or_else(|_| b"{}".to_vec());
+        json.push(b'\n');
+        json
     }
 }
 
@@ -64,7 +66,7 @@ mod tests {
         assert_eq!(
             json,
             "{\"type\":\"https://iana.org/assignments/http-problem-types#quota-exceeded\",\"title\":\"Too many \
-             requests.\",\"status\":429,\"code\":\"rate_limited\",\"request_id\":\"r-1\",\"violated-policies\":[\"burst\"]}"
+             requests.\",\"status\":429,\"code\":\"rate_limited\",\"request_id\":\"r-1\",\"violated-policies\":[\"burst\"]}\n"
         );
     }
 }

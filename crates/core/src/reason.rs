@@ -110,8 +110,6 @@ reasons! {
     RouteNotFound: "route_not_found", NOT_FOUND, NONE, Info, "There is nothing here.";
     /// The host needs other TLS settings than this connection was made with; connect again under its own name.
     Misdirected: "misdirected", MISDIRECTED_REQUEST, NONE, Info, "This connection may not be used for that host.";
-    /// The gateway has more work than it can take.
-    Overloaded: "overloaded", SERVICE_UNAVAILABLE, NONE, Warn, "The gateway is overloaded.";
 
     /// No credential that the API accepts was presented.
     CredentialsMissing: "credentials_missing", UNAUTHORIZED, NONE, Info, "Credentials are needed.";

@@ -3,9 +3,9 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::listener::IncomingBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use portcullis_proxy::{BodyError, UpstreamBody};
 
 /// The body of an answer.
@@ -13,7 +13,7 @@ pub(crate) enum ReplyBody {
     /// Our own words.
     Own(Option<Bytes>),
     /// The upstream's.
-    Upstream(UpstreamBody<Incoming>),
+    Upstream(UpstreamBody<IncomingBody>),
 }
 
 impl Body for ReplyBody {

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
+use crate::listener::IncomingBody;
 use http::request::Parts;
-use hyper::body::Incoming;
 use portcullis_core::{Connection, Moment, Principal, Rejection};
 use portcullis_policy::Admission;
 
@@ -18,7 +18,7 @@ pub(crate) struct Exchange<S> {
     /// Method, target and headers.
     pub(crate) head: Parts,
     /// The body, not read by any stage before `forward`.
-    pub(crate) body: Incoming,
+    pub(crate) body: IncomingBody,
     /// Where it comes from, what it is judged by, who carries it, and what is remembered about it.
     pub(crate) passage: Passage,
     /// The proof.

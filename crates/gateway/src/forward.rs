@@ -262,7 +262,7 @@ impl Variable {
             Self::IdentityMethod => Some(principal.identity.method.as_str().into()),
             Self::ClientName => principal.client().map(|client| shared(&client.name)),
             Self::ClientAttribute(name) => scalar(&principal.client()?.attributes, name),
-            Self::Claim(path) => principal.identities().find_map(|identity| scalar(&identity.claims, path)),
+            Self::Claim(path) => scalar(&principal.grant().claims, path),
             Self::CertificateThumbprint => Some(hex(&subject.certificate?.thumbprint).into()),
             Self::CertificateSubject => Some(shared(&subject.certificate?.subject_text)),
             Self::RequestId => Some(subject.request_id.to_string().into()),

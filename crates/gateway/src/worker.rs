@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
+
 use metrics::Label;
 use pin_project_lite::pin_project;
 use portcullis_authn::{CacheCounts, WorkerTokens};
@@ -22,7 +22,7 @@ use crate::access_log::AccessLog;
 use crate::body::ReplyBody;
 use crate::exchange::{Accepted, Exchange};
 use crate::ledger::{Ledger, RequestIds};
-use crate::listener::{Event, Inbound, Serve};
+use crate::listener::{Event, Inbound, IncomingBody, Serve};
 use crate::passage::Passage;
 use crate::snapshot::{LocalSnapshot, Snapshot};
 use crate::stack::Stack;
@@ -36,7 +36,7 @@ const TOKEN_CACHE_BYTES: usize = 32 << 20;
 /// What a worker's requests share. Nothing here is seen by another thread.
 pub(crate) struct Worker {
     pub(crate) tokens: WorkerTokens,
-    pub(crate) pools: Pools<Incoming>,
+    pub(crate) pools: Pools<IncomingBody>,
     pub(crate) shard: Shard,
     pub(crate) access_log: Option<AccessLog>,
     cache_told: Cell<CacheCounts>,
@@ -48,7 +48,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(
         snapshot: Arc<Snapshot>,
-        pools: Pools<Incoming>,
+        pools: Pools<IncomingBody>,
         access_log: Option<AccessLog>,
         clock: Clock,
     ) -> Self {
@@ -92,7 +92,7 @@ impl Worker {
 
     pub(crate) fn open(
         self: &Rc<Self>,
-        request: Request<Incoming>,
+        request: Request<IncomingBody>,
         inbound: &Rc<Inbound>,
     ) -> Exchange<Accepted> {
         self.shard.begin();
@@ -133,7 +133,7 @@ impl<S: Stack> Serve for Door<S> {
     type Body = ObservedBody;
     type Future = Guarded<S::Future>;
 
-    fn serve(&self, request: Request<Incoming>, inbound: &Rc<Inbound>) -> Self::Future {
+    fn serve(&self, request: Request<IncomingBody>, inbound: &Rc<Inbound>) -> Self::Future {
         let mut stack = self.stack;
         Guarded { running: stack.call(self.worker.open(request, inbound)), worker: Rc::clone(&self.worker) }
     }
@@ -170,5 +170,43 @@ where
             },
             Err(_) => this.worker.apologise(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Waker};
+
+    use portcullis_core::Clock;
+    use portcullis_proxy::{PoolSettings, Pools};
+
+    use super::{Guarded, Worker};
+    use crate::snapshot::{Snapshot, TlsHosts};
+
+    #[test]
+    fn a_panic_in_a_stage_ends_that_request_with_500_and_nothing_else() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let snapshot = Snapshot {
+                apis: Vec::new(),
+                routes: Default::default(),
+                upstreams: Vec::new(),
+                tls_hosts: TlsHosts::default(),
+                hash: "none".into(),
+            };
+            let pools = Pools::new(PoolSettings::default());
+            let worker = Rc::new(Worker::new(Arc::new(snapshot), pools, None, Clock::System));
+            let running = async { panic!("a stage that cannot fail has failed") };
+            let mut guarded = pin!(Guarded { running, worker: Rc::clone(&worker) });
+            let Poll::Ready(response) = guarded.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("an answer at once")
+            };
+            assert_eq!(response.status(), 500);
+            assert_eq!(response.headers()["content-type"], "application/problem+json");
+        });
     }
 }

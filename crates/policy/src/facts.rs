@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::request::Parts;
-use portcullis_core::{AuthMethod, Identity, Moment, PeerCertificate, Principal};
+use portcullis_core::{Identity, Moment, PeerCertificate, Principal};
 
 /// What is known about a request when its rules are judged.
 #[derive(Clone, Copy, Debug)]
@@ -25,14 +25,8 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// The identity whose scopes and claims count: the one that names the caller, unless that one is no token
-    /// and another one of the same request is. SECURITY: never a union, because two tokens of one request may
-    /// speak about two subjects, and what one subject may do must not be lent to the other.
+    /// The identity whose scopes and claims count.
     pub(crate) fn grant(&self) -> &'a Identity {
-        let naming = &self.principal.identity;
-        if naming.method == AuthMethod::Jwt {
-            return naming;
-        }
-        self.principal.others.iter().find(|identity| identity.method == AuthMethod::Jwt).unwrap_or(naming)
+        self.principal.grant()
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use portcullis_core::document::{Content, Entry, Node};
 use portcullis_core::{Diagnostic, FileId, Place, Spanned};
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Reads one file.
 ///
@@ -18,6 +18,17 @@ pub(super) fn parse(file: FileId, text: &str) -> Result<Node, Box<Diagnostic>> {
         merge_keys: serde_saphyr::options::MergeKeyPolicy::Error,
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::Error,
         reject_unsupported_tags: true,
+        budget: serde_saphyr::budget! {
+            // A policy says what it means where it says it, and an alias can stand for a billion nodes.
+            max_anchors: 0,
+            max_aliases: 0,
+            max_documents: 1,
+            max_depth: 64,
+            // A hundred thousand clients fit into one file.
+            max_events: 8_000_000,
+            max_nodes: 4_000_000,
+            max_total_scalar_bytes: 256 << 20,
+        },
     };
     let tree: serde_saphyr::Spanned<Tree> = serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| Box::new(syntax_fault(file, &error)))?;
@@ -28,11 +39,27 @@ fn syntax_fault(file: FileId, error: &serde_saphyr::Error) -> Diagnostic {
     // The library adds the source excerpt to its own text; ours is drawn by the caller.
     let plain = error.without_snippet();
     let text = plain.to_string();
-    let message = text.split(" at line ").next().unwrap_or(&text).trim_end_matches('.').to_owned();
+    let message = match plain {
+        serde_saphyr::Error::Budget { breach, .. } => over_budget(breach).to_owned(),
+        _ => text.split(" at line ").next().unwrap_or(&text).trim_end_matches('.').to_owned(),
+    };
     let place = plain
         .location()
         .map_or(Place { file, line: 1, column: 1, offset: 0, length: 0 }, |location| place(file, location));
     Diagnostic::error("not_yaml", place, lower_first(&message))
+}
+
+/// The library's own words name its types.
+fn over_budget(breach: &serde_saphyr::budget::BudgetBreach) -> &'static str {
+    use serde_saphyr::budget::BudgetBreach;
+    match breach {
+        BudgetBreach::Anchors { .. } | BudgetBreach::Aliases { .. } => {
+            "anchors and aliases are not used in policy files"
+        }
+        BudgetBreach::Depth { .. } => "nested too deeply",
+        BudgetBreach::Documents { .. } => "a policy file is one document",
+        _ => "the file is too large",
+    }
 }
 
 fn lower_first(text: &str) -> String {
@@ -144,12 +171,9 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Tree, A::Error> {
-        let mut map: Vec<(serde_saphyr::Spanned<String>, serde_saphyr::Spanned<Tree>)> = Vec::new();
-        while let Some((key, value)) = entries.next_entry::<serde_saphyr::Spanned<String>, _>()? {
-            if map.iter().any(|(known, _)| known.value == key.value) {
-                return Err(A::Error::custom(format!("the key `{}` is written twice", key.value)));
-            }
-            map.push((key, value));
+        let mut map = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            map.push(entry);
         }
         Ok(Tree::Map(map))
     }
@@ -177,9 +201,14 @@ mod tests {
 
     #[test]
     fn syntax_faults_have_a_place_and_plain_words() {
-        for (text, line) in
-            [("a: [1, 2", 1), ("a: 1\nb: 2\na: 3\n", 3), ("a: 1\n b: 2\n", 2), ("<<: {a: 1}\n", 1)]
-        {
+        for (text, line) in [
+            ("a: [1, 2", 1),
+            ("a: 1\nb: 2\na: 3\n", 3),
+            ("a: 1\n b: 2\n", 2),
+            ("<<: {a: 1}\n", 1),
+            ("a: &x 1\nb: *x\n", 1),
+            ("a: 1\n---\nb: 2\n", 1),
+        ] {
             let fault = parse(FileId(0), text).expect_err(text);
             assert_eq!(fault.code, "not_yaml");
             assert!(fault.place.expect("a place").line >= line, "{text}: {fault:?}");

@@ -172,7 +172,7 @@ impl<S: Serve> Door<S> {
             self.serve.observe(name, Event::OverCapacity);
             return;
         };
-        let visit = Visit { door: Rc::clone(self), _place: place };
+        let visit = Visit { door: Rc::clone(self), place };
         self.serve.observe(name, Event::Opened);
         let draining = drain.enter();
         tokio::task::spawn_local(async move {
@@ -251,12 +251,12 @@ fn outcome(policy: &TlsPolicy, connection: &Connection) -> Event {
 /// One connection's stay. It ends when its task ends, in whatever way.
 struct Visit<S: Serve> {
     door: Rc<Door<S>>,
-    _place: Place,
+    place: Place,
 }
 
 impl<S: Serve> Drop for Visit<S> {
     fn drop(&mut self) {
-        let name = &self.door.listener.settings.name;
+        let name = &self.place.0.settings.name;
         if std::thread::panicking() {
             self.door.serve.observe(name, Event::Panicked);
         }

@@ -1,6 +1,7 @@
 //! One accepted connection as the stages see it.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use portcullis_core::Connection;
@@ -26,6 +27,8 @@ pub struct Inbound {
     head_since: Cell<Option<Instant>>,
     write_blocked_since: Cell<Option<Instant>>,
     input_ended_since: Cell<Option<Instant>>,
+    /// HTTP/2 answers whose next piece nobody has asked for, by the number of their request, each with since when.
+    unclaimed: RefCell<HashMap<u64, Instant>>,
     closing: Cell<bool>,
     forwarded: OnceCell<ForwardedFields>,
 }
@@ -43,6 +46,7 @@ impl Inbound {
             head_since: Cell::new(None),
             write_blocked_since: Cell::new(None),
             input_ended_since: Cell::new(None),
+            unclaimed: RefCell::default(),
             closing: Cell::new(false),
             forwarded: OnceCell::new(),
         })
@@ -83,12 +87,18 @@ impl Inbound {
         self.closing.set(true);
     }
 
-    pub(crate) fn begin(&self) {
-        self.served.set(self.served.get().saturating_add(1));
+    /// A request is handed up; says its number.
+    pub(crate) fn begin(&self) -> u64 {
+        let request = self.served.get().saturating_add(1);
+        self.served.set(request);
         self.in_flight.set(self.in_flight.get().saturating_add(1));
+        request
     }
 
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&self, request: u64) {
+        if self.http2 {
+            self.unclaimed.borrow_mut().remove(&request);
+        }
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
     }
 
@@ -146,5 +156,23 @@ impl Inbound {
             self.input_ended_since.set(Some(Instant::now()));
         }
         self.closing.set(true);
+    }
+
+    /// A piece of an answer was handed out, or the next one is asked for. On HTTP/2 a client that opens no window
+    /// blocks no write: all that shows is that nobody asks. HTTP/1.1 shows it at the socket.
+    pub(crate) fn set_unclaimed(&self, request: u64, handed_out: bool) {
+        if !self.http2 {
+            return;
+        }
+        let mut unclaimed = self.unclaimed.borrow_mut();
+        match handed_out {
+            true => unclaimed.insert(request, Instant::now()),
+            false => unclaimed.remove(&request),
+        };
+    }
+
+    /// Since when the client has let its most neglected answer wait.
+    pub(crate) fn unclaimed_since(&self) -> Option<Instant> {
+        if self.http2 { self.unclaimed.borrow().values().min().copied() } else { None }
     }
 }

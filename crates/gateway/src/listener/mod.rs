@@ -30,6 +30,8 @@ pub use accept::{BindError, Bound, run};
 pub use drain::Drain;
 pub use event::{CertificateOutcome, Event, HandshakeFailure};
 pub use framing::{FramingFault, Reading, read_along};
+/// A caller's body as hyper gives it. The stages know no more of hyper than this name.
+pub use hyper::body::Incoming as IncomingBody;
 pub use inbound::Inbound;
 pub use limits::ListenLimits;
 pub(crate) use limits::{LINGER_BYTES, LINGER_TIMEOUT};

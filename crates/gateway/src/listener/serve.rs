@@ -154,8 +154,8 @@ impl<S: Serve> Service<Request<Incoming>> for PerConnection<S> {
     type Future = Answering<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.inbound.begin();
-        let in_flight = InFlight { inbound: Rc::clone(&self.inbound), answered: false };
+        let number = self.inbound.begin();
+        let in_flight = InFlight { inbound: Rc::clone(&self.inbound), number, answered: false };
         if request.version() < Version::HTTP_11 {
             // An old client that asks to keep the connection is answered in its own version and closed: what
             // follows on such a connection has been read differently by different servers (PRX-01).
@@ -169,12 +169,13 @@ impl<S: Serve> Service<Request<Incoming>> for PerConnection<S> {
 #[derive(Debug)]
 struct InFlight {
     inbound: Rc<Inbound>,
+    number: u64,
     answered: bool,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.inbound.end();
+        self.inbound.end(self.number);
         if !self.answered {
             self.inbound.abandon();
         }
@@ -224,7 +225,12 @@ impl<B: Body> Body for Answer<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        let polled = this.body.poll_frame(cx);
+        if let Some(InFlight { inbound, number, .. }) = this.in_flight {
+            inbound.set_unclaimed(*number, matches!(polled, Poll::Ready(Some(Ok(_)))));
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

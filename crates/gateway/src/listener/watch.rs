@@ -128,7 +128,8 @@ impl Times {
             .map(|since| since + self.limits.header_timeout);
         let write = inbound.write_blocked_since().map(|since| since + self.limits.write_timeout);
         let ended = inbound.input_ended_since().map(|since| since + HALF_CLOSED_TIMEOUT);
-        [head, write, ended].into_iter().flatten().min()
+        let unclaimed = inbound.unclaimed_since().map(|since| since + self.limits.write_timeout);
+        [head, write, ended, unclaimed].into_iter().flatten().min()
     }
 
     fn look(&mut self, inbound: &Inbound, finishing: bool, now: Instant) -> Verdict {

@@ -1,16 +1,21 @@
 //! What a listener bears, and for how long.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::Request;
 use http_body_util::Empty;
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::TokioIo;
+use portcullis_core::Connection;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
 
 use super::super::limits::ABANDONED_REQUESTS;
+use super::super::serve::{self, Ending};
 use super::super::{Inbound, Listener, TlsPolicyIds};
-use super::{Clock, Event, Files, Rig, compiled, on_worker, read_to_end, statuses, until};
+use super::{Clock, Event, Files, Rig, Service, compiled, on_worker, read_to_end, statuses, until};
 
 const GOOD: &[u8] = b"GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -240,29 +245,39 @@ fn draining_ends_idle_connections_and_lets_requests_finish() {
     });
 }
 
-/// CVE-2023-44487: requests opened only to be reset. The client here is hyper's, over a connection whose TLS is
-/// left out.
+/// Flow control lets a client of HTTP/2 hold an answer, and an upstream's connection, without blocking a socket.
+#[test]
+fn an_http2_client_that_does_not_take_its_answer_is_cut() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({ "write_timeout": "200ms", "idle_timeout": "300ms" }));
+        let (mut sender, served) = http2(&rig).await;
+        let request = Request::get("http://a/large").body(Empty::new()).expect("a request");
+        let answer = sender.send_request(request).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        takes(async { assert_eq!(served.await.expect("no panic"), Ending::Cut) }, Duration::from_millis(200))
+            .await;
+        drop(answer);
+    });
+}
+
+/// Slow answers are the upstream's affair: nobody waits for the client.
+#[test]
+fn an_http2_answer_that_is_long_in_coming_is_not_the_clients_fault() {
+    on_worker(|| async {
+        let rig = Rig::plain(json!({ "write_timeout": "50ms", "idle_timeout": "50ms" }));
+        let (mut sender, served) = http2(&rig).await;
+        let request = Request::get("http://a/never").body(Empty::new()).expect("a request");
+        let answer = tokio::time::timeout(Duration::from_millis(500), sender.send_request(request)).await;
+        assert!(answer.is_err() && !served.is_finished());
+    });
+}
+
+/// CVE-2023-44487: requests opened only to be reset.
 #[test]
 fn a_client_that_abandons_its_requests_is_cut() {
     on_worker(|| async {
         let rig = Rig::plain(json!({}));
-        let limits = rig.listener.settings().limits.clone();
-        let (client, server) = tokio::io::duplex(64 << 10);
-        let connection = portcullis_core::Connection {
-            peer: rig.address,
-            listener: "door".into(),
-            tls: None,
-            certificate: None,
-        };
-        let service = std::rc::Rc::new(super::Service(std::rc::Rc::clone(&rig.recorder)));
-        let (inbound, draining) = (Inbound::new(connection, true), rig.drain.enter());
-        let served = tokio::task::spawn_local(async move {
-            super::super::serve::connection(server, inbound, service, draining, &limits).await
-        });
-        let builder = hyper::client::conn::http2::Builder::new(Local);
-        let (mut sender, driver) =
-            builder.handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(client)).await.expect("a connection");
-        tokio::task::spawn_local(driver);
+        let (mut sender, served) = http2(&rig).await;
         let mut opened = 0;
         while sender.ready().await.is_ok() && opened < 10 * ABANDONED_REQUESTS {
             let request = Request::get("http://a/never").body(Empty::new()).expect("a request");
@@ -280,10 +295,26 @@ fn a_client_that_abandons_its_requests_is_cut() {
                 () = taken_up => {}
             }
         }
-        assert!(served.await.is_ok());
+        assert_eq!(served.await.expect("no panic"), Ending::Cut);
         let begun = *rig.recorder.begun.borrow();
         assert!((ABANDONED_REQUESTS..=2 * ABANDONED_REQUESTS).contains(&begun), "{begun}");
     });
+}
+
+/// An HTTP/2 connection to the listener's service without the TLS that agrees on it.
+async fn http2(rig: &Rig) -> (SendRequest<Empty<bytes::Bytes>>, JoinHandle<Ending>) {
+    let limits = rig.listener.settings().limits.clone();
+    let (client, server) = tokio::io::duplex(64 << 10);
+    let connection = Connection { peer: rig.address, listener: "door".into(), tls: None, certificate: None };
+    let service = Rc::new(Service(Rc::clone(&rig.recorder)));
+    let (inbound, draining) = (Inbound::new(connection, true), rig.drain.enter());
+    let served = tokio::task::spawn_local(async move {
+        serve::connection(server, inbound, service, draining, &limits).await
+    });
+    let builder = hyper::client::conn::http2::Builder::new(Local);
+    let (sender, driver) = builder.handshake(TokioIo::new(client)).await.expect("a connection");
+    tokio::task::spawn_local(driver);
+    (sender, served)
 }
 
 #[derive(Clone, Copy)]
