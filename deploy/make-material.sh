@@ -7,7 +7,6 @@ folder=${1:?the folder to write to}
 owner=${2:-}
 mkdir -p "$folder"
 cd "$folder"
-[ ! -f ready ] || exit 0
 umask 077
 
 base64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
@@ -36,14 +35,17 @@ leaf() {
   rm "$1.ext" "$1.csr"
 }
 
-authority servers-ca
-authority clients-ca
-leaf server servers-ca serverAuth DNS:api.bank.example,DNS:localhost,IP:127.0.0.1
-leaf tpp-a clients-ca clientAuth
+if [ ! -f made ]; then
+  authority servers-ca
+  authority clients-ca
+  leaf server servers-ca serverAuth DNS:api.bank.example,DNS:localhost,IP:127.0.0.1
+  leaf tpp-a clients-ca clientAuth
+  openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out issuer.key
+  openssl pkey -in issuer.key -pubout -out issuer.pub
+  touch made
+fi
 
-openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out issuer.key
-openssl pkey -in issuer.key -pubout -out issuer.pub
-
+# The token is good for a day, and made anew each time.
 now=$(date +%s)
 thumbprint=$(openssl x509 -in tpp-a.pem -outform DER | openssl dgst -sha256 -binary | base64url)
 header='{"alg":"PS256","typ":"at+jwt"}'
@@ -54,4 +56,3 @@ signature=$(printf %s "$signed" |
 printf 'authorization: Bearer %s.%s\n' "$signed" "$signature" >token.hdr
 
 [ -z "$owner" ] || chown -R "$owner" .
-touch ready

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use crate::rig::gateway::{Directory, PORTCULLIS};
+use crate::rig::gateway::{Directory, PORTCULLIS, send_signal};
 
 #[test]
 fn every_command_the_demo_prints_ends_as_it_says() {
@@ -69,8 +69,7 @@ fn every_command_the_demo_prints_ends_as_it_says() {
             last.split(' ').nth(1).map(str::to_owned).or_else(|| said.lines().last().map(str::to_owned));
         assert!(ended_in.is_some_and(|seen| seen.contains(status.as_str())), "{status} {command}\n{said}");
     }
-    let signal = Command::new("kill").arg("-INT").arg(demo.id().to_string()).status().expect("kill");
-    assert!(signal.success());
+    send_signal("INT", demo.id());
     let status = crate::rig::eventually("the demo ends", || demo.try_wait().expect("a child"));
     assert!(status.success(), "{status}");
 }

@@ -44,6 +44,12 @@ impl Directory {
     }
 }
 
+/// Sends a signal by name, with the `kill` that every shell has.
+pub(crate) fn send_signal(name: &str, process: u32) {
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status();
+    assert!(status.expect("a shell").success(), "no process to send {name} to");
+}
+
 /// Runs a verb to its end.
 pub(crate) fn portcullis(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(PORTCULLIS);
@@ -203,8 +209,7 @@ impl Gateway {
 
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status();
-        assert!(status.expect("kill").success(), "no process to send {name} to");
+        send_signal(name, self.id());
     }
 
     /// Asks it to end, and waits until it has.
