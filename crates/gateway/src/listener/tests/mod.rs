@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
+use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use portcullis_core::document::{Content, Entry, Node};
 use portcullis_core::{
@@ -143,7 +144,7 @@ fn refusal(fault: super::FramingFault) -> Answer {
 
 impl Recorder {
     /// `/unread` answers without reading the body, `/panic` panics, `/never` never answers, `/large` answers with
-    /// 16 MiB; anything else reads the body and says `served`.
+    /// 16 MiB in pieces; anything else reads the body and says `served`.
     async fn answer(self: Rc<Self>, request: Request<Incoming>, inbound: Rc<Inbound>) -> Answer {
         *self.begun.borrow_mut() += 1;
         if let Some(fault) = inbound.framing_fault() {
@@ -165,7 +166,12 @@ impl Recorder {
             _ if broken => answer(StatusCode::REQUEST_TIMEOUT, "broken"),
             ("/panic", None) => panic!("this is asked for"),
             ("/never", None) => std::future::pending().await,
-            ("/large", None) => answer(StatusCode::OK, vec![b'l'; 16 << 20]),
+            ("/large", None) => {
+                let piece = Bytes::from(vec![b'l'; 64 << 10]);
+                let pieces = std::iter::repeat_n(piece, 256).map(|piece| Ok(Frame::data(piece)));
+                let pieces = futures_util::stream::iter(pieces);
+                Response::new(BodyExt::boxed_unsync(StreamBody::new(pieces)))
+            }
             _ => answer(StatusCode::OK, "served"),
         }
     }
