@@ -1,5 +1,7 @@
 use portcullis_core::{AuthMethod, Faults};
-use proptest::prelude::*;
+use proptest::prelude::{
+    ProptestConfig, Strategy, prop, prop_assert, prop_assert_eq, prop_assert_ne, prop_oneof, proptest,
+};
 
 use super::Expression;
 use crate::fixtures::{Caller, identity, plain, said};

@@ -1,5 +1,5 @@
 use portcullis_core::{AuthMethod, Faults, Reason, Scheme};
-use proptest::prelude::*;
+use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::template::PathTemplate;
 use super::{Rules, RulesSpec};

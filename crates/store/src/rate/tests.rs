@@ -235,14 +235,14 @@ fn numbers_without_measure_neither_panic_nor_open() {
     for count in extremes {
         for burst in extremes {
             for per in [Duration::from_nanos(1), SECOND, Duration::MAX] {
-                for now in [Duration::ZERO, NOW, Duration::MAX] {
+                for instant in [Duration::ZERO, NOW, Duration::MAX] {
                     let (cells, table) = bounded(rule(count, per, burst), 10);
-                    assert!(is_taken(table.take("a", now)), "{count} {burst} {per:?} {now:?}");
+                    assert!(is_taken(table.take("a", instant)), "{count} {burst} {per:?} {instant:?}");
                     table.give_back("a");
-                    cells.sweep(now);
+                    cells.sweep(instant);
                     if burst == 1 {
-                        assert!(is_taken(table.take("a", now)));
-                        assert!(!is_taken(table.take("a", now)), "{count} {burst} {per:?} {now:?}");
+                        assert!(is_taken(table.take("a", instant)));
+                        assert!(!is_taken(table.take("a", instant)), "{count} {burst} {per:?} {instant:?}");
                     }
                 }
             }
