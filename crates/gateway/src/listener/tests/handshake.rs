@@ -25,6 +25,7 @@ struct World {
     stranger: Authority,
     files: Files,
     manual: ManualClock,
+    handshake_timeout: &'static str,
 }
 
 impl World {
@@ -36,7 +37,7 @@ impl World {
             .with("server.key", &server.key)
             .with("ca.pem", trusted.pem())
             .with("stranger.pem", stranger.pem());
-        Self { trusted, stranger, files, manual: ManualClock::at_unix_seconds(NOW) }
+        Self { trusted, stranger, files, manual: ManualClock::at_unix_seconds(NOW), handshake_timeout: "30s" }
     }
 
     fn clock(&self) -> Clock {
@@ -49,8 +50,7 @@ impl World {
             given.insert("certificate".to_owned(), json!({ "file": "server.pem" }));
             given.insert("key".to_owned(), json!({ "file": "server.key" }));
         }
-        let listener =
-            json!({ "address": "127.0.0.1:0", "tls": tls, "limits": { "handshake_timeout": "500ms" } });
+        let listener = json!({ "address": "127.0.0.1:0", "tls": tls, "limits": { "handshake_timeout": self.handshake_timeout } });
         compiled(&listener, &self.files, &self.clock(), &TlsPolicyIds::default()).expect("good settings")
     }
 
@@ -591,7 +591,7 @@ fn sessions_are_resumed_within_a_policy_only_and_never_where_certificates_are_as
 #[test]
 fn a_stalled_handshake_is_cut() {
     on_worker(|| async {
-        let world = World::new();
+        let world = World { handshake_timeout: "300ms", ..World::new() };
         for sent in [b"".as_slice(), b"\x16\x03\x01\x02\x00\x01"] {
             let rig = world.rig(json!({}));
             let mut stream = rig.connect().await;

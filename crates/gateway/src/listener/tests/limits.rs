@@ -9,7 +9,7 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::TokioIo;
 use portcullis_core::Connection;
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
 
 use super::super::limits::ABANDONED_REQUESTS;
@@ -40,7 +40,7 @@ fn a_silent_connection_is_cut_after_the_header_timeout() {
 #[test]
 fn a_slow_head_is_cut_also_when_it_is_not_the_first() {
     on_worker(|| async {
-        let rig = Rig::plain(json!({ "header_timeout": "300ms", "idle_timeout": "1h" }));
+        let rig = Rig::plain(json!({ "header_timeout": "800ms", "idle_timeout": "1h" }));
         for before in [b"".as_slice(), GOOD] {
             let mut stream = rig.connect().await;
             stream.write_all(before).await.expect("sent");
@@ -49,7 +49,7 @@ fn a_slow_head_is_cut_also_when_it_is_not_the_first() {
                 assert!(stream.read(&mut answer).await.expect("an answer") > 0);
             }
             stream.write_all(b"GET / HTTP/1.1\r\nHost").await.expect("sent");
-            takes(async { assert_eq!(read_to_end(&mut stream).await, "") }, Duration::from_millis(250)).await;
+            takes(async { assert_eq!(read_to_end(&mut stream).await, "") }, Duration::from_millis(700)).await;
         }
         assert_eq!(rig.recorder.targets(), ["/good"]);
     });
@@ -245,6 +245,26 @@ fn draining_ends_idle_connections_and_lets_requests_finish() {
     });
 }
 
+/// Trap 5: neither the preface nor the first request may be waited for without end.
+#[test]
+fn an_http2_connection_without_a_request_is_cut() {
+    on_worker(|| async {
+        for sent in
+            [b"".as_slice(), b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"]
+        {
+            let rig = Rig::plain(json!({ "header_timeout": "200ms", "idle_timeout": "1h" }));
+            let (mut client, server) = tokio::io::duplex(64 << 10);
+            let served = serve_http2(&rig, server);
+            client.write_all(sent).await.expect("sent");
+            takes(
+                async { assert_eq!(served.await.expect("no panic"), Ending::Cut) },
+                Duration::from_millis(200),
+            )
+            .await;
+        }
+    });
+}
+
 /// Flow control lets a client of HTTP/2 hold an answer, and an upstream's connection, without blocking a socket.
 #[test]
 fn an_http2_client_that_does_not_take_its_answer_is_cut() {
@@ -301,16 +321,21 @@ fn a_client_that_abandons_its_requests_is_cut() {
     });
 }
 
-/// An HTTP/2 connection to the listener's service without the TLS that agrees on it.
-async fn http2(rig: &Rig) -> (SendRequest<Empty<bytes::Bytes>>, JoinHandle<Ending>) {
+/// Serves HTTP/2 without the TLS that agrees on it.
+fn serve_http2(rig: &Rig, server: DuplexStream) -> JoinHandle<Ending> {
     let limits = rig.listener.settings().limits.clone();
-    let (client, server) = tokio::io::duplex(64 << 10);
     let connection = Connection { peer: rig.address, listener: "door".into(), tls: None, certificate: None };
     let service = Rc::new(Service(Rc::clone(&rig.recorder)));
     let (inbound, draining) = (Inbound::new(connection, true), rig.drain.enter());
-    let served = tokio::task::spawn_local(async move {
-        serve::connection(server, inbound, service, draining, &limits).await
-    });
+    tokio::task::spawn_local(
+        async move { serve::connection(server, inbound, service, draining, &limits).await },
+    )
+}
+
+/// A client of such a connection.
+async fn http2(rig: &Rig) -> (SendRequest<Empty<bytes::Bytes>>, JoinHandle<Ending>) {
+    let (client, server) = tokio::io::duplex(64 << 10);
+    let served = serve_http2(rig, server);
     let builder = hyper::client::conn::http2::Builder::new(Local);
     let (sender, driver) = builder.handshake(TokioIo::new(client)).await.expect("a connection");
     tokio::task::spawn_local(driver);
