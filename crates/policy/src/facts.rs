@@ -29,4 +29,11 @@ impl<'a> Facts<'a> {
     pub(crate) fn grant(&self) -> &'a Identity {
         self.principal.grant()
     }
+
+    /// The certificate of the connection, while it counts. SECURITY: connections outlive certificates and revocation
+    /// lists, and not every chain looks at the certificate, so a rule looks itself (TLS-05).
+    pub(crate) fn current_certificate(&self) -> Option<&'a PeerCertificate> {
+        let now = self.now.unix_seconds();
+        self.certificate.filter(|certificate| (certificate.valid_from..=certificate.valid_until).contains(&now))
+    }
 }

@@ -359,6 +359,23 @@ fn what_a_caller_lacks_is_missing() {
     }
 }
 
+/// TLS-05: a connection may outlive its certificate, and a chain of `jwt` alone does not look at it.
+#[test]
+fn a_certificate_counts_only_while_it_is_valid() {
+    let now = caller().now.unix_seconds();
+    for (from, until, counts) in
+        [(now, now, true), (now - 9, now + 9, true), (now + 1, now + 9, false), (now - 9, now - 1, false)]
+    {
+        let mut caller = caller();
+        let certificate = caller.certificate.as_mut().expect("a certificate");
+        (certificate.valid_from, certificate.valid_until) = (from, until);
+        for name in ["certificate.subject.ou", "certificate.thumbprint", "certificate.trusted_by"] {
+            assert_eq!(outcome(&format!("has({name})"), &caller), Ok(counts), "{name} {from} {until}");
+        }
+        assert_eq!(outcome("certificate.subject.ou == 'ou-1'", &caller).is_ok(), counts, "{from} {until}");
+    }
+}
+
 #[test]
 fn claims_and_scopes_are_those_of_the_token_that_came_with_a_certificate() {
     let token = caller().principal.identity;

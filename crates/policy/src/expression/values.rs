@@ -124,7 +124,7 @@ impl<'a> Group<'a> {
             "request" => Self::Request(facts),
             "identity" => Self::Identity(facts),
             "claims" => Self::Members(&facts.grant().claims),
-            "certificate" => Self::Certificate(facts.certificate),
+            "certificate" => Self::Certificate(facts.current_certificate()),
             "client" => Self::Client(facts.principal.client()),
             _ => return None,
         })
