@@ -4,18 +4,26 @@ use std::sync::Arc;
 
 use portcullis_core::json::{Object, Value};
 
+/// The most scopes of one token: as many as an array may hold (JWT-01), so that a rule's loop over them is bounded
+/// however they were written.
+const SCOPES_MAX: usize = 256;
+
 /// The scopes of a token: from the claim at a dotted path if one is given, else from `scope`, else from `scp`.
 ///
 /// A string is split at spaces. The elements of an array are taken whole, also where they hold a space, because an
 /// issuer that writes arrays has no separator. SECURITY: a claim of any other shape grants nothing, and an array
-/// with one element that is not a string grants nothing: half of a list nobody understands is not a grant.
+/// with one element that is not a string grants nothing: half of a list nobody understands is not a grant. Nor does
+/// a string of more than 256 words.
 pub fn scopes(claims: &Object, path: Option<&str>) -> Arc<[Arc<str>]> {
     let value = match path {
         Some(path) => claims.at(path),
         None => claims.get("scope").or_else(|| claims.get("scp")),
     };
     match value {
-        Some(Value::Text(text)) => text.split(' ').filter(|word| !word.is_empty()).map(Arc::from).collect(),
+        Some(Value::Text(text)) => {
+            let words = || text.split(' ').filter(|word| !word.is_empty());
+            if words().nth(SCOPES_MAX).is_some() { Arc::default() } else { words().map(Arc::from).collect() }
+        }
         Some(Value::List(items)) => {
             let words: Option<Vec<Arc<str>>> = items.iter().map(|item| item.as_text().cloned()).collect();
             words.unwrap_or_default().into_iter().filter(|word| !word.is_empty()).collect()
@@ -52,6 +60,16 @@ mod tests {
             let object = parse_object(claims.as_bytes(), Limits::default()).expect(claims);
             let found = scopes(&object, *path);
             assert_eq!(found.iter().map(|scope| &**scope).collect::<Vec<_>>(), *expected, "{claims}");
+        }
+    }
+
+    #[test]
+    fn a_string_holds_no_more_scopes_than_an_array() {
+        for (count, granted) in [(256, 256), (257, 0), (4000, 0)] {
+            let words: Vec<String> = (0..count).map(|number| format!("s{number}")).collect();
+            let claims = format!(r#"{{"scope":"{}"}}"#, words.join(" "));
+            let object = parse_object(claims.as_bytes(), Limits::default()).expect("claims");
+            assert_eq!(scopes(&object, None).len(), granted, "{count}");
         }
     }
 }
