@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::Moment;
+
 /// Names one set of TLS settings: a listener's own, or those of one of its `hosts`. A request whose host needs
 /// another policy than its handshake had is answered 421 (TLS-03).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +39,13 @@ impl Connection {
     /// `::ffff:a.b.c.d` is that IPv4 address.
     pub fn address(&self) -> IpAddr {
         self.peer.ip().to_canonical()
+    }
+
+    /// The certificate, if it counts at this moment. SECURITY: a connection outlives its certificate and the
+    /// revocation list that spoke for it, so whoever decides by it or tells others of it asks here (TLS-05).
+    pub fn certificate_at(&self, now: Moment) -> Option<&PeerCertificate> {
+        let seconds = now.unix_seconds();
+        self.certificate.as_deref().filter(|held| (held.valid_from..=held.valid_until).contains(&seconds))
     }
 }
 

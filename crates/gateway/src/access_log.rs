@@ -7,14 +7,19 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use serde::Serialize;
 
 /// Records that may wait for the writer: a burst of a second or so.
 const QUEUE: usize = 16_384;
+
+/// Bytes that are written at once.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// How long the end waits for the reader of the log.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// One line.
 #[derive(Debug, Serialize)]
@@ -24,7 +29,7 @@ pub(crate) struct Record {
     pub(crate) listener: Arc<str>,
     pub(crate) api: Option<Arc<str>>,
     pub(crate) rule: Option<Arc<str>>,
-    pub(crate) method: String,
+    pub(crate) method: &'static str,
     /// The rule's template, or without a rule the path itself.
     pub(crate) path: Option<String>,
     pub(crate) status: u16,
@@ -56,8 +61,8 @@ pub(crate) struct AccessLog {
     dropped: Arc<AtomicU64>,
 }
 
-/// The writer's end; dropping every [`AccessLog`] and joining it writes what is still queued.
-pub(crate) struct AccessLogWriter(JoinHandle<()>);
+/// The writer's end; dropping every [`AccessLog`] and finishing it writes what is still queued.
+pub(crate) struct AccessLogWriter(Receiver<()>);
 
 impl AccessLog {
     /// Starts the writer thread.
@@ -66,9 +71,15 @@ impl AccessLog {
     /// No thread could be started.
     pub(crate) fn start(sink: impl Write + Send + 'static) -> io::Result<(Self, AccessLogWriter)> {
         let (queue, records) = sync_channel(QUEUE);
-        let writer =
-            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(sink, &records))?;
-        Ok((Self { queue, dropped: Arc::default() }, AccessLogWriter(writer)))
+        let (done, finished) = sync_channel(1);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let lost = Arc::clone(&dropped);
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+            write(sink, &records, &lost);
+            // Nobody may be waiting any more.
+            let _ = done.send(());
+        })?;
+        Ok((Self { queue, dropped }, AccessLogWriter(finished)))
     }
 
     /// Hands over one record, or counts it as dropped.
@@ -85,29 +96,112 @@ impl AccessLog {
 }
 
 impl AccessLogWriter {
-    /// Waits until everything queued is written.
-    pub(crate) fn finish(self) {
-        // The only way to fail is a panic of the writer, which its own hook has already reported.
-        drop(self.0.join());
+    /// Waits until everything queued is written, but not for ever: a reader that has stopped reading must not keep
+    /// the gateway from ending. Whether all was written.
+    pub(crate) fn finish(self) -> bool {
+        self.0.recv_timeout(LAST_WORDS).is_ok()
     }
 }
 
-fn write(sink: impl Write, records: &Receiver<Record>) {
-    let mut sink = io::BufWriter::with_capacity(64 * 1024, sink);
-    loop {
-        match records.recv_timeout(Duration::from_millis(200)) {
-            Ok(record) => {
-                let mut next = Some(record);
-                while let Some(record) = next {
-                    // A line that cannot be written is lost; there is nobody left to tell but the log itself.
-                    drop(serde_json::to_writer(&mut sink, &record));
-                    drop(sink.write_all(b"\n"));
-                    next = records.try_recv().ok();
-                }
-                drop(sink.flush());
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+fn write(mut sink: impl Write, records: &Receiver<Record>, lost: &AtomicU64) {
+    let mut lines = Vec::with_capacity(BATCH_BYTES);
+    while let Ok(record) = records.recv() {
+        let (mut next, mut count) = (Some(record), 0);
+        while let Some(record) = next {
+            // A record is numbers and texts: it cannot fail to be JSON.
+            let _ = serde_json::to_writer(&mut lines, &record);
+            lines.push(b'\n');
+            count += 1;
+            next = if lines.len() < BATCH_BYTES { records.try_recv().ok() } else { None };
         }
+        // Whole lines or none: what a full disk swallows is counted, and the next line starts on a line of its own.
+        if sink.write_all(&lines).and_then(|()| sink.flush()).is_err() {
+            lost.fetch_add(count, Ordering::Relaxed);
+        }
+        lines.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AccessLog, Record};
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Disk {
+        written: Arc<Mutex<Vec<u8>>>,
+        full: bool,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.written.lock().expect("a lock").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn record() -> Record {
+        Record {
+            ts: String::new(),
+            request_id: "r".to_owned(),
+            listener: "public".into(),
+            api: None,
+            rule: None,
+            method: "GET",
+            path: Some("/\r\n\"x".to_owned()),
+            status: 200,
+            decision: "allow",
+            reason: None,
+            detail: None,
+            limit: None,
+            identity: None,
+            auth: None,
+            cert: None,
+            client: String::new(),
+            gateway_ms: 0.1,
+            upstream_ms: None,
+            total_ms: 0.1,
+            out: 0,
+            config: "c".into(),
+        }
+    }
+
+    #[test]
+    fn every_record_is_one_line_of_json_whatever_it_holds() {
+        let disk = Disk::default();
+        let (log, writer) = AccessLog::start(disk.clone()).expect("a thread");
+        for _ in 0..1_000 {
+            log.write(record());
+        }
+        drop(log);
+        assert!(writer.finish());
+        let written = disk.written.lock().expect("a lock").clone();
+        let lines: Vec<_> = written.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        assert_eq!(lines.len(), 1_000);
+        for line in lines {
+            let json: serde_json::Value = serde_json::from_slice(line).expect("JSON");
+            assert_eq!(json["path"], "/\r\n\"x");
+        }
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_swallows_are_counted() {
+        let (log, writer) = AccessLog::start(Disk { full: true, ..Disk::default() }).expect("a thread");
+        let other = log.clone();
+        for _ in 0..10 {
+            log.write(record());
+        }
+        while other.dropped() < 10 {
+            std::thread::yield_now();
+        }
+        drop((log, other));
+        assert!(writer.finish());
     }
 }

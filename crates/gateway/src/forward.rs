@@ -119,15 +119,12 @@ fn header_name(name: &Spanned<String>, faults: &mut Faults) -> Option<HeaderName
 }
 
 impl Forward {
-    /// Changes the headers, after everything a caller could have forged was removed: ours are set last and no
+    /// Sets headers, after everything a caller could have forged was removed: ours come last and no
     /// caller's copy survives, not even where we have nothing to say.
     ///
     /// # Errors
     /// A value that cannot be a header value: a claim with line ends, for example.
     pub(crate) fn apply(&self, headers: &mut HeaderMap, subject: &Subject<'_>) -> Result<(), Rejection> {
-        for name in &self.remove {
-            headers.remove(name);
-        }
         for (name, template) in &self.set {
             match template.render(subject) {
                 Some(text) => {
@@ -145,9 +142,15 @@ impl Forward {
         Ok(())
     }
 
-    /// The names this API sets. A caller's spelling of them with other separators must be removed too.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &HeaderName> {
+    /// The names this API sets.
+    pub(crate) fn set_names(&self) -> impl Iterator<Item = &HeaderName> {
         self.set.iter().map(|(name, _)| name)
+    }
+
+    /// What is to be taken from a request, whichever way its name is spelled.
+    pub(crate) fn removed(&self, credentials: &[HeaderName]) -> Vec<HeaderName> {
+        let credentials = credentials.iter().filter(|_| !self.keep_credentials);
+        self.set_names().chain(&self.remove).chain(credentials).cloned().collect()
     }
 }
 

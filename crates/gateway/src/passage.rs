@@ -12,6 +12,7 @@ use crate::forward::hex;
 use crate::ledger::{AuthRecord, Ledger};
 use crate::listener::Inbound;
 use crate::snapshot::LocalSnapshot;
+use crate::telemetry::shard::method_label;
 use crate::worker::Worker;
 
 /// Goes with the request through every stage and with its answer to the last byte. However that ends - answered,
@@ -54,7 +55,7 @@ impl Passage {
             listener: self.inbound.connection().listener.clone(),
             api: api.map(|api| api.name.clone()),
             rule: rule.and_then(|(api, permit)| api.rules.rule_name(permit).cloned()),
-            method: ledger.method.to_string(),
+            method: method_label(&ledger.method),
             path: template
                 .map(|template| template.to_string())
                 .or_else(|| ledger.path.clone())

@@ -18,13 +18,18 @@ pub struct Check {
 }
 
 /// All checks.
-pub(crate) fn checks(resources: &Resources, draining: bool) -> Vec<Check> {
+pub(crate) fn checks(resources: &Resources, draining: bool, whole: bool) -> Vec<Check> {
     let process = Check {
         name: "process".to_owned(),
         ready: !draining,
         detail: draining.then(|| "shutting down".to_owned()),
     };
-    let mut checks = vec![process];
+    let workers = Check {
+        name: "workers".to_owned(),
+        ready: whole,
+        detail: (!whole).then(|| "a worker or one of its listeners has ended".to_owned()),
+    };
+    let mut checks = vec![process, workers];
     for source in resources.keys.status() {
         let problem = source.last_error.as_ref().map(|error| format!("last fetch failed: {error}"));
         for issuer in &source.issuers {

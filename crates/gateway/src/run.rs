@@ -160,7 +160,7 @@ impl Gateway {
 
     /// Everything that must be well before the gateway can do its work, well or not.
     pub fn readiness(&self) -> Vec<Check> {
-        readiness::checks(&self.resources, self.draining.load(Ordering::Relaxed))
+        readiness::checks(&self.resources, self.draining.load(Ordering::Relaxed), self.crew.is_whole())
     }
 
     /// All metrics, in Prometheus' text format. Workers hand over what they have counted first.
@@ -187,21 +187,30 @@ impl Gateway {
         self.crew.drain(self.shutdown.grace).await
     }
 
-    /// Ends what is left: workers, log, store. Call it outside of any runtime.
+    /// Ends what is left: workers, store, log. Call it outside of any runtime.
     ///
     /// # Errors
     /// The store could not write its last counters; what it promised to keep is kept.
     pub fn finish(self) -> Result<(), portcullis_store::StoreError> {
         self.crew.join();
+        // The store first: what comes after may have to wait for others.
+        let closed = self.resources.store.close();
         if let Some((log, writer)) = self.access_log {
             drop(log);
-            writer.finish();
+            if !writer.finish() {
+                tracing::warn!("the reader of the access log has stopped reading; the last lines are lost");
+            }
         }
-        self.background.shutdown_timeout(Duration::from_secs(2));
-        self.resources.store.close()
+        self.background.shutdown_background();
+        closed
     }
 
     fn tell_what_is_fixed(&self) {
+        for api in &self.snapshot.apis {
+            if let Some(because) = api.chain.anonymous_because() {
+                tracing::warn!(api = %api.name, %because, "open to anybody");
+            }
+        }
         let telemetry = &self.telemetry;
         let hash = Label::new("hash", Arc::clone(&self.snapshot.hash));
         telemetry.gauge("portcullis_config_info", vec![hash], 1.0);

@@ -18,7 +18,7 @@ pub(crate) struct Snapshot {
     pub(crate) apis: Vec<Arc<Api>>,
     pub(crate) routes: RouteTable,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
-    pub(crate) tls_hosts: TlsHosts,
+    pub(crate) doors: Doors,
     /// The configuration's hash, as `portcullis check` prints it.
     pub(crate) hash: Arc<str>,
 }
@@ -37,8 +37,11 @@ pub(crate) struct Api {
     pub(crate) forward: Forward,
     /// What a caller's `Connection` field may not name: credentials, and what `forward` sets.
     pub(crate) protected: Vec<HeaderName>,
-    /// Names whose other spellings a caller may not send: what `forward` sets.
-    pub(crate) own_headers: Vec<HeaderName>,
+    /// The headers credentials travel in, `Authorization` always among them.
+    pub(crate) credentials: Vec<HeaderName>,
+    /// What is taken from a request before it is forwarded, in every spelling that some server reads as the same
+    /// name: what `forward` sets and removes, and credentials unless they are kept.
+    pub(crate) removed: Vec<HeaderName>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) upstream_index: usize,
     pub(crate) body: BodyLimits,
@@ -51,15 +54,19 @@ pub(crate) struct AllowedMethods {
     pub(crate) field: String,
 }
 
-/// Which TLS settings a host needs, by listener (TLS-03).
+/// The listeners, for what a request must know about its own.
 #[derive(Default)]
-pub(crate) struct TlsHosts(pub(crate) Vec<Arc<ListenerSettings>>);
+pub(crate) struct Doors(pub(crate) Vec<Arc<ListenerSettings>>);
 
-impl TlsHosts {
-    /// Whether a connection of this listener that was made under `policy` may carry requests for `host`.
-    pub(crate) fn fits(&self, listener: &str, host: &str, policy: TlsPolicyId) -> bool {
-        let needed = self.0.iter().find(|settings| &*settings.name == listener);
-        needed.and_then(|settings| settings.policy_for_host(host)) == Some(policy)
+impl Doors {
+    /// The settings of a listener.
+    pub(crate) fn listener(&self, name: &str) -> Option<&ListenerSettings> {
+        self.0.iter().find(|settings| &*settings.name == name).map(Arc::as_ref)
+    }
+
+    /// Whether a connection of this listener that was made under `policy` may carry requests for `host` (TLS-03).
+    pub(crate) fn fit(&self, listener: &str, host: &str, policy: TlsPolicyId) -> bool {
+        self.listener(listener).and_then(|settings| settings.policy_for_host(host)) == Some(policy)
     }
 }
 

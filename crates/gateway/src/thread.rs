@@ -3,8 +3,11 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
 
 use portcullis_core::Clock;
 use portcullis_proxy::{PoolSettings, Pools};
@@ -38,6 +41,8 @@ pub(crate) struct Equipment {
 pub(crate) struct Crew {
     commands: Vec<mpsc::UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
+    /// Set when a listener ends that nobody has told to.
+    broken: Arc<AtomicBool>,
 }
 
 enum Command {
@@ -53,14 +58,14 @@ impl Crew {
     /// # Errors
     /// The system gives no thread or no event loop.
     pub(crate) fn start(sockets: Vec<Vec<Bound>>, equipment: &Equipment) -> io::Result<Self> {
-        let mut crew = Self { commands: Vec::new(), threads: Vec::new() };
+        let mut crew = Self { commands: Vec::new(), threads: Vec::new(), broken: Arc::default() };
         for (index, sockets) in sockets.into_iter().enumerate() {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (sender, receiver) = mpsc::unbounded_channel();
-            let equipment = equipment.clone();
+            let (equipment, broken) = (equipment.clone(), Arc::clone(&crew.broken));
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || carry(&runtime, sockets, equipment, receiver))?;
+                .spawn(move || carry(runtime, sockets, equipment, receiver, broken))?;
             crew.commands.push(sender);
             crew.threads.push(thread);
         }
@@ -69,21 +74,16 @@ impl Crew {
 
     /// Has every worker hand over its counters, as far as it answers in time.
     pub(crate) async fn hand_over(&self) {
-        let asked: Vec<_> = self.ask(Command::HandOver);
-        for answer in asked {
-            // A worker that is busy or gone answers late or never; its counters come with the next scrape.
-            drop(tokio::time::timeout(PATIENCE, answer).await);
-        }
+        // A worker that is busy or gone answers late or never; its counters come with the next scrape.
+        drop(tokio::time::timeout(PATIENCE, join_all(self.ask(Command::HandOver))).await);
     }
 
     /// Has every worker end its connections. Whether all requests were answered.
     pub(crate) async fn drain(&self, grace: Duration) -> bool {
-        let asked = self.ask(|answer| Command::Drain(grace, answer));
-        let mut all = true;
-        for answer in asked {
-            all &= answer.await.unwrap_or(false);
-        }
-        all
+        let answers = join_all(self.ask(|answer| Command::Drain(grace, answer)));
+        // A worker that is stuck says nothing; it is not waited for longer than the others.
+        let answered = tokio::time::timeout(grace + PATIENCE, answers).await;
+        answered.is_ok_and(|answers| answers.into_iter().all(|ended| ended.unwrap_or(false)))
     }
 
     fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<oneshot::Receiver<T>> {
@@ -96,26 +96,39 @@ impl Crew {
         self.commands.iter().map(ask).collect()
     }
 
-    /// Waits until every thread has ended.
+    /// Whether every worker runs and has all its listeners.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.broken.load(Ordering::Relaxed) && !self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Waits until every thread has ended, but not for one that is stuck.
     pub(crate) fn join(self) {
         drop(self.commands);
-        for thread in self.threads {
-            // A panic has been reported by its hook; the others are still to be waited for.
-            drop(thread.join());
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE && !self.threads.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }
 
 fn carry(
-    runtime: &Runtime,
+    runtime: Runtime,
     sockets: Vec<Bound>,
     equipment: Equipment,
     commands: mpsc::UnboundedReceiver<Command>,
+    broken: Arc<AtomicBool>,
 ) {
-    LocalSet::new().block_on(runtime, work(sockets, equipment, commands));
+    LocalSet::new().block_on(&runtime, work(sockets, equipment, commands, broken));
+    // A name that is still being looked up must not keep the process.
+    runtime.shutdown_background();
 }
 
-async fn work(sockets: Vec<Bound>, equipment: Equipment, mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn work(
+    sockets: Vec<Bound>,
+    equipment: Equipment,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    broken: Arc<AtomicBool>,
+) {
     let Equipment { snapshot, access_log, telemetry, clock } = equipment;
     let pools = Pools::new(PoolSettings::default());
     let worker = Rc::new(Worker::new(snapshot, pools, access_log, clock.clone()));
@@ -123,9 +136,13 @@ async fn work(sockets: Vec<Bound>, equipment: Equipment, mut commands: mpsc::Unb
     let drain = Drain::default();
     for socket in sockets {
         let listening = listener::run(socket, Rc::clone(&door), drain.clone(), clock.clone());
+        let (broken, drain) = (Arc::clone(&broken), drain.clone());
+        let listening = tokio::task::spawn_local(listening);
         tokio::task::spawn_local(async move {
-            if let Err(error) = listening.await {
-                tracing::error!(%error, "a listener ended");
+            let ended = listening.await;
+            if !drain.has_begun() {
+                broken.store(true, Ordering::Relaxed);
+                tracing::error!(?ended, "a listener ended");
             }
         });
     }
@@ -139,9 +156,10 @@ async fn work(sockets: Vec<Bound>, equipment: Equipment, mut commands: mpsc::Unb
                 }
                 Some(Command::Drain(grace, answer)) => {
                     drain.begin();
-                    let ended = tokio::time::timeout(grace, drain.ended()).await.is_ok();
-                    worker.hand_over(&telemetry);
-                    let _ = answer.send(ended);
+                    let ending = drain.clone();
+                    tokio::task::spawn_local(async move {
+                        let _ = answer.send(tokio::time::timeout(grace, ending.ended()).await.is_ok());
+                    });
                 }
                 None => return,
             },

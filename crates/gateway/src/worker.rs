@@ -185,7 +185,7 @@ mod tests {
     use portcullis_proxy::{PoolSettings, Pools};
 
     use super::{Guarded, Worker};
-    use crate::snapshot::{Snapshot, TlsHosts};
+    use crate::snapshot::{Doors, Snapshot};
 
     #[test]
     fn a_panic_in_a_stage_ends_that_request_with_500_and_nothing_else() {
@@ -195,7 +195,7 @@ mod tests {
                 apis: Vec::new(),
                 routes: Default::default(),
                 upstreams: Vec::new(),
-                tls_hosts: TlsHosts::default(),
+                doors: Doors::default(),
                 hash: "none".into(),
             };
             let pools = Pools::new(PoolSettings::default());

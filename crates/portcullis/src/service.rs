@@ -72,14 +72,19 @@ impl Service {
                 () = self.signals.next() => None,
             }
         });
+        // A second signal ends the process wherever it is from here on: the store has promised nothing that is not on
+        // the disk already.
+        let mut signals = self.signals;
+        handle.spawn(async move {
+            signals.next().await;
+            std::process::exit(1);
+        });
         match drained {
             Some(true) => tracing::info!("drained"),
             Some(false) => tracing::warn!("the grace time is over, and some requests were not answered"),
-            // Workers may be waiting for requests, so they are not waited for. The store needs no farewell: what it
-            // has promised to keep is on the disk already.
             None => {
                 tracing::warn!("ended at once by a second signal");
-                return Ok(ExitCode::FAILURE);
+                std::process::exit(1);
             }
         }
         let gateway = sole(self.gateway).context("the admin listener did not come to an end")?;

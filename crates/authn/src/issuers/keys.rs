@@ -96,7 +96,16 @@ impl KeysSpec {
             }
             Kind::JwksInline(text) => {
                 let bytes = text.value.as_bytes().to_vec();
-                (local_set(&bytes, text.place, faults)?, bytes)
+                let set = local_set(&bytes, text.place, faults)?;
+                if set.keys().iter().any(VerifyingKey::is_symmetric) {
+                    // SECURITY: as for every secret: whoever may read policies must not learn it.
+                    faults.push(
+                        Diagnostic::error("literal_secret", text.place, "a secret is written in the file")
+                            .note("write `keys: { secret: { file: secrets/name } }`"),
+                    );
+                    return None;
+                }
+                (set, bytes)
             }
             Kind::Secret(secret) => self.secret(secret, materials, faults)?,
         };

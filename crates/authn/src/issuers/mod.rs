@@ -94,7 +94,8 @@ impl From<SignatureError> for Rejection {
     fn from(error: SignatureError) -> Self {
         let reason = match error {
             SignatureError::AlgorithmRefused => Reason::TokenAlgorithmRefused,
-            SignatureError::OtherIssuer => Reason::TokenIssuerRefused,
+            // The same answer as for a wrong signature, so that nobody learns which keys exist (ANS-06).
+            SignatureError::OtherIssuer => Reason::TokenSignatureInvalid,
             SignatureError::KeyUnnamed
             | SignatureError::KeyUnknown
             | SignatureError::NoKeyFits

@@ -86,7 +86,8 @@ impl Jwt {
         {
             return Ok(known);
         }
-        let (known, generation) = issuer.verify(token, now).await?;
+        // Boxed, so that the rare verifying does not widen the future of every request.
+        let (known, generation) = Box::pin(issuer.verify(token, now)).await?;
         let known = Rc::new(known);
         if known.times.check(&issuer.rules, now).is_ok() {
             evidence.worker.remember(issuer.id, generation, token, &known);

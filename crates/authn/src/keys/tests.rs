@@ -170,7 +170,7 @@ async fn a_foreign_token_causes_no_fetch() {
     let bench = Bench::new();
     assert_eq!(bench.ask(&by(&FIRST, "k1")).await, "accepted");
     let foreign = sign(&SECOND, &json!({"kid": "theirs"}), &json!({"iss": "https://other.example"}));
-    assert_eq!(bench.ask(&foreign).await, "token_issuer_refused");
+    assert_eq!(bench.ask(&foreign).await, "token_signature_invalid");
     assert_eq!(bench.server.count(), 1);
 }
 

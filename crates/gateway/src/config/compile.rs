@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
 use portcullis_authn::{Clients, Compiling, FetchFactory, Issuers, KeySources};
 use portcullis_core::{Clock, Diagnostic, Faults, FileId, Materials, Place, Spanned};
 use portcullis_policy::PathTemplate;
@@ -14,7 +15,7 @@ use super::api::ApiSpec;
 use super::sources::SourceMap;
 use crate::listener::{ListenSpec, ListenerSettings, TlsPolicyIds};
 use crate::route_table::{HostPattern, RouteTable};
-use crate::snapshot::{AllowedMethods, Api, Snapshot, TlsHosts};
+use crate::snapshot::{AllowedMethods, Api, Doors, Snapshot};
 
 /// What a snapshot uses and does not own: it outlives every reload.
 pub(crate) struct Resources {
@@ -91,8 +92,15 @@ pub(crate) fn compile(
         gateway.issuers.map(|issuers| issuers.compile(sources, &resources.keys, faults)).unwrap_or_default();
     let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
     let anchors = anchors(&gateway.listen);
-    let rooms =
-        Rooms { issuers: &issuers, clients: &clients, anchors: &anchors, upstreams: &upstreams, resources };
+    let durable = gateway.store.is_some();
+    let rooms = Rooms {
+        issuers: &issuers,
+        clients: &clients,
+        anchors: &anchors,
+        upstreams: &upstreams,
+        resources,
+        durable,
+    };
     let mut routes = Routes::default();
     let mut apis = Vec::new();
     for (file, api) in specs {
@@ -110,7 +118,7 @@ pub(crate) fn compile(
         apis,
         routes: routes.table,
         upstreams: upstreams.list,
-        tls_hosts: TlsHosts(listeners.clone()),
+        doors: Doors(listeners.clone()),
         hash: sources.hash().into(),
     };
     Some(Compiled { snapshot, listeners })
@@ -123,6 +131,8 @@ struct Rooms<'a> {
     anchors: &'a [(String, Place)],
     upstreams: &'a Upstreams,
     resources: &'a Resources,
+    /// Whether quotas have a file.
+    durable: bool,
 }
 
 fn compile_api(
@@ -148,16 +158,30 @@ fn compile_api(
     let (upstream_index, upstream) = upstream?;
     let chain = chain?;
     let limits = match limits {
+        Some(Some(plan)) if plan.has_quota() && !rooms.durable => {
+            faults.push(
+                Diagnostic::warning(
+                    "quota_not_kept",
+                    spec.name.place,
+                    format!("a restart forgets the quotas of `{name}`"),
+                )
+                .note("add `store: { path: data/portcullis.redb }` to gateway.yaml"),
+            );
+            Some(plan.open(&name, &rooms.resources.store))
+        }
         // Only a load without any fault may touch living counters.
         Some(plan) => Some(plan?.open(&name, &rooms.resources.store)),
         None => None,
     };
-    let own_headers: Vec<_> = forward.names().cloned().collect();
+    // Whatever the API checks, an upstream may believe an `Authorization` that came through its gateway.
+    let mut credentials = vec![AUTHORIZATION];
+    credentials.extend(chain.credential_headers().iter().filter(|name| **name != AUTHORIZATION).cloned());
     Some(Api {
         index,
         file,
-        protected: chain.credential_headers().iter().chain(&own_headers).cloned().collect(),
-        own_headers,
+        protected: credentials.iter().chain(forward.set_names()).cloned().collect(),
+        removed: forward.removed(&credentials),
+        credentials,
         name,
         path: Arc::clone(spec.matches.path.text()),
         chain,

@@ -10,6 +10,10 @@ use super::sources::{Environment, FileKind, SourceMap};
 use super::{overrides, yaml};
 use crate::listener::ListenLimits;
 
+/// Members of a key that make it private (RFC 7518 section 6). It is a fault to write them, and this is no place to
+/// repeat it.
+const PRIVATE_MEMBERS: [&str; 8] = ["k", "d", "p", "q", "dp", "dq", "qi", "oth"];
+
 /// One effective value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -27,7 +31,7 @@ pub fn effective_settings(directory: &Path, environment: &Environment) -> Vec<Se
     let mut sources = SourceMap::read(directory, environment, &mut faults);
     let Some(file) = sources.of_kind(FileKind::Gateway).next() else { return Vec::new() };
     let Ok(mut root) = yaml::parse(file, sources.text(file)) else { return Vec::new() };
-    overrides::apply(&mut root, environment, &mut sources);
+    overrides::apply(&mut root, environment, &mut sources, &mut faults);
     let mut settings = Vec::new();
     walk("", &root, file, &sources, &mut settings);
     for (key, value) in defaults(&root) {
@@ -54,7 +58,9 @@ fn walk(path: &str, node: &Node, file: FileId, sources: &SourceMap, settings: &m
         let variable = sources.text(place.file).lines().nth(place.line.saturating_sub(1) as usize);
         format!("environment {}", variable.and_then(|line| line.split('=').next()).unwrap_or_default())
     };
-    settings.push(Setting { key: path.to_owned(), value: shown(node), source });
+    let private = path.rsplit('.').next().is_some_and(|last| PRIVATE_MEMBERS.contains(&last));
+    let value = if private { "(hidden)".to_owned() } else { shown(node) };
+    settings.push(Setting { key: path.to_owned(), value, source });
 }
 
 fn shown(node: &Node) -> String {
@@ -66,7 +72,11 @@ fn shown(node: &Node) -> String {
         Content::Text(text) => text.clone(),
         Content::List(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", ")),
         Content::Map(entries) => {
-            let members = entries.iter().map(|entry| format!("{}: {}", entry.key.value, shown(&entry.value)));
+            let members = entries.iter().map(|entry| {
+                let hidden = PRIVATE_MEMBERS.contains(&entry.key.value.as_str());
+                let value = if hidden { "(hidden)".to_owned() } else { shown(&entry.value) };
+                format!("{}: {value}", entry.key.value)
+            });
             format!("{{ {} }}", members.collect::<Vec<_>>().join(", "))
         }
     }

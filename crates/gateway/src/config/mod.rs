@@ -151,7 +151,7 @@ fn parse(sources: &mut SourceMap, environment: &Environment, faults: &mut Faults
     let of_kind = |sources: &SourceMap, kind| sources.of_kind(kind).collect::<Vec<_>>();
     for file in of_kind(sources, FileKind::Gateway) {
         if let Some(mut root) = tree(sources, file, faults) {
-            overrides::apply(&mut root, environment, sources);
+            overrides::apply(&mut root, environment, sources, faults);
             gateway = GatewaySpec::read(&root, faults);
         }
     }
@@ -186,7 +186,12 @@ fn summaries(sources: &SourceMap, apis: &[(FileId, Arc<Api>)], faults: &[Diagnos
         let api = apis.iter().find(|(id, _)| *id == file).map(|(_, api)| api);
         api.map_or_else(String::new, |api| {
             let limits = api.limits.as_ref().map_or(0, |limits| limits.names().count());
-            format!("{}, {}", plural(api.rules.names().count(), "rule"), plural(limits, "limit"))
+            let counts =
+                format!("{}, {}", plural(api.rules.names().count(), "rule"), plural(limits, "limit"));
+            match api.chain.anonymous_because() {
+                Some(because) => format!("{counts}, open to anybody: {because}"),
+                None => counts,
+            }
         })
     };
     let summary = |file: FileId| FileSummary {

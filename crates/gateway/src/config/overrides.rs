@@ -4,19 +4,43 @@
 
 use figment::value::Value as Figment;
 use portcullis_core::document::{Content, Entry, Node};
-use portcullis_core::{Place, Spanned};
+use portcullis_core::{Diagnostic, Faults, Place, Severity, Spanned};
 
 use super::sources::{Environment, SourceMap};
 
 const PREFIX: &str = "PORTCULLIS_";
 
+/// The settings that can be overridden, by their first word. Anything else that begins with the prefix belongs to
+/// somebody else: Kubernetes sets `PORTCULLIS_PORT` for a service of that name, and a secret may have such a name.
+const SETTINGS: [&str; 9] =
+    ["listen", "issuers", "upstreams", "store", "admin", "workers", "access_log", "shutdown", "version"];
+
 /// Lays the overrides over the tree of `gateway.yaml`. Each gets a line of its own in a pseudo-file, so that a
-/// fault in one is shown like any other.
-pub(super) fn apply(root: &mut Node, environment: &Environment, sources: &mut SourceMap) {
+/// fault in one is shown like any other. SECURITY: what a `{ env: }` of the file reads is a secret and never shown.
+pub(super) fn apply(
+    root: &mut Node,
+    environment: &Environment,
+    sources: &mut SourceMap,
+    faults: &mut Faults,
+) {
+    let mut secrets = Vec::new();
+    secret_names(root, &mut secrets);
     let mut lines = String::new();
     let mut found = Vec::new();
     for (name, value) in environment.iter() {
         let Some(path) = name.strip_prefix(PREFIX) else { continue };
+        if secrets.iter().any(|secret| secret == name) {
+            continue;
+        }
+        let first = path.split("__").next().unwrap_or(path).to_ascii_lowercase();
+        if !SETTINGS.contains(&first.as_str()) {
+            let message = format!("the environment variable `{name}` is no setting of gateway.yaml");
+            faults.push(Diagnostic {
+                severity: Severity::Warning,
+                ..Diagnostic::nowhere("stray_variable", message)
+            });
+            continue;
+        }
         let start = lines.len();
         lines.push_str(&format!("{name}={value}\n"));
         found.push((name.to_owned(), path.to_owned(), start, value.to_owned()));
@@ -37,6 +61,22 @@ pub(super) fn apply(root: &mut Node, environment: &Environment, sources: &mut So
             let segments: Vec<&str> = path.split("__").collect();
             insert(root, &segments, key_place, node(&parsed, value_place));
         }
+    }
+}
+
+/// The variables that the file itself names as secrets.
+fn secret_names(node: &Node, names: &mut Vec<String>) {
+    match &node.content {
+        Content::Map(entries) => {
+            for entry in entries {
+                match &entry.value.content {
+                    Content::Text(name) if entry.key.value == "env" => names.push(name.clone()),
+                    _ => secret_names(&entry.value, names),
+                }
+            }
+        }
+        Content::List(items) => items.iter().for_each(|item| secret_names(item, names)),
+        _ => {}
     }
 }
 
@@ -117,7 +157,7 @@ mod tests {
         let mut sources =
             SourceMap::read(std::path::Path::new("."), &Environment::default(), &mut Faults::default());
         let mut root = parse(FileId(0), "listen:\n  behind-lb:\n    address: 0.0.0.0:1\n").expect("valid");
-        apply(&mut root, &environment, &mut sources);
+        apply(&mut root, &environment, &mut sources, &mut Faults::default());
         let mut at = &root;
         for key in ["listen", "behind-lb", "address"] {
             let Content::Map(entries) = &at.content else { panic!("a map") };
@@ -127,6 +167,31 @@ mod tests {
         assert_eq!(sources.name(at.place.file), "environment");
         let text = sources.text(at.place.file);
         assert_eq!(&text[at.place.offset as usize..][..at.place.length as usize], "127.0.0.1:1");
+    }
+
+    #[test]
+    fn a_secret_and_somebody_elses_variable_are_no_overrides_and_are_not_shown() {
+        let environment: Environment = [
+            ("PORTCULLIS_PEPPER".to_owned(), "canary-4711".to_owned()),
+            ("PORTCULLIS_PORT".to_owned(), "tcp://10.0.0.1:80".to_owned()),
+        ]
+        .into_iter()
+        .collect();
+        let mut sources =
+            SourceMap::read(std::path::Path::new("."), &Environment::default(), &mut Faults::default());
+        let text = "api_keys: { pepper: { env: PORTCULLIS_PEPPER } }\n";
+        let mut root = parse(FileId(0), text).expect("valid");
+        let before = root.clone();
+        let mut faults = Faults::default();
+        apply(&mut root, &environment, &mut sources, &mut faults);
+        assert_eq!(root, before);
+        let said: Vec<_> = faults.into_sorted().into_iter().map(|fault| fault.to_string()).collect();
+        assert_eq!(
+            said,
+            [
+                "warning[stray_variable]: the environment variable `PORTCULLIS_PORT` is no setting of gateway.yaml"
+            ]
+        );
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn pepper(directory: &Path, environment: &Environment) -> Result<Secret, Box
     let file = sources.of_kind(FileKind::Gateway).next();
     let root = file.and_then(|file| tree(&sources, file, &mut faults));
     let found = root.and_then(|mut root| {
-        overrides::apply(&mut root, environment, &mut sources);
+        overrides::apply(&mut root, environment, &mut sources, &mut faults);
         let Some(spec) = GatewaySpec::read(&root, &mut faults)?.api_keys else {
             faults.push(
                 Diagnostic::nowhere("missing_pepper", "gateway.yaml has no `api_keys` with the pepper to hash keys with")

@@ -18,7 +18,9 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
     let Exchange { head, body, mut passage, proof } = exchange;
     let worker = Rc::clone(&passage.worker);
     passage.ledger.forwarded_at = Some(worker.since(passage.ledger.opened));
-    let sent = worker.pools.send(&proof.api.upstream, Request::from_parts(head, body), proof.api.body).await;
+    // Boxed: the future of an exchange is some kilobytes, and unboxed it would be copied from stage to stage.
+    let sending = worker.pools.send(&proof.api.upstream, Request::from_parts(head, body), proof.api.body);
+    let sent = Box::pin(sending).await;
     passage.ledger.answered_at = Some(worker.since(passage.ledger.opened));
     let response = match sent {
         Ok(response) => response,
@@ -39,19 +41,18 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
 fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
     let api = &exchange.proof.api;
     let connection = exchange.passage.inbound.connection();
+    let now = exchange.now();
     let headers = &mut exchange.head.headers;
-    if !api.forward.keep_credentials {
-        for name in api.chain.credential_headers() {
-            headers.remove(name);
-        }
+    hygiene::remove_aliases(headers, &api.removed);
+    if api.forward.keep_credentials {
+        hygiene::remove_other_spellings(headers, &api.credentials);
     }
-    hygiene::remove_aliases(headers, &api.own_headers);
     exchange.passage.inbound.forwarded().add(headers, &exchange.head.uri);
     api.forward.apply(
         headers,
         &Subject {
             principal: &exchange.proof.principal,
-            certificate: connection.certificate.as_deref(),
+            certificate: connection.certificate_at(now),
             request_id: exchange.passage.ledger.id,
         },
     )

@@ -3,11 +3,13 @@
 use std::rc::Rc;
 
 use http::request::Parts;
-use http::{Method, header};
+use http::{Method, Version, header};
+use http_body::Body as _;
 use portcullis_core::{Reason, Rejection};
 use portcullis_proxy::hygiene;
 
 use crate::exchange::{Accepted, Ended, Exchange, Routed};
+use crate::listener::FramingFault;
 use crate::{host, path};
 
 /// Refuses what no API should see, and finds the API.
@@ -33,24 +35,51 @@ fn find(exchange: &Exchange<Accepted>) -> Result<Routed, Rejection> {
         return Err(fault.into());
     }
     let head = &exchange.head;
+    if head.version == Version::HTTP_2 {
+        check_http2(exchange)?;
+    }
     if matches!(head.method, Method::TRACE | Method::CONNECT) {
         return Err(Reason::MethodNotAllowed.into());
     }
     let host =
         host::of(head).map_err(|fault| Rejection::new(Reason::HostInvalid).because(fault.to_string()))?;
     let path = head.uri.path();
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?')) {
+        // `Uri` reads a path into it that is not there and would not be sent on.
+        return Err(Rejection::new(Reason::PathNotNormal).because("holds no path"));
+    }
     path::check_normal_form(path)
         .map_err(|fault| Rejection::new(Reason::PathNotNormal).because(fault.to_string()))?;
     let connection = exchange.connection();
     if let Some(tls) = &connection.tls
-        && !exchange.passage.snapshot.shared.tls_hosts.fits(&connection.listener, &host, tls.policy)
+        && !exchange.passage.snapshot.shared.doors.fit(&connection.listener, &host, tls.policy)
     {
         return Err(Reason::Misdirected.into());
     }
     let (index, below) =
         exchange.passage.snapshot.shared.routes.find(&host, path).ok_or(Reason::RouteNotFound)?;
     let api = exchange.passage.snapshot.api(index).ok_or(Reason::RouteNotFound)?;
-    Ok(Routed { api: Rc::clone(api), below: path.len() - below.len().min(path.len()) })
+    // Without a `*` nothing lies below, and the rules see `/`.
+    let below = if path.ends_with(below) && below != "/" { path.len() - below.len() } else { path.len() };
+    Ok(Routed { api: Rc::clone(api), below })
+}
+
+/// What the scanner refuses under HTTP/1.1 and hyper lets through in HTTP/2. A fragment is not among it: hyper has
+/// cut it off before anybody can see it, and nothing behind us sees it either.
+fn check_http2(exchange: &Exchange<Accepted>) -> Result<(), Rejection> {
+    let head = &exchange.head;
+    // SECURITY: an HTTP/1.1 upstream that looks for no body here takes it for the next request.
+    if matches!(head.method, Method::GET | Method::HEAD) && !exchange.body.is_end_stream() {
+        return Err(FramingFault::BodyWithoutMeaning.into());
+    }
+    if head.uri.query().is_some_and(|query| !query.bytes().all(|byte| byte.is_ascii_graphic())) {
+        return Err(FramingFault::Target.into());
+    }
+    let listener = exchange.passage.snapshot.shared.doors.listener(&exchange.connection().listener);
+    if listener.is_none_or(|listener| head.headers.len() > listener.limits.header_count) {
+        return Err(Reason::HeadersTooLarge.into());
+    }
+    Ok(())
 }
 
 fn guard(head: &mut Parts, routed: &Routed) -> Result<(), Rejection> {

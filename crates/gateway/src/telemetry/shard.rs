@@ -18,7 +18,7 @@ use crate::snapshot::LocalSnapshot;
 #[derive(Default)]
 pub(crate) struct Shard {
     requests: RefCell<AHashMap<RequestKey, u64>>,
-    durations: RefCell<AHashMap<(Option<usize>, bool), Durations>>,
+    durations: RefCell<AHashMap<(Option<usize>, &'static str), Durations>>,
     upstream: RefCell<AHashMap<(usize, u16), Histogram>>,
     auth: RefCell<AHashMap<Option<AuthMethod>, Histogram>>,
     in_flight: Cell<i64>,
@@ -40,6 +40,7 @@ struct RequestKey {
     limit: Option<Arc<str>>,
     method: &'static str,
     status: u16,
+    decision: &'static str,
     reason: Option<Reason>,
     auth: AuthOutcome,
 }
@@ -78,13 +79,14 @@ impl Shard {
             limit: ledger.limit.clone(),
             method: method_label(&ledger.method),
             status,
+            decision: ledger.decision(),
             reason: ledger.reason,
             auth,
         };
         *self.requests.borrow_mut().entry(key).or_default() += 1;
         let own = ledger.forwarded_at.unwrap_or(total);
         let mut durations = self.durations.borrow_mut();
-        let Durations { request, gateway } = durations.entry((api, ledger.reason.is_none())).or_default();
+        let Durations { request, gateway } = durations.entry((api, ledger.decision())).or_default();
         request.record(total);
         gateway.record(own);
         if let (Some(api), Some(sent), Some(answered)) =
@@ -108,8 +110,8 @@ impl Shard {
         for (key, count) in self.requests.borrow_mut().drain() {
             hand_over_request(telemetry, snapshot, &key, count);
         }
-        for ((api, allowed), Durations { request, gateway }) in self.durations.borrow_mut().iter_mut() {
-            let labels = [Label::new("api", snapshot.api_name(*api)), decision(*allowed)];
+        for ((api, decision), Durations { request, gateway }) in self.durations.borrow_mut().iter_mut() {
+            let labels = [Label::new("api", snapshot.api_name(*api)), Label::new("decision", *decision)];
             request.hand_over(telemetry, "portcullis_request_duration_seconds", &labels);
             gateway.hand_over(telemetry, "portcullis_gateway_duration_seconds", &labels);
         }
@@ -133,7 +135,7 @@ impl Shard {
 fn hand_over_request(telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &RequestKey, count: u64) {
     let api = || Label::new("api", snapshot.api_name(key.api));
     let rule = || Label::new("rule", snapshot.rule_name(key.api, key.rule));
-    let decision = || decision(key.reason.is_none());
+    let decision = || Label::new("decision", key.decision);
     let reason = || Label::new("reason", key.reason.map_or("", Reason::code));
     let labels = vec![
         api(),
@@ -160,7 +162,7 @@ fn hand_over_request(telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &Requ
     }
     let limited =
         matches!(key.reason, Some(Reason::RateLimited | Reason::QuotaExhausted | Reason::StoreUnavailable));
-    let passed_rules = key.rule.is_some() && snapshot.has_limits(key.api);
+    let passed_rules = key.rule.is_some() && key.decision == "allow" && snapshot.has_limits(key.api);
     if limited || (passed_rules && matches!(key.auth, AuthOutcome::Verified(_))) {
         let result = if limited { key.reason.map_or("", Reason::code) } else { "admitted" };
         let limit = key.limit.clone().unwrap_or_else(|| "all".into());
@@ -178,10 +180,6 @@ fn hand_over_request(telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &Requ
     }
 }
 
-fn decision(allowed: bool) -> Label {
-    Label::from_static_parts("decision", if allowed { "allow" } else { "deny" })
-}
-
 const fn status_class(class: u16) -> &'static str {
     match class {
         1 => "1xx",
@@ -194,7 +192,7 @@ const fn status_class(class: u16) -> &'static str {
 }
 
 /// A caller can invent methods; a label cannot follow.
-fn method_label(method: &Method) -> &'static str {
+pub(crate) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

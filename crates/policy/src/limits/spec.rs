@@ -49,6 +49,13 @@ pub struct LimitsPlan {
     pub(super) limits: Vec<LimitSpec>,
 }
 
+impl LimitsPlan {
+    /// Whether any of them is a quota, which a restart should not forget.
+    pub fn has_quota(&self) -> bool {
+        self.limits.iter().any(|limit| matches!(limit.measure, Measure::Quota { .. }))
+    }
+}
+
 impl LimitsSpec {
     /// Reads the list.
     pub fn read(node: &Node, faults: &mut Faults) -> Option<Self> {

@@ -53,6 +53,12 @@ pub fn remove_aliases(headers: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
+/// Takes out every field an upstream could mistake for one of `names`, but not those themselves: a credential that is
+/// passed on must be the one that was checked.
+pub fn remove_other_spellings(headers: &mut HeaderMap, names: &[HeaderName]) {
+    remove_where(headers, |name| is_among(name, names) && !names.iter().any(|kept| kept.as_str() == name));
+}
+
 /// Takes out of an answer what concerns only the upstream's hop, and certificate fields, which belong in no answer
 /// (PRX-09). Everything else passes unchanged.
 pub fn prepare_response(headers: &mut HeaderMap) {

@@ -67,6 +67,28 @@ fn fields_a_caller_may_not_send_are_removed_in_every_spelling() {
         "Fastly-Client-IP",
         "X-Original-Forwarded-For",
         "X-Envoy-External-Address",
+        "WL-Proxy-Client-IP",
+        "WL-Proxy-SSL",
+        "Proxy-Client-IP",
+        "X-Originating-IP",
+        "X-Remote-IP",
+        "X-Remote-Addr",
+        "X-Azure-ClientIP",
+        "X-Azure-SocketIP",
+        "X-AppEngine-User-IP",
+        "X-Scheme",
+        "Front-End-Https",
+        // Who an authenticating proxy says is calling (FWD-02).
+        "Remote-User",
+        "X-Remote-User",
+        "X-Goog-Authenticated-User-Email",
+        "X-Goog-Authenticated-User-Id",
+        "X-MS-Client-Principal",
+        "X-MS-Client-Principal-Name",
+        "X-Amzn-Oidc-Data",
+        "X-Amzn-Oidc-Identity",
+        "X-Auth-Request-User",
+        "X-Auth-Request-Email",
         // Certificates (FWD-02).
         "Client-Cert",
         "Client-Cert-Chain",
@@ -100,6 +122,17 @@ fn fields_a_caller_may_not_send_are_removed_in_every_spelling() {
     }
 }
 
+/// PRX-05: behind CGI and its kind each of these is the length of the body, beside the one that was checked.
+#[test]
+fn a_length_in_disguise_is_removed_and_the_true_one_stays() {
+    for disguise in ["content_length", "Content_Length", "CONTENT_LENGTH", "content.length", "content~length"]
+    {
+        let mut headers = map(&[("content-length", "5"), (disguise, "0"), ("content_type", "stays")]);
+        prepare_request(&mut headers, &[]).unwrap();
+        assert_eq!(lines(&headers), ["content-length: 5", "content_type: stays"], "{disguise}");
+    }
+}
+
 #[test]
 fn fields_that_only_look_alike_stay() {
     for name in [
@@ -122,6 +155,17 @@ fn fields_that_only_look_alike_stay() {
         "x-api-key",
         "x-client-id",
         "x-wso2-tenant",
+        "content_lengths",
+        "front-end",
+        "remote",
+        "remote-users",
+        "wl-x",
+        "www-authenticate",
+        "x-amzn-trace-id",
+        "x-auth-token",
+        "x-azure-ref",
+        "x-ms-client-request-id",
+        "x-schema",
         "x-fapi-interaction-id",
         "x-idempotency-key",
         "x-request-id",

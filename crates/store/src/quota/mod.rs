@@ -92,7 +92,8 @@ impl QuotaTable {
         if key.len() > MAX_KEY_BYTES {
             return Err(StoreError::KeyTooLong);
         }
-        self.commands.take(Arc::clone(&self.cells), Arc::from(key), self.rule, now).await
+        // Boxed, so that the rare wait does not widen the future of every request.
+        Box::pin(self.commands.take(Arc::clone(&self.cells), Arc::from(key), self.rule, now)).await
     }
 
     /// Puts back a unit that was taken by a request which another limit refused. `now` is the same reading that the
