@@ -17,9 +17,9 @@ pub(super) fn folded(name: &str) -> Cow<'_, str> {
 pub(super) fn stops_at_the_door(name: &str) -> bool {
     // Most fields of most requests begin with another letter and are done with here. A letter does not fold.
     match name.as_bytes().first() {
-        Some(b'c' | b'e' | b'f' | b'h' | b'k' | b'p' | b's' | b't' | b'u' | b'x') => {
-            let name = folded(name);
-            concerns_one_hop(&name) || speaks_for_the_gateway(&name)
+        Some(b'c' | b'e' | b'f' | b'h' | b'k' | b'p' | b'r' | b's' | b't' | b'u' | b'w' | b'x') => {
+            let plain = folded(name);
+            concerns_one_hop(&plain) || is_a_disguised_length(name, &plain) || speaks_for_the_gateway(&plain)
         }
         _ => false,
     }
@@ -58,19 +58,32 @@ fn concerns_one_hop(name: &str) -> bool {
     )
 }
 
+/// SECURITY: where `content_length` is the same variable as `Content-Length`, it gives the body a second length,
+/// which nobody compared with its framing.
+fn is_a_disguised_length(written: &str, plain: &str) -> bool {
+    plain == "content-length" && written != plain
+}
+
 /// Fields by which a proxy tells an upstream who the caller is or what was asked for. From a caller they are lies
 /// (FWD-02, PRX-04, PRX-05).
 fn speaks_for_the_gateway(name: &str) -> bool {
     describes_a_certificate(name)
+        || names_an_authenticated_user(name)
         || name.starts_with("x-forwarded")
         || name.starts_with("x-original-")
         || name.starts_with("x-envoy-")
+        || name.starts_with("wl-proxy-")
         || matches!(
             name,
             "cf-connecting-ip"
                 | "fastly-client-ip"
                 | "forwarded"
+                | "front-end-https"
+                | "proxy-client-ip"
                 | "true-client-ip"
+                | "x-appengine-user-ip"
+                | "x-azure-clientip"
+                | "x-azure-socketip"
                 | "x-client-ip"
                 | "x-cluster-client-ip"
                 | "x-host"
@@ -78,9 +91,22 @@ fn speaks_for_the_gateway(name: &str) -> bool {
                 | "x-http-method"
                 | "x-http-method-override"
                 | "x-method-override"
+                | "x-originating-ip"
                 | "x-real-ip"
+                | "x-remote-addr"
+                | "x-remote-ip"
                 | "x-rewrite-url"
+                | "x-scheme"
         )
+}
+
+/// Every known way in which a proxy that authenticates says who is calling (FWD-02).
+fn names_an_authenticated_user(name: &str) -> bool {
+    matches!(name, "remote-user" | "x-remote-user")
+        || name.starts_with("x-amzn-oidc-")
+        || name.starts_with("x-auth-request-")
+        || name.starts_with("x-goog-authenticated-user-")
+        || name.starts_with("x-ms-client-principal")
 }
 
 /// Every known way of handing on a client certificate (FWD-02).
