@@ -151,12 +151,16 @@ fn settings_can_be_overridden_and_policies_cannot() {
     assert!(said.contains("PORTCULLIS_ADMIN__ADDRESS"), "each value comes with its source: {said}");
     let json = portcullis(&["config", "--policies", &directory, "--format", "json"], &[]);
     serde_json::from_slice::<serde_json::Value>(&json.stdout).expect("JSON");
-    for name in
-        ["PORTCULLIS_APIS__PUBLIC__UPSTREAM", "PORTCULLIS_NONSENSE", "PORTCULLIS_LISTEN__PLAIN__NONSENSE"]
-    {
+    for name in ["PORTCULLIS_APIS__PUBLIC__UPSTREAM", "PORTCULLIS_LISTEN__PLAIN__NONSENSE"] {
         let output = config(&[(name, "x")]);
         assert_eq!(output.status.code(), Some(1), "{name}: {}", String::from_utf8_lossy(&output.stdout));
     }
+    // Kubernetes sets this one for a service of our name: somebody should know, and nothing stops.
+    let checked = portcullis(&["check", &directory], &[("PORTCULLIS_PORT", "tcp://10.0.0.1:80")]);
+    let said =
+        String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && said.contains("warning[stray_variable]"), "{said}");
+    assert!(said.contains("PORTCULLIS_PORT") && !said.contains("10.0.0.1"), "{said}");
 }
 
 /// `policies/` is a working set: it serves as it stands.

@@ -8,7 +8,8 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -62,7 +63,7 @@ pub(crate) struct AccessLog {
 }
 
 /// The writer's end; dropping every [`AccessLog`] and finishing it writes what is still queued.
-pub(crate) struct AccessLogWriter(Receiver<()>);
+pub(crate) struct AccessLogWriter(JoinHandle<()>);
 
 impl AccessLog {
     /// Starts the writer thread.
@@ -71,15 +72,12 @@ impl AccessLog {
     /// No thread could be started.
     pub(crate) fn start(sink: impl Write + Send + 'static) -> io::Result<(Self, AccessLogWriter)> {
         let (queue, records) = sync_channel(QUEUE);
-        let (done, finished) = sync_channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
         let lost = Arc::clone(&dropped);
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            write(sink, &records, &lost);
-            // Nobody may be waiting any more.
-            let _ = done.send(());
-        })?;
-        Ok((Self { queue, dropped }, AccessLogWriter(finished)))
+        let writer = std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write(sink, &records, &lost))?;
+        Ok((Self { queue, dropped }, AccessLogWriter(writer)))
     }
 
     /// Hands over one record, or counts it as dropped.
@@ -99,7 +97,11 @@ impl AccessLogWriter {
     /// Waits until everything queued is written, but not for ever: a reader that has stopped reading must not keep
     /// the gateway from ending. Whether all was written.
     pub(crate) fn finish(self) -> bool {
-        self.0.recv_timeout(LAST_WORDS).is_ok()
+        let begun = Instant::now();
+        while begun.elapsed() < LAST_WORDS && !self.0.is_finished() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.0.is_finished()
     }
 }
 

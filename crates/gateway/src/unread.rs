@@ -12,7 +12,7 @@ use crate::listener::{LINGER_BYTES, LINGER_TIMEOUT};
 /// are still to send their few bytes then report a broken stream and never show the refusal. A body that is longer
 /// than this, or slower, is reset.
 pub(crate) fn let_go(version: Version, body: IncomingBody) {
-    use hyper::body::Body as _;
+    use http_body::Body as _;
     // On HTTP/1.1 the connection itself lingers.
     if version != Version::HTTP_2 || body.is_end_stream() {
         return;

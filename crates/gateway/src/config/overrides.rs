@@ -10,8 +10,8 @@ use super::sources::{Environment, SourceMap};
 
 const PREFIX: &str = "PORTCULLIS_";
 
-/// The settings that can be overridden, by their first word. Anything else that begins with the prefix belongs to
-/// somebody else: Kubernetes sets `PORTCULLIS_PORT` for a service of that name, and a secret may have such a name.
+/// The settings that can be overridden, by their first word. A path with two words is meant for us, and is a fault if
+/// it leads nowhere; any other single word belongs to somebody else: Kubernetes sets `PORTCULLIS_PORT` for a service of that name, and a secret may have such a name.
 const SETTINGS: [&str; 9] =
     ["listen", "issuers", "upstreams", "store", "admin", "workers", "access_log", "shutdown", "version"];
 
@@ -33,7 +33,7 @@ pub(super) fn apply(
             continue;
         }
         let first = path.split("__").next().unwrap_or(path).to_ascii_lowercase();
-        if !SETTINGS.contains(&first.as_str()) {
+        if !SETTINGS.contains(&first.as_str()) && !path.contains("__") {
             let message = format!("the environment variable `{name}` is no setting of gateway.yaml");
             faults.push(Diagnostic {
                 severity: Severity::Warning,

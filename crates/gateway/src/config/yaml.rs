@@ -41,7 +41,10 @@ fn syntax_fault(file: FileId, error: &serde_saphyr::Error) -> Diagnostic {
     let text = plain.to_string();
     let message = match plain {
         serde_saphyr::Error::Budget { breach, .. } => over_budget(breach).to_owned(),
-        _ => text.split(" at line ").next().unwrap_or(&text).trim_end_matches('.').to_owned(),
+        _ => match text.strip_prefix("duplicate mapping key: ").and_then(|rest| rest.split(',').next()) {
+            Some(key) => format!("the key `{key}` is written twice"),
+            None => text.split(" at line ").next().unwrap_or(&text).trim_end_matches('.').to_owned(),
+        },
     };
     let place = plain
         .location()
@@ -201,6 +204,8 @@ mod tests {
 
     #[test]
     fn syntax_faults_have_a_place_and_plain_words() {
+        let twice = parse(FileId(0), "a: 1\nb: 2\na: 3\n").expect_err("a key twice");
+        assert_eq!(twice.message, "the key `a` is written twice");
         for (text, line) in [
             ("a: [1, 2", 1),
             ("a: 1\nb: 2\na: 3\n", 3),
