@@ -33,8 +33,8 @@ pub enum BodyFault {
     /// Longer than the limit, in bytes.
     #[error("longer than {0} bytes")]
     TooLarge(u64),
-    /// Nothing arrived for this long.
-    #[error("nothing arrived for {0:?}")]
+    /// Nothing arrived for this long, or not all of it within this time.
+    #[error("not arrived within {0:?}")]
     TimedOut(Duration),
     /// The caller went away, or its framing broke.
     #[error("{0}")]

@@ -22,6 +22,9 @@ pub struct BodyLimits {
     pub max_bytes: u64,
     /// Longest silence between two parts of it.
     pub idle: Duration,
+    /// Longest time for all of it, from the first wait for a part of it: a caller who sends a byte now and then is
+    /// never silent, and would keep its connection, the upstream's, and what belongs to them for ever.
+    pub total: Duration,
 }
 
 /// The caller's body on its way to the upstream.
@@ -91,6 +94,9 @@ where
             Some(Err(error)) => this.stop(BodyFault::Broken(error.to_string())),
             Some(Ok(frame)) => match frame.into_data() {
                 Err(_trailers) => Poll::Ready(None),
+                Ok(_) if let Some(fault) = this.watch.as_ref().and_then(|watch| watch.overdue_body()) => {
+                    this.stop(fault)
+                }
                 Ok(data) => match this.left.checked_sub(data.len() as u64) {
                     None => this.stop(BodyFault::TooLarge(this.limit)),
                     Some(left) => {

@@ -99,7 +99,8 @@ pub(crate) fn upstream(spec: Value) -> Arc<Upstream> {
 }
 
 /// Limits nobody meets by accident.
-pub(crate) const WIDE: BodyLimits = BodyLimits { max_bytes: 1 << 30, idle: Duration::from_secs(60) };
+pub(crate) const WIDE: BodyLimits =
+    BodyLimits { max_bytes: 1 << 30, idle: Duration::from_secs(60), total: Duration::from_secs(60) };
 
 pub(crate) fn pools() -> Pools<TestBody> {
     Pools::new(PoolSettings::default())

@@ -18,6 +18,9 @@ pub(crate) const DEFAULT_MAX_BODY: u64 = 8 << 20;
 /// Longest wait for more of a caller's body.
 pub(crate) const DEFAULT_BODY_PAUSE: Duration = Duration::from_secs(15);
 
+/// Longest time for all of a caller's body.
+pub(crate) const DEFAULT_BODY_TOTAL: Duration = Duration::from_secs(300);
+
 /// The file as written.
 pub(crate) struct ApiSpec {
     pub(crate) name: Spanned<String>,
@@ -44,11 +47,12 @@ pub(crate) struct MatchSpec {
 pub(crate) struct BodySpec {
     pub(crate) max: u64,
     pub(crate) pause: Duration,
+    pub(crate) total: Duration,
 }
 
 impl Default for BodySpec {
     fn default() -> Self {
-        Self { max: DEFAULT_MAX_BODY, pause: DEFAULT_BODY_PAUSE }
+        Self { max: DEFAULT_MAX_BODY, pause: DEFAULT_BODY_PAUSE, total: DEFAULT_BODY_TOTAL }
     }
 }
 
@@ -155,12 +159,13 @@ fn host_pattern(node: &Node, faults: &mut Faults) -> Option<HostPattern> {
 impl BodySpec {
     fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`body`", faults)?;
-        let (max, pause) = (fields.get("max"), fields.get("pause"));
+        let (max, pause, total) = (fields.get("max"), fields.get("pause"), fields.get("total"));
         fields.finish(faults);
         let default = Self::default();
         Some(Self {
             max: max.map_or(Some(default.max), |node| node.size(faults))?,
             pause: pause.map_or(Some(default.pause), |node| node.duration(faults))?,
+            total: total.map_or(Some(default.total), |node| node.duration(faults))?,
         })
     }
 }

@@ -190,7 +190,7 @@ fn compile_api(
         forward,
         upstream,
         upstream_index,
-        body: BodyLimits { max_bytes: spec.body.max, idle: spec.body.pause },
+        body: BodyLimits { max_bytes: spec.body.max, idle: spec.body.pause, total: spec.body.total },
         methods: spec.methods.as_ref().map(|list| AllowedMethods {
             field: list.iter().map(http::Method::as_str).collect::<Vec<_>>().join(", "),
             list: list.clone(),

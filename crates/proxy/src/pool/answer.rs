@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use super::deadline::{Turn, Watch};
 use super::endpoint::Lease;
 use super::shared::Stream;
-use crate::error::{BodyError, BodyFault, ForwardError};
+use crate::error::{BodyError, ForwardError};
 use crate::hygiene;
 
 /// The body of an answer. Read to its end, it hands its connection back for the next request; dropped earlier, it
@@ -132,11 +132,8 @@ impl<B> UpstreamBody<B> {
         let error = match self.carrier.watch() {
             Some(watch) => match (watch.expired(), watch.take_fault()) {
                 (Some(Turn::Upstream), _) => BodyError::TimedOut(watch.patience().upstream),
-                (Some(Turn::Caller), _) => {
-                    BodyError::RequestBody(BodyFault::TimedOut(watch.patience().caller))
-                }
-                (None, Some(fault)) => BodyError::RequestBody(fault),
-                (None, None) => BodyError::Broken(otherwise()),
+                (_, Some(fault)) => BodyError::RequestBody(fault),
+                (_, None) => BodyError::Broken(otherwise()),
             },
             None => BodyError::Broken(otherwise()),
         };

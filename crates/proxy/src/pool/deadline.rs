@@ -39,11 +39,15 @@ pub(crate) enum Turn {
     Caller,
 }
 
-/// How long each side may be silent.
+/// How long each side may take.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Patience {
+    /// Longest silence of the upstream.
     pub(crate) upstream: Duration,
+    /// Longest silence of the caller.
     pub(crate) caller: Duration,
+    /// Longest time from the first wait for the caller to the end of the request's body.
+    pub(crate) body: Duration,
 }
 
 /// What happens when a deadline passes.
@@ -65,6 +69,8 @@ pub(crate) struct Watch {
     seen: Cell<Option<Instant>>,
     turn: Cell<Turn>,
     patience: Cell<Patience>,
+    /// When the request's body must be complete; set once it has been waited for.
+    body_end: Cell<Option<Instant>>,
     expired: Cell<Option<Turn>>,
     fault: RefCell<Option<BodyFault>>,
 }
@@ -79,6 +85,7 @@ impl Deadlines {
             seen: Cell::new(None),
             turn: Cell::new(Turn::Upstream),
             patience: Cell::default(),
+            body_end: Cell::new(None),
             expired: Cell::new(None),
             fault: RefCell::new(None),
         });
@@ -138,6 +145,7 @@ impl Watch {
         self.patience.set(patience);
         self.turn.set(Turn::Upstream);
         self.deadline.set(None);
+        self.body_end.set(None);
     }
 
     /// Somebody waits for the upstream: starts the clock if it is not running.
@@ -170,9 +178,13 @@ impl Watch {
         self.idle(limit);
     }
 
-    /// The request's body is being read, and it is now this side's turn. Restarts the clock if it runs.
+    /// The request's body is being read, and it is now this side's turn. Restarts the clock if it runs; the one
+    /// for the whole body runs on.
     pub(crate) fn turn_to(&self, turn: Turn) {
         self.turn.set(turn);
+        if turn == Turn::Caller && self.body_end.get().is_none() {
+            self.body_end.set(Instant::now().checked_add(self.patience.get().body));
+        }
         if self.deadline.get().is_some() {
             self.start();
         }
@@ -183,7 +195,15 @@ impl Watch {
         self.expired.get()
     }
 
-    /// How long each side may be silent.
+    /// What is wrong with a request's body of which more arrives after its time.
+    ///
+    /// The deadline does not see to it alone: it rests while nobody waits for the upstream.
+    pub(crate) fn overdue_body(&self) -> Option<BodyFault> {
+        let overdue = self.body_end.get().is_some_and(|end| end <= Instant::now());
+        overdue.then(|| BodyFault::TimedOut(self.patience.get().body))
+    }
+
+    /// How long each side may take.
     pub(crate) fn patience(&self) -> Patience {
         self.patience.get()
     }
@@ -208,19 +228,25 @@ impl Watch {
     fn start(&self) {
         let now = Instant::now();
         let patience = self.patience.get();
-        let deadline = now
-            + match self.turn.get() {
-                Turn::Upstream => patience.upstream,
-                Turn::Caller => patience.caller,
-            };
+        let deadline = match (self.turn.get(), self.body_end.get()) {
+            (Turn::Upstream, _) => now + patience.upstream,
+            (Turn::Caller, None) => now + patience.caller,
+            (Turn::Caller, Some(end)) => end.min(now + patience.caller),
+        };
         self.seen.set(Some(now));
         self.deadline.set(Some(deadline));
         self.keeper.expect(deadline);
     }
 
     fn expire(&self) {
-        self.deadline.set(None);
-        self.expired.set(Some(self.turn.get()));
+        let deadline = self.deadline.take();
+        let turn = self.turn.get();
+        self.expired.set(Some(turn));
+        if turn == Turn::Caller {
+            let patience = self.patience.get();
+            let whole = deadline == self.body_end.get();
+            self.note_fault(BodyFault::TimedOut(if whole { patience.body } else { patience.caller }));
+        }
         match &self.remedy {
             Remedy::EndConnection(task) => task.abort(),
             Remedy::WakeWaiter(waiter) => {
@@ -244,8 +270,13 @@ mod tests {
     use tokio::time::advance;
 
     use super::{Deadlines, Patience, Remedy, Turn, Watch};
+    use crate::error::BodyFault;
 
-    const PATIENCE: Patience = Patience { upstream: Duration::from_secs(5), caller: Duration::from_secs(10) };
+    const PATIENCE: Patience = Patience {
+        upstream: Duration::from_secs(5),
+        caller: Duration::from_secs(10),
+        body: Duration::from_secs(300),
+    };
 
     /// Runs a test in time that passes only when told to, with a keeper that counts its rounds.
     fn with_keeper<F: Future<Output = ()>>(test: impl FnOnce(Rc<Deadlines>, Rc<Cell<usize>>) -> F) {
@@ -311,6 +342,30 @@ mod tests {
             watch.turn_to(Turn::Caller);
             pass(Duration::from_secs(11)).await;
             assert_eq!(watch.expired(), Some(Turn::Caller));
+            assert_eq!(watch.take_fault(), Some(BodyFault::TimedOut(PATIENCE.caller)));
+        });
+    }
+
+    /// A body that trickles is never silent, and still has to end.
+    #[test]
+    fn caller_who_trickles_is_given_the_time_for_a_body_and_no_more() {
+        with_keeper(|deadlines, _rounds| async move {
+            let watch = watch(&deadlines);
+            wait(&watch);
+            for _ in 0..33 {
+                watch.turn_to(Turn::Caller);
+                pass(Duration::from_secs(9)).await;
+                watch.turn_to(Turn::Upstream);
+            }
+            assert_eq!((watch.expired(), watch.overdue_body()), (None, None));
+            watch.turn_to(Turn::Caller);
+            pass(Duration::from_millis(3_010)).await;
+            assert_eq!(watch.expired(), Some(Turn::Caller));
+            assert_eq!(watch.take_fault(), Some(BodyFault::TimedOut(PATIENCE.body)));
+            assert_eq!(watch.overdue_body(), Some(BodyFault::TimedOut(PATIENCE.body)));
+            // The next exchange begins anew.
+            watch.begin(PATIENCE);
+            assert_eq!(watch.overdue_body(), None);
         });
     }
 

@@ -21,7 +21,7 @@ use super::answer::{self, UpstreamBody};
 use super::deadline::{Deadlines, Patience, Remedy, Turn, Watch};
 use super::shared::{Shared, Stream};
 use crate::connect::{self, ConnectError, Protocol};
-use crate::error::{BodyFault, ForwardError};
+use crate::error::ForwardError;
 use crate::outgoing::{self, Outgoing};
 use crate::transport::Transport;
 use crate::upstream::Origin;
@@ -346,12 +346,8 @@ fn failure<B>(
     watch: &Watch,
     request: &mut Option<Request<Outgoing<B>>>,
 ) -> Failure {
-    if let Some(turn) = watch.expired() {
-        let patience = watch.patience();
-        return Failure::Sent(match turn {
-            Turn::Upstream => ForwardError::TimedOut(patience.upstream),
-            Turn::Caller => ForwardError::RequestBody(BodyFault::TimedOut(patience.caller)),
-        });
+    if watch.expired() == Some(Turn::Upstream) {
+        return Failure::Sent(ForwardError::TimedOut(watch.patience().upstream));
     }
     if let Some(fault) = watch.take_fault() {
         return Failure::Sent(ForwardError::RequestBody(fault));

@@ -120,7 +120,7 @@ where
         head.extensions.clear();
         let mut request = Some(Request::from_parts(head, Outgoing::new(body, limits)?));
         let pool = self.inner.pool(upstream);
-        let patience = Patience { upstream: upstream.timeout(), caller: limits.idle };
+        let patience = Patience { upstream: upstream.timeout(), caller: limits.idle, body: limits.total };
         let mut failure = String::new();
         for endpoint in pool.round() {
             match endpoint.exchange(&mut request, upstream.connect_timeout(), patience).await {

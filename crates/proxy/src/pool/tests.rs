@@ -491,7 +491,7 @@ fn body_is_held_to_its_limits() {
         .await;
         let upstream = upstream(json!({ "urls": server.url() }));
         let pools = pools();
-        let limits = BodyLimits { max_bytes: 4, idle: Duration::from_millis(30) };
+        let limits = BodyLimits { max_bytes: 4, idle: Duration::from_millis(30), ..WIDE };
 
         let announced = pools.send(&upstream, post("/", "hello"), limits).await.unwrap_err();
         assert_eq!(announced, ForwardError::RequestBody(BodyFault::TooLarge(4)));
@@ -522,6 +522,42 @@ fn body_is_held_to_its_limits() {
     });
 }
 
+/// Whether the upstream waits for the whole body or has begun to answer.
+#[test]
+fn body_that_trickles_ends_when_its_time_is_over() {
+    for answer in ["", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"] {
+        on_a_worker(async move {
+            let server = Raw::start(move |mut peer| async move {
+                peer.message().await;
+                peer.say(answer).await;
+                peer.closed().await;
+            })
+            .await;
+            let upstream = upstream(json!({ "urls": server.url() }));
+            let (feeder, body) = fed();
+            let trickle = tokio::task::spawn_local(async move {
+                while feeder.send(data("a")).is_ok() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+            let limits = BodyLimits { total: Duration::from_millis(100), ..WIDE };
+            let request = Request::post("/").header("host", "h").body(body).unwrap();
+            let pools = pools();
+            let fault = match pools.send(&upstream, request, limits).await {
+                Err(ForwardError::RequestBody(fault)) => fault,
+                Err(error) => panic!("{error}"),
+                Ok(answer) => match answer.into_body().collect().await {
+                    Err(BodyError::RequestBody(fault)) => fault,
+                    other => panic!("{other:?}"),
+                },
+            };
+            assert_eq!(fault, BodyFault::TimedOut(limits.total));
+            trickle.await.unwrap();
+            assert_eq!(idle(&pools), 0);
+        });
+    }
+}
+
 #[test]
 fn body_that_fails_after_the_answer_began_breaks_the_transfer() {
     on_a_worker(async {
@@ -535,7 +571,7 @@ fn body_that_fails_after_the_answer_began_breaks_the_transfer() {
         let (feeder, body) = fed();
         feeder.send(data("some")).unwrap();
         let request = Request::post("/").header("host", "h").body(body).unwrap();
-        let limits = BodyLimits { max_bytes: 6, idle: Duration::from_secs(60) };
+        let limits = BodyLimits { max_bytes: 6, ..WIDE };
         let pools = pools();
         let answer = pools.send(&upstream, request, limits).await.unwrap();
         feeder.send(data("more")).unwrap();
