@@ -9,14 +9,10 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::transport::Transport;
-
-/// Name resolution may take this part of the time for the whole connection before the addresses of the last good
-/// answer are used instead.
-const RESOLVE_SHARE: u32 = 2;
 
 /// Where to dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,26 +88,6 @@ pub(crate) async fn resolve(host: &Host, port: u16) -> Result<Vec<SocketAddr>, C
         return Err(ConnectError::Resolve(Arc::clone(name), "it has no address".into()));
     }
     Ok(addresses)
-}
-
-/// As [`resolve`], but falls back to the addresses of the last good answer when name resolution fails or takes
-/// more than its share of `limit`. A good answer replaces them.
-pub(crate) async fn resolve_or_last(
-    host: &Host,
-    port: u16,
-    limit: Duration,
-    last: &mut Vec<SocketAddr>,
-) -> Result<(), ConnectError> {
-    let fresh = match timeout(limit / RESOLVE_SHARE, resolve(host, port)).await {
-        Ok(answer) => answer,
-        Err(_elapsed) => Err(ConnectError::TimedOut(limit / RESOLVE_SHARE)),
-    };
-    match fresh {
-        Ok(addresses) => *last = addresses,
-        Err(error) if last.is_empty() => return Err(error),
-        Err(error) => tracing::warn!(%error, "using the last known addresses"),
-    }
-    Ok(())
 }
 
 /// Dials the addresses in turn until one answers. The time left is shared out over the addresses left, so that

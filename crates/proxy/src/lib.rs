@@ -8,6 +8,7 @@ mod connect;
 mod error;
 mod fetcher;
 pub mod hygiene;
+mod lookup;
 mod outgoing;
 mod pool;
 #[cfg(test)]

@@ -20,8 +20,9 @@ use super::PoolSettings;
 use super::answer::{self, UpstreamBody};
 use super::deadline::{Deadlines, Patience, Remedy, Turn, Watch};
 use super::shared::{Shared, Stream};
-use crate::connect::{self, ConnectError, Protocol};
+use crate::connect::{self, ConnectError, Host, Protocol};
 use crate::error::ForwardError;
+use crate::lookup::Lookup;
 use crate::outgoing::{self, Outgoing};
 use crate::transport::Transport;
 use crate::upstream::Origin;
@@ -43,8 +44,7 @@ pub(crate) struct Endpoint<B> {
     opening: tokio::sync::Mutex<()>,
     /// What the endpoint chose the last time it was free to choose.
     chosen: Cell<Option<Protocol>>,
-    /// The addresses of the last good name resolution.
-    addresses: RefCell<Vec<SocketAddr>>,
+    lookup: Rc<Lookup>,
 }
 
 /// Why an endpoint did not answer.
@@ -259,9 +259,14 @@ where
 
     async fn connect(&self, limit: Duration, end: Instant) -> Result<(Transport, Protocol), ConnectError> {
         let origin = &*self.origin;
-        let mut addresses = self.addresses.borrow().clone();
-        connect::resolve_or_last(&origin.host, origin.port, limit, &mut addresses).await?;
-        self.addresses.borrow_mut().clone_from(&addresses);
+        let addresses = match &origin.host {
+            Host::Address(address) => vec![SocketAddr::new(*address, origin.port)],
+            Host::Name(name) => {
+                let asked = Arc::clone(&self.origin);
+                let question = async move { connect::resolve(&asked.host, asked.port).await };
+                self.lookup.addresses(name, limit, question).await?
+            }
+        };
         let stream = connect::dial(&addresses, end).await?;
         let Some(handshake) = &origin.handshake else {
             return Ok((Transport::Plain(stream), origin.protocol.unwrap_or(Protocol::Http1)));
@@ -301,7 +306,7 @@ impl<B> Endpoint<B> {
             shared: RefCell::new(None),
             opening: tokio::sync::Mutex::default(),
             chosen: Cell::new(None),
-            addresses: RefCell::default(),
+            lookup: Rc::default(),
         }
     }
 
