@@ -194,3 +194,42 @@ fn head_and_empty_answers_have_no_body() {
     let answer = world.plain().get("/public/x").send();
     assert_eq!((answer.status, answer.body.len()), (204, 0));
 }
+
+/// An upstream that speaks HTTP/1.1 and looks for no body behind a GET would take this one for its next request.
+#[test]
+fn a_get_with_a_body_over_http2_is_refused() {
+    let world = World::with(&[PUBLIC]);
+    let hidden = "GET /admin HTTP/1.1\r\nHost: api.bank.example\r\nX-Client-Id: boss\r\n\r\n";
+    for method in [http::Method::GET, http::Method::HEAD] {
+        let call = world.stranger().http2().request(method.clone(), "/public/x").body(hidden);
+        assert_eq!(call.send().status, 400, "{method}");
+    }
+    world.assert_upstream_untouched();
+    world.stranger().http2().get("/public/x").send().assert_passed();
+}
+
+/// Limits of the head hold for both protocols.
+#[test]
+fn too_many_fields_over_http2_are_refused() {
+    let world = World::with(&[PUBLIC]);
+    let mut call = world.stranger().http2().get("/public/x");
+    for number in 0..150 {
+        call = call.header(&format!("x-{number}"), "1");
+    }
+    call.send().assert_refused(Reason::HeadersTooLarge);
+    world.assert_upstream_untouched();
+}
+
+/// Trap 23: a credential that was not checked never reaches the upstream, in whatever spelling.
+#[test]
+fn credentials_stop_at_the_gateway_in_every_spelling() {
+    let world = World::with(&[PUBLIC, NAMING]);
+    let stray = world.plain().get("/public/x").header("authorization", "Bearer not-checked").send();
+    stray.assert_passed();
+    assert!(!world.upstream().last().head.to_lowercase().contains("not-checked"));
+    let token = world.idp().token().sign();
+    let spelled = world.plain().get("/naming/x").bearer(&token).header("x_internal", "root").send();
+    spelled.assert_passed();
+    let received = world.upstream().last();
+    assert!(!received.head.contains("root") && !received.head.contains(&token), "{}", received.head);
+}

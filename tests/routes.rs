@@ -214,3 +214,24 @@ fn a_route_is_found_over_http2_as_over_http1() {
     client.request(Method::TRACE, "/public/x").send().assert_refused(Reason::MethodNotAllowed);
     client.get("/public/x").header("host", "evil.example").send().assert_refused(Reason::HostInvalid);
 }
+
+/// An API of one exact path reaches its rules, which see `/` there.
+#[test]
+fn an_api_of_one_path_is_served() {
+    let health = "api: health\nmatch: { host: api.bank.example, path: /health }\nupstream: accounts\n\
+                  authenticate: { anonymous: { because: \"load balancers look\" } }\n\
+                  allow:\n  - { name: look, methods: [GET], paths: [/] }\n";
+    let world = World::with(&[health]);
+    raw_get(&world, "/health", HOST).assert_passed();
+    raw_get(&world, "/health/", HOST).assert_refused(Reason::RouteNotFound);
+    assert_eq!(world.upstream().last().line(), "GET /health HTTP/1.1");
+}
+
+/// A target without a path would be read as `/` and sent on without one.
+#[test]
+fn a_target_of_only_a_query_is_refused() {
+    let world = World::with(&[PUBLIC]);
+    let answer = raw_get(&world, "http://api.bank.example?x=/public/y", HOST);
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    world.assert_upstream_untouched();
+}

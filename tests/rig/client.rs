@@ -284,6 +284,12 @@ impl Call {
         self
     }
 
+    /// Adds a body, also where the method has no use for one.
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// Adds a bearer token.
     pub(crate) fn bearer(self, token: &str) -> Self {
         self.header("authorization", &format!("Bearer {token}"))

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use pin_project_lite::pin_project;
 use portcullis_core::{Problem, Rejection};
 use tower::{Layer, Service};
@@ -75,7 +75,9 @@ fn answer(ended: Ended) -> Reply {
     }
     let request_id = ledger.id.to_string();
     let body = Bytes::from(Problem::new(&rejection, &request_id).to_json());
-    let mut response = Response::new(ReplyBody::Own(Some(body)));
+    // Under HTTP/2 nothing below keeps the body of an answer to HEAD back.
+    let body = (ledger.method != Method::HEAD).then_some(body);
+    let mut response = Response::new(ReplyBody::Own(body));
     *response.status_mut() = reason.status();
     write_fields(response.headers_mut(), &rejection, ledger.api.as_ref().map(|api| &***api));
     Reply { response, passage }
