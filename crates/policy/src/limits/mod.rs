@@ -67,6 +67,21 @@ struct Standing {
     reset_seconds: u32,
 }
 
+/// What a request has taken until its last limit has decided. Dropped before that, because a limit refused or
+/// because the caller left while one waited for the store, it is given back (LIM-03).
+struct Taken<'a> {
+    limits: &'a [Limit],
+    /// How many of them, from the first, gave a unit.
+    count: usize,
+    facts: &'a LimitFacts<'a>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.limits.iter().take(self.count).for_each(|limit| limit.give_back(self.facts));
+    }
+}
+
 /// One unit of every limit, taken by one request: where the caller stands now. Only [`Limits::admit`] makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
@@ -105,16 +120,12 @@ impl Limits {
     /// [`Reason::StoreUnavailable`] if a quota cannot be decided.
     pub async fn admit(&self, facts: &LimitFacts<'_>) -> Result<Admission, Rejection> {
         let mut admission = Admission { standings: [Standing::default(); MAX_LIMITS] };
-        for (at, (limit, standing)) in self.limits.iter().zip(&mut admission.standings).enumerate() {
-            match limit.take(facts).await {
-                Ok(now) => *standing = now,
-                Err(rejection) => {
-                    let taken = self.limits.get(..at).unwrap_or_default();
-                    taken.iter().for_each(|limit| limit.give_back(facts));
-                    return Err(rejection);
-                }
-            }
+        let mut taken = Taken { limits: &self.limits, count: 0, facts };
+        for (limit, standing) in self.limits.iter().zip(&mut admission.standings) {
+            *standing = limit.take(facts).await?;
+            taken.count += 1;
         }
+        taken.count = 0;
         Ok(admission)
     }
 
