@@ -142,20 +142,19 @@ pub async fn run<S: Serve>(bound: Bound, serve: Rc<S>, drain: Drain, clock: Cloc
         };
         match accepted {
             Ok((stream, peer)) => door.admit(stream, peer, &drain),
-            Err(error) if is_shortage(&error) => tokio::time::sleep(ACCEPT_PAUSE).await,
-            // The connection was gone before we had it.
-            Err(_) => {}
+            Err(error) if concerns_one_connection(&error) => {}
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
 }
 
-/// Out of descriptors or memory: the next `accept` would fail at once and the loop would eat the core.
-fn is_shortage(error: &io::Error) -> bool {
-    const ENOMEM: i32 = 12;
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    const ENOBUFS: i32 = 105;
-    matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
+/// The connection was gone before we had it; the next one is as good as any. Everything else may well last, as a
+/// shortage of descriptors or memory does: the next `accept` would fail at once and the loop would eat the core.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
 }
 
 /// What every connection of one socket shares.
@@ -261,5 +260,34 @@ impl<S: Serve> Drop for Visit<S> {
             self.door.serve.observe(name, Event::Panicked);
         }
         self.door.serve.observe(name, Event::Closed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::concerns_one_connection;
+
+    #[test]
+    fn accepting_pauses_after_every_error_that_may_last() {
+        const ECONNABORTED: i32 = 103;
+        const ECONNRESET: i32 = 104;
+        const EINTR: i32 = 4;
+        for code in [ECONNABORTED, ECONNRESET, EINTR] {
+            assert!(concerns_one_connection(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        const EPERM: i32 = 1;
+        const ENOMEM: i32 = 12;
+        const EINVAL: i32 = 22;
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        const EPROTO: i32 = 71;
+        const ENETDOWN: i32 = 100;
+        const ENOBUFS: i32 = 105;
+        for code in [EPERM, ENOMEM, EINVAL, ENFILE, EMFILE, EPROTO, ENETDOWN, ENOBUFS] {
+            assert!(!concerns_one_connection(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        assert!(!concerns_one_connection(&io::Error::other("whatever comes next")));
     }
 }

@@ -93,7 +93,7 @@ pub(crate) const REMEMBERED_SESSIONS: usize = 4_096;
 
 /// Connections the kernel may hold for one worker before they are accepted.
 pub(crate) const BACKLOG: i32 = 4_096;
-/// Pause of the accept loop when the process has run out of descriptors or memory.
+/// Pause of the accept loop after an error that may last, such as having run out of descriptors or memory.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 impl ListenLimits {
