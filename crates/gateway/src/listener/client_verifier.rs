@@ -149,7 +149,10 @@ impl ClientVerifier {
             Purpose::Required => KeyUsage::required(CLIENT_AUTH),
         };
         let lists: Vec<_> = self.revocation.iter().flat_map(|(lists, _)| &lists.lists).collect();
-        let revocation = self.revocation.as_ref().and_then(|(_, when)| revocation_options(&lists, *when));
+        let revocation = match &self.revocation {
+            Some((_, when_unknown)) => Some(revocation_options(&lists, *when_unknown)?),
+            None => None,
+        };
         let found = Cell::new(None);
         let judge = |path: &VerifiedPath<'_>| {
             found.set(Some(self.window_of(set, path)?));
@@ -194,17 +197,20 @@ impl ClientVerifier {
     }
 }
 
+/// SECURITY: without lists there are no options, and without options webpki would not look for revocation at all.
+/// Where it is asked for, that is a refusal.
 fn revocation_options<'a>(
     lists: &'a [&'a webpki::CertRevocationList<'a>],
     when_unknown: WhenUnknown,
-) -> Option<RevocationOptions<'a>> {
+) -> Result<RevocationOptions<'a>, webpki::Error> {
     let unknown = match when_unknown {
         WhenUnknown::Deny => UnknownStatusPolicy::Deny,
         WhenUnknown::Allow => UnknownStatusPolicy::Allow,
     };
-    let options = RevocationOptionsBuilder::new(lists).ok()?;
+    let options =
+        RevocationOptionsBuilder::new(lists).map_err(|_no_lists| webpki::Error::UnknownRevocationStatus)?;
     let options = options.with_depth(RevocationCheckDepth::Chain).with_status_policy(unknown);
-    Some(options.with_expiration_policy(ExpirationPolicy::Enforce).build())
+    Ok(options.with_expiration_policy(ExpirationPolicy::Enforce).build())
 }
 
 /// The alert follows from the kind; what exactly was wrong stays with us.

@@ -174,7 +174,8 @@ impl Compiler<'_> {
         let sets: Vec<_> = spec.trust.iter().map(|(name, path)| self.trust(name, path)).collect();
         let revocation = match &spec.revocation {
             Some(spec) => {
-                let lists = RevocationLists::load(spec, self.materials, self.faults);
+                let now = self.clock.now().unix_seconds();
+                let lists = RevocationLists::load(spec, self.materials, now, self.faults);
                 Some(lists.map(|lists| (lists, spec.when_unknown)))
             }
             None => None,

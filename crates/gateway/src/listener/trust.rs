@@ -113,15 +113,26 @@ struct Loaded {
 }
 
 impl RevocationLists {
+    /// Reads them; `now` is the second since 1970.
+    ///
+    /// SECURITY: a list that does not hold yet is an error: as the newest it would take the place of the one that
+    /// does (RFC 5280 section 6.3.3).
     pub(crate) fn load(
         spec: &RevocationSpec,
         materials: &dyn Materials,
+        now: i64,
         faults: &mut Faults,
     ) -> Option<Self> {
         let mut loaded = Vec::new();
         for path in &spec.lists {
             for (name, bytes) in files(path, materials, faults)? {
+                let first = loaded.len();
                 parse(&name, &bytes, path.place, &mut loaded, faults)?;
+                if loaded.iter().skip(first).any(|one| one.facts.this_update > now) {
+                    let message = format!("`{name}` is a revocation list of a time to come");
+                    faults.error("revocation_list_early", path.place, message);
+                    return None;
+                }
             }
         }
         // The newest list of an issuer stands first, since the verifier asks the first that fits; an older one
@@ -149,10 +160,13 @@ impl RevocationLists {
         due.map(|(name, at)| Expiry { name: Arc::clone(name), kind: ExpiryKind::RevocationList, at: *at })
     }
 
-    /// The time until which what these lists say about certificates of an issuer is current.
+    /// The time until which what these lists say about certificates of an issuer is current. A list is out of date
+    /// in the very second in which the next one is due, as it is for webpki.
     pub(crate) fn window_for(&self, issuer: &[u8]) -> Window {
         let about = self.lists.iter().zip(&self.next_updates).filter(|(list, _)| list.issuer() == issuer);
-        about.fold(Window::ALWAYS, |window, (_, until)| window.and(Window { from: i64::MIN, until: *until }))
+        about.fold(Window::ALWAYS, |window, (_, due)| {
+            window.and(Window { from: i64::MIN, until: due.saturating_sub(1) })
+        })
     }
 }
 

@@ -1,17 +1,22 @@
 //! Handshakes: who gets in, under which policy, and what the stages learn.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
-use portcullis_core::{Clock, Connection, ManualClock};
+use portcullis_core::{Clock, Connection, Faults, ManualClock, Place, Spanned};
 use rcgen::{ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SubjectPublicKeyInfo, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
-use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
+use rustls::{CertificateError, CipherSuite, HandshakeKind, ProtocolVersion};
+use rustls_pki_types::UnixTime;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::super::client_verifier::ClientVerifier;
+use super::super::spec::{Ask, Purpose, RevocationSpec, WhenUnknown};
+use super::super::trust::{RevocationLists, TrustSet};
 use super::super::{CertificateOutcome, Event, HandshakeFailure, ListenerSettings, TlsPolicyIds};
 use super::tls::{Authority, Client, Credential, Promiscuous, authority_params, client_params, params, read};
 use super::{Files, Rig, compiled, on_worker, statuses};
@@ -293,7 +298,7 @@ fn a_weak_key_is_refused() {
     let clients = json!({ "ask": "required", "trust": { "a": { "file": "ca.pem" } } });
     let settings = world.settings(json!({ "client_certificates": clients }));
     let verifier = settings.tls.as_ref().and_then(|tls| tls.own.verifier.clone()).expect("a verifier");
-    let now = rustls_pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(NOW as u64));
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW.unsigned_abs()));
     assert!(verifier.accept(&credential.certificates()[0], &[], now).is_err());
     assert!(verifier.accept(&world.trusted.client("strong").certificates()[0], &[], now).is_ok());
 }
@@ -361,7 +366,7 @@ fn an_older_list_beside_a_newer_one_changes_nothing() {
             assert!(is_taken(&rig, &good).await);
             assert_eq!(
                 last(&rig).certificate.expect("a certificate").valid_until,
-                date_time_ymd(2027, 1, 1).unix_timestamp()
+                date_time_ymd(2027, 1, 1).unix_timestamp() - 1
             );
             is_refused(&rig, &bad, HandshakeFailure::CertificateRevoked).await;
         }
@@ -377,8 +382,12 @@ fn a_list_that_is_out_of_date_vouches_for_nobody() {
         world.files = std::mem::take(&mut world.files).with("list.pem", list);
         let rig = world.asking_with("required", json!({ "revocation": { "crls": ["list.pem"] } }));
         assert!(is_taken(&rig, &client).await);
-        // Also for a chain that is remembered.
-        world.manual.set_unix_seconds(date_time_ymd(2027, 1, 2).unix_timestamp());
+        // The second in which the next list is due is the first without this one, also for a chain that is
+        // remembered.
+        let due = date_time_ymd(2027, 1, 1).unix_timestamp();
+        world.manual.set_unix_seconds(due - 1);
+        assert!(is_taken(&rig, &client).await);
+        world.manual.set_unix_seconds(due);
         is_refused(&rig, &client, HandshakeFailure::RevocationUnknown).await;
         let fresh = world.trusted.client("fresh");
         is_refused(&rig, &fresh, HandshakeFailure::RevocationUnknown).await;
@@ -400,6 +409,28 @@ fn an_issuer_without_a_list_is_refused_unless_the_file_says_otherwise() {
         let rig = world.asking_with("required", json!({ "revocation": { "crls": ["list.pem"] } }));
         is_refused(&rig, &client, HandshakeFailure::RevocationUnknown).await;
     });
+}
+
+/// Where revocation is asked for, a check that cannot be made is no check that is passed.
+#[test]
+fn no_lists_at_all_vouch_for_nobody() {
+    let world = World::new();
+    let mut faults = Faults::default();
+    let name = |text: &str| Spanned::new(text.to_owned(), Place::default());
+    let algorithms = super::super::tls::provider().signature_verification_algorithms;
+    let client = world.trusted.client("tpp").certificates();
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW.unsigned_abs()));
+    for when_unknown in [WhenUnknown::Deny, WhenUnknown::Allow] {
+        let spec = RevocationSpec { lists: Vec::new(), when_unknown };
+        let lists = RevocationLists::load(&spec, &world.files, NOW, &mut faults).expect("no list");
+        let revocation = Some((lists, when_unknown));
+        let set = TrustSet::load(&name("open-banking"), &name("ca.pem"), &world.files, &mut faults);
+        let sets = vec![set.expect("a set")];
+        let verifier =
+            ClientVerifier::new(Ask::Required, sets, revocation, Purpose::CheckedIfPresent, algorithms);
+        let refused = verifier.accept(&client[0], &client[1..], now).expect_err("nobody said it is good");
+        assert_eq!(refused, CertificateError::UnknownRevocationStatus.into());
+    }
 }
 
 /// RUSTSEC-2026-0049 and its kin: a list counts only if the issuer signed it.

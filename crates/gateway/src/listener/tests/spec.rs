@@ -19,6 +19,7 @@ fn files() -> Files {
         .with("client.pem", &client.chain)
         .with("empty.pem", "")
         .with("list.crl", authority.revoking(&[]))
+        .with("future.crl", authority.revoking_between(&[], 2039, 2040))
         .with("junk.crl", "junk")
 }
 
@@ -137,6 +138,8 @@ fn revocation_lists_that_cannot_be_had_are_an_error() {
     check(&revoking("missing.crl"), "unreadable", "`missing.crl`");
     check(&revoking("empty/"), "no_revocation_list", "`empty/`");
     check(&revoking("junk.crl"), "bad_revocation_list", "`junk.crl`");
+    // RVK-01: it would stand before the list that holds now.
+    check(&revoking("future.crl"), "revocation_list_early", "`future.crl`");
 }
 
 #[test]
