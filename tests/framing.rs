@@ -218,6 +218,22 @@ fn a_body_that_stops_arriving_is_refused() {
     assert_eq!(world.upstream().received().len(), 0);
 }
 
+/// The body never stops arriving and never ends: a byte now and then buys no more than the time for a body.
+#[test]
+fn a_body_that_trickles_is_refused() {
+    let impatient = format!("{PUBLIC}body: {{ total: 1s }}\n");
+    let world = World::with(&[&impatient]);
+    let mut raw = Raw::connect(&world.plain());
+    raw.send(head("Transfer-Encoding: chunked\r\n"));
+    for _ in 0..8 {
+        raw.send("1\r\nx\r\n");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // Silence alone would be waited for much longer.
+    raw.wait_at_most(Duration::from_secs(8)).answer().assert_refused(Reason::BodyTimeout);
+    assert_eq!(world.upstream().received().len(), 0);
+}
+
 #[test]
 fn a_head_that_never_ends_is_not_waited_for() {
     let plan = Plan::new(&[PUBLIC]);
