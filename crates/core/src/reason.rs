@@ -39,6 +39,17 @@ pub enum LogLevel {
     Error,
 }
 
+impl LogLevel {
+    /// The word in the log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident: $code:literal, $status:ident, $bearer:expr, $level:ident, $title:literal;)+) => {
         /// Why a request was refused.

@@ -26,6 +26,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize)]
 pub(crate) struct Record {
     pub(crate) ts: String,
+    /// How loudly the refusal speaks; `info` for what was allowed.
+    pub(crate) level: &'static str,
     pub(crate) request_id: String,
     pub(crate) listener: Arc<str>,
     pub(crate) api: Option<Arc<str>>,
@@ -152,6 +154,7 @@ mod tests {
     fn record() -> Record {
         Record {
             ts: String::new(),
+            level: "info",
             request_id: "r".to_owned(),
             listener: "public".into(),
             api: None,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::StatusCode;
-use portcullis_core::Reason;
+use portcullis_core::{LogLevel, Reason};
 
 use crate::access_log::Record;
 use crate::forward::hex;
@@ -51,6 +51,7 @@ impl Passage {
         let template = rule.and_then(|(api, permit)| api.rules.path_template(permit));
         Record {
             ts: timestamp(ledger.opened.unix_ms),
+            level: ledger.reason.map_or(LogLevel::Info, Reason::level).as_str(),
             request_id: ledger.id.to_string(),
             listener: self.inbound.connection().listener.clone(),
             api: api.map(|api| api.name.clone()),
