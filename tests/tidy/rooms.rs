@@ -113,3 +113,30 @@ fn the_top_level_is_the_one_we_agreed_on() {
         .collect();
     none(&strangers);
 }
+
+#[test]
+fn every_key_of_a_policy_file_is_documented() {
+    let reference = std::fs::read_to_string(root().join("policies/README.md")).expect("a reference");
+    let mut missing = Vec::new();
+    for (path, text) in files("crates", &[".rs"]) {
+        if path.ends_with("tests.rs") || path.contains("/tests/") || path.contains("core/src/document") {
+            continue;
+        }
+        for call in ["fields.get(\"", "fields.require(\"", "fields.entry(\""] {
+            let keys = text.split(call).skip(1).filter_map(|rest| rest.split('"').next());
+            missing.extend(
+                keys.filter(|key| !documented(&reference, key)).map(|key| format!("{path}: `{key}`")),
+            );
+        }
+    }
+    none(&missing);
+}
+
+fn documented(reference: &str, key: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    reference.match_indices(key).any(|(at, _)| {
+        let before = at.checked_sub(1).and_then(|before| reference.as_bytes().get(before));
+        let after = reference.as_bytes().get(at + key.len());
+        !before.is_some_and(|byte| word(*byte)) && !after.is_some_and(|byte| word(*byte))
+    })
+}
