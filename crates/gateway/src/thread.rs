@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,8 @@ use futures_util::future::join_all;
 
 use portcullis_core::Clock;
 use portcullis_proxy::{PoolSettings, Pools};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
 
 use crate::access_log::AccessLog;
 use crate::listener::{self, Bound, Drain};
@@ -60,12 +60,14 @@ impl Crew {
     pub(crate) fn start(sockets: Vec<Vec<Bound>>, equipment: &Equipment) -> io::Result<Self> {
         let mut crew = Self { commands: Vec::new(), threads: Vec::new(), broken: Arc::default() };
         for (index, sockets) in sockets.into_iter().enumerate() {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
             let (sender, receiver) = mpsc::unbounded_channel();
+            let (ready, started) = sync_channel(1);
             let (equipment, broken) = (equipment.clone(), Arc::clone(&crew.broken));
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || carry(runtime, sockets, equipment, receiver, broken))?;
+                .spawn(move || carry(&ready, sockets, equipment, receiver, broken))?;
+            // An event loop belongs to its thread from the start, so only the thread knows whether it has one.
+            started.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
             crew.commands.push(sender);
             crew.threads.push(thread);
         }
@@ -112,13 +114,21 @@ impl Crew {
 }
 
 fn carry(
-    runtime: Runtime,
+    ready: &SyncSender<io::Result<()>>,
     sockets: Vec<Bound>,
     equipment: Equipment,
     commands: mpsc::UnboundedReceiver<Command>,
     broken: Arc<AtomicBool>,
 ) {
-    LocalSet::new().block_on(&runtime, work(sockets, equipment, commands, broken));
+    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let _ = ready.send(Ok(()));
+    runtime.block_on(work(sockets, equipment, commands, broken));
     // A name that is still being looked up must not keep the process.
     runtime.shutdown_background();
 }
