@@ -126,7 +126,7 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts and serves connections until the drain begins. Call it inside a `LocalSet`; connections become tasks
+/// Accepts and serves connections until the drain begins. Call it on a local runtime; connections become tasks
 /// of it and end on their own.
 ///
 /// # Errors
