@@ -44,8 +44,7 @@ impl Connection {
     /// The certificate, if it counts at this moment. SECURITY: a connection outlives its certificate and the
     /// revocation list that spoke for it, so whoever decides by it or tells others of it asks here (TLS-05).
     pub fn certificate_at(&self, now: Moment) -> Option<&PeerCertificate> {
-        let seconds = now.unix_seconds();
-        self.certificate.as_deref().filter(|held| (held.valid_from..=held.valid_until).contains(&seconds))
+        self.certificate.as_deref().filter(|certificate| certificate.is_current(now))
     }
 }
 
@@ -86,8 +85,6 @@ pub struct PeerCertificate {
     pub der: Arc<[u8]>,
     /// SHA-256 of `der`: what `cnf.x5t#S256` is compared with (RFC 8705 section 3.1).
     pub thumbprint: [u8; 32],
-    /// SHA-256 of the subject public key info.
-    pub key_thumbprint: [u8; 32],
     /// Subject attributes in the order of the certificate.
     pub subject: Vec<NameAttribute>,
     /// The subject as RFC 4514 text, for people only.
@@ -110,6 +107,11 @@ pub struct PeerCertificate {
 }
 
 impl PeerCertificate {
+    /// Whether its path is valid, and its revocation lists are current, at this moment.
+    pub fn is_current(&self, now: Moment) -> bool {
+        (self.valid_from..=self.valid_until).contains(&now.unix_seconds())
+    }
+
     /// All values of one subject attribute.
     pub fn subject_values<'a>(&'a self, oid: &'a str) -> impl Iterator<Item = &'a Arc<str>> {
         self.subject.iter().filter(move |attribute| &*attribute.oid == oid).map(|attribute| &attribute.value)

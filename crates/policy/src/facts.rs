@@ -33,8 +33,6 @@ impl<'a> Facts<'a> {
     /// The certificate of the connection, while it counts. SECURITY: connections outlive certificates and revocation
     /// lists, and not every chain looks at the certificate, so a rule looks itself (TLS-05).
     pub(crate) fn current_certificate(&self) -> Option<&'a PeerCertificate> {
-        let now = self.now.unix_seconds();
-        self.certificate
-            .filter(|certificate| (certificate.valid_from..=certificate.valid_until).contains(&now))
+        self.certificate.filter(|certificate| certificate.is_current(self.now))
     }
 }

@@ -135,7 +135,6 @@ fn certificate(subject: &[(&str, &str)]) -> PeerCertificate {
     PeerCertificate {
         der: Arc::from([]),
         thumbprint: [0xab; 32],
-        key_thumbprint: [0; 32],
         subject: subject
             .iter()
             .map(|(oid, value)| NameAttribute { oid: (*oid).into(), value: (*value).into() })

@@ -118,7 +118,7 @@ impl ClientCertificate {
     }
 
     fn judge(&self, certificate: &PeerCertificate, now: Moment) -> Result<(), Unacceptable> {
-        if !is_current(certificate, now) {
+        if !certificate.is_current(now) {
             return Err(Unacceptable::OutOfDate);
         }
         if !self.trusts(certificate) {
@@ -173,12 +173,6 @@ impl NamePin {
         };
         if fits { Ok(()) } else { Err(Unacceptable::NameDiffers) }
     }
-}
-
-/// Whether the whole path is valid now. Connections outlive certificates, so this is asked on every request
-/// (TLS-05).
-pub(crate) fn is_current(certificate: &PeerCertificate, now: Moment) -> bool {
-    (certificate.valid_from..=certificate.valid_until).contains(&now.unix_seconds())
 }
 
 /// The thumbprint in hex, as tools print it.

@@ -66,7 +66,6 @@ pub fn peer_certificate(
     Ok(PeerCertificate {
         der: der.into(),
         thumbprint: sha256(der),
-        key_thumbprint: sha256(certificate.public_key().raw),
         subject: name::attributes(certificate.subject()),
         subject_text: name::text(certificate.subject()).into(),
         issuer_text: name::text(certificate.issuer()).into(),

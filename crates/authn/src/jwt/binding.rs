@@ -3,8 +3,6 @@
 use portcullis_core::{Moment, PeerCertificate, Reason, Rejection};
 use portcullis_jose::Confirmation;
 
-use crate::certificate::is_current;
-
 /// Why a token may not be used on this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum BindingError {
@@ -61,7 +59,7 @@ fn judge(
     if !confirmation.certificate_matches(&certificate.thumbprint) {
         return Err(BindingError::CertificateMismatch);
     }
-    if !is_current(certificate, now) {
+    if !certificate.is_current(now) {
         return Err(BindingError::CertificateExpired);
     }
     Ok(())

@@ -192,7 +192,7 @@ fn segment(part: &str, last: bool) -> Result<Segment, Fault> {
         };
     }
     if part.contains(['{', '}', '*']) {
-        return Err(whole(format!("`{part}` mixes text with a placeholder"))
+        return Err(whole(format!("`{part}` mixes text with a parameter or `*`"))
             .note("`{name}` and `*` stand for whole segments: matching is never by a part of one"));
     }
     literal(part)

@@ -72,12 +72,12 @@ fn templates_that_could_not_mean_what_they_say_are_refused() {
         (
             "/a*",
             2,
-            "`a*` mixes text with a placeholder | `{name}` and `*` stand for whole segments: matching is never by a part of one",
+            "`a*` mixes text with a parameter or `*` | `{name}` and `*` stand for whole segments: matching is never by a part of one",
         ),
         (
             "/a/x{id}",
             4,
-            "`x{id}` mixes text with a placeholder | `{name}` and `*` stand for whole segments: matching is never by a part of one",
+            "`x{id}` mixes text with a parameter or `*` | `{name}` and `*` stand for whole segments: matching is never by a part of one",
         ),
         ("/{}", 2, "`{}` is not a name in braces such as `{id}`"),
         ("/{a b}", 2, "`{a b}` is not a name in braces such as `{id}`"),
