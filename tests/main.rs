@@ -19,6 +19,8 @@ mod framing;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
+mod interop_jwt;
+#[cfg(test)]
 mod key_sets;
 #[cfg(test)]
 mod lifecycle;

@@ -12,6 +12,7 @@ pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod idp;
+pub(crate) mod interop;
 pub(crate) mod raw;
 pub(crate) mod token;
 pub(crate) mod upstream;

@@ -1,0 +1,37 @@
+//! Clients and servers nobody here wrote, from PyPI and npm, as `tests/interop/install` puts them into `target/interop`.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A Python with what `tests/interop/requirements.txt` names, about to run a script of `tests/interop`.
+pub(crate) fn python(script: &str) -> Command {
+    let mut command = Command::new(installed("python/bin/python"));
+    command.arg(scripts().join(script));
+    command
+}
+
+/// Node with what `tests/interop/package.json` names, about to run a script of `tests/interop`.
+pub(crate) fn node(script: &str) -> Command {
+    let modules = installed("node/node_modules");
+    let mut command = Command::new("node");
+    // Node looks for modules from where a script lies, not from where it is run: the link beside the modules is kept.
+    command.arg("--preserve-symlinks").arg("--preserve-symlinks-main");
+    command.arg(modules.with_file_name("scripts").join(script));
+    command
+}
+
+fn scripts() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/interop"))
+}
+
+fn installed(what: &str) -> PathBuf {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_portcullis"));
+    let target = binary.ancestors().nth(2).expect("the target directory").join("interop").join(what);
+    let target = if target.exists() {
+        target
+    } else {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/interop")).join(what)
+    };
+    assert!(target.exists(), "{} is missing: run tests/interop/install (./tests/run does)", target.display());
+    target
+}
