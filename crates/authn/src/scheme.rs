@@ -122,6 +122,13 @@ impl Authenticator {
         }
     }
 
+    /// Whether it signs over content, so that [`Evidence::content`] must be there for it.
+    pub(crate) const fn reads_content(&self) -> bool {
+        match self {
+            Self::Jwt(_) | Self::Certificate(_) | Self::ApiKey(_) | Self::Anonymous(_) => false,
+        }
+    }
+
     /// How much work it is, to do the cheap ones first (PIPE-03).
     pub(crate) const fn cost(&self) -> u8 {
         match self {

@@ -206,7 +206,7 @@ pub(crate) async fn ask_at(
     unix_seconds: i64,
 ) -> Result<String, &'static str> {
     let head = head("/accounts", headers);
-    match chain.authenticate(&head, connection, worker, moment(unix_seconds)).await {
+    match chain.authenticate(&head, connection, worker, None, moment(unix_seconds)).await {
         Ok(principal) => Ok(principal.key.to_string()),
         Err(rejection) => Err(rejection.reason().code()),
     }

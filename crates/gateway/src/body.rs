@@ -3,17 +3,18 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::listener::IncomingBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use portcullis_proxy::{BodyError, UpstreamBody};
+
+use crate::request_body::RequestBody;
 
 /// The body of an answer.
 pub(crate) enum ReplyBody {
     /// Our own words.
     Own(Option<Bytes>),
     /// The upstream's.
-    Upstream(UpstreamBody<IncomingBody>),
+    Upstream(UpstreamBody<RequestBody>),
 }
 
 impl Body for ReplyBody {

@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use crate::listener::IncomingBody;
 use http::request::Parts;
 use portcullis_core::{Connection, Moment, Principal, Rejection};
 use portcullis_policy::Admission;
 
 use crate::body::ReplyBody;
 use crate::passage::Passage;
+use crate::request_body::RequestBody;
 use crate::snapshot::LocalApi;
 use crate::unread;
 
@@ -17,8 +17,8 @@ use crate::unread;
 pub(crate) struct Exchange<S> {
     /// Method, target and headers.
     pub(crate) head: Parts,
-    /// The body, not read by any stage before `forward`.
-    pub(crate) body: IncomingBody,
+    /// The body, not read by any stage before `forward` but by `authenticate`, where a credential signs over it.
+    pub(crate) body: RequestBody,
     /// Where it comes from, what it is judged by, who carries it, and what is remembered about it.
     pub(crate) passage: Passage,
     /// The proof.

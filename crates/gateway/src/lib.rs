@@ -11,6 +11,7 @@ mod access_log;
 mod allocation_tests;
 mod body;
 mod config;
+mod content;
 mod exchange;
 mod forward;
 mod host;
@@ -19,6 +20,7 @@ pub mod listener;
 mod passage;
 mod path;
 mod readiness;
+mod request_body;
 mod route_table;
 mod run;
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::exchange::{Accepted, Exchange};
 use crate::ledger::{Ledger, RequestIds};
 use crate::listener::{Event, Inbound, IncomingBody, Serve};
 use crate::passage::Passage;
+use crate::request_body::RequestBody;
 use crate::snapshot::{LocalSnapshot, Snapshot};
 use crate::stack::Stack;
 use crate::stages::observe::ObservedBody;
@@ -36,7 +37,7 @@ const TOKEN_CACHE_BYTES: usize = 32 << 20;
 /// What a worker's requests share. Nothing here is seen by another thread.
 pub(crate) struct Worker {
     pub(crate) tokens: WorkerTokens,
-    pub(crate) pools: Pools<IncomingBody>,
+    pub(crate) pools: Pools<RequestBody>,
     pub(crate) shard: Shard,
     pub(crate) access_log: Option<AccessLog>,
     cache_told: Cell<CacheCounts>,
@@ -48,7 +49,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(
         snapshot: Arc<Snapshot>,
-        pools: Pools<IncomingBody>,
+        pools: Pools<RequestBody>,
         access_log: Option<AccessLog>,
         clock: Clock,
     ) -> Self {
@@ -104,7 +105,7 @@ impl Worker {
             worker: Rc::clone(self),
             ledger: Ledger::open(self.ids.next(now), now, head.method.clone()),
         };
-        Exchange { head, body, passage, proof: Accepted }
+        Exchange { head, body: RequestBody::Streaming(body), passage, proof: Accepted }
     }
 
     /// The answer to a request in whose stages something broke that cannot break.

@@ -15,7 +15,7 @@ async fn a_public_api_says_why() {
     let asked = ask(&chain, &worker, &connection, &[("authorization", "Bearer x")]).await;
     assert_eq!(asked.as_deref(), Ok("anonymous"));
     let head = head("/", &[]);
-    let principal = chain.authenticate(&head, &connection, &worker, moment(0)).await.expect("anybody");
+    let principal = chain.authenticate(&head, &connection, &worker, None, moment(0)).await.expect("anybody");
     assert_eq!((&*principal.name, principal.group), ("anonymous", None));
 
     for (written, expected) in [

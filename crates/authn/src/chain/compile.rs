@@ -103,6 +103,7 @@ impl ChainSpec {
         if !self.check_reach(&alternatives, &selector, faults) {
             return None;
         }
+        let reads_content = members().any(Authenticator::reads_content);
         let anonymous_because = members().find_map(|member| match member {
             Authenticator::Anonymous(anonymous) => Some(anonymous.because().clone()),
             Authenticator::Jwt(_) | Authenticator::Certificate(_) | Authenticator::ApiKey(_) => None,
@@ -130,6 +131,7 @@ impl ChainSpec {
             challenges,
             credential_headers,
             takes_tokens,
+            reads_content,
             anonymous_because,
         })
     }

@@ -14,12 +14,14 @@
 //!   they lead to. Both are only ways to choose; the alternative that is chosen verifies.
 
 mod compile;
+mod content;
 mod select;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::HeaderName;
 use http::request::Parts;
 use portcullis_core::{
@@ -27,6 +29,7 @@ use portcullis_core::{
 };
 
 pub use compile::{ChainSpec, Compiling};
+pub use content::{Content, ContentFuture};
 
 use crate::WorkerTokens;
 use crate::identity::{IdentityRule, Named};
@@ -41,6 +44,23 @@ pub(crate) struct Evidence<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) worker: &'a WorkerTokens,
     pub(crate) now: Moment,
+    /// `None` where no authenticator of the chain signs over content.
+    content: Option<&'a dyn Content>,
+}
+
+impl Evidence<'_> {
+    /// The request's content. Ask only where everything else about the credential is good, and only in an
+    /// authenticator that says [`Authenticator::reads_content`].
+    #[expect(dead_code, reason = "for authenticators that sign over content")]
+    pub(crate) async fn content(&self) -> Result<Bytes, Rejection> {
+        match self.content {
+            Some(content) => content.read().await,
+            None => {
+                Err(Rejection::new(Reason::InternalError)
+                    .because("a chain that reads no content asks for it"))
+            }
+        }
+    }
 }
 
 /// What one authenticator says.
@@ -64,6 +84,7 @@ pub struct Chain {
     challenges: Vec<Challenge>,
     credential_headers: Vec<HeaderName>,
     takes_tokens: bool,
+    reads_content: bool,
     anonymous_because: Option<Arc<str>>,
 }
 
@@ -79,7 +100,7 @@ struct Alternative {
 }
 
 impl Chain {
-    /// Finds out who is calling.
+    /// Finds out who is calling. `content` is needed where the chain [`reads_content`](Self::reads_content).
     ///
     /// # Errors
     /// Nobody is shown to call (401), the credentials contradict each other or are broken (400), the caller is no
@@ -89,9 +110,10 @@ impl Chain {
         head: &Parts,
         connection: &Connection,
         worker: &WorkerTokens,
+        content: Option<&dyn Content>,
         now: Moment,
     ) -> Result<Principal, Rejection> {
-        let evidence = Evidence { head, connection, worker, now };
+        let evidence = Evidence { head, connection, worker, now, content };
         if self.takes_tokens && query_carries_token(&head.uri) {
             return Err(Rejection::new(Reason::CredentialsMalformed)
                 .of(Scheme::Bearer)
@@ -103,6 +125,11 @@ impl Chain {
             _ => self.selector.select(&self.alternatives, &evidence)?,
         };
         alternative.authenticate(&evidence, &self.rule).await
+    }
+
+    /// Whether any of its authenticators signs over content. Where none does, a request's body is not looked at.
+    pub const fn reads_content(&self) -> bool {
+        self.reads_content
     }
 
     /// The challenges of all alternatives, each scheme once.

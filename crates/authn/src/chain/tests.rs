@@ -227,7 +227,8 @@ async fn all_that_was_proven_is_kept() {
     let head = head("/", &[("authorization", &token), ("x-api-key", "pc_acme")]);
     let connection = connection(Some(peer_named("holder", "tpp")));
     let worker = WorkerTokens::new(1 << 20);
-    let principal = chain.authenticate(&head, &connection, &worker, moment(NOW)).await.expect("a caller");
+    let principal =
+        chain.authenticate(&head, &connection, &worker, None, moment(NOW)).await.expect("a caller");
     assert_eq!((&*principal.name, &*principal.key), ("client-a", "claim:a:client_id:client-a"));
     assert_eq!(principal.group.as_deref(), Some("gold"));
     let methods: Vec<_> = principal.identities().map(|identity| identity.method.as_str()).collect();

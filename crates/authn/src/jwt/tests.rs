@@ -258,7 +258,7 @@ async fn a_caller_is_keyed_by_issuer_and_subject() {
     let value = bearer(&token(&json!({"sub": "a:b%c", "scope": "accounts payments accounts"})));
     let head = head("/", &[("authorization", &value)]);
     let principal =
-        chain("idp").authenticate(&head, &connection, &worker, moment(NOW)).await.expect("a caller");
+        chain("idp").authenticate(&head, &connection, &worker, None, moment(NOW)).await.expect("a caller");
     assert_eq!((&*principal.key, &*principal.name), ("jwt:idp:a:b%c", "idp:a:b%c"));
     assert_eq!(principal.identity.issuer.as_deref(), Some("idp"));
     assert_eq!(&*principal.identity.subject, "a:b%c");
@@ -296,7 +296,7 @@ async fn a_token_travels_in_one_place_only() {
         assert_eq!(asked.as_deref().map_err(|code| *code), expected, "{headers:?}");
     }
     let in_query = head("/a?x=1&access_token=abc", &[("authorization", &value)]);
-    let refused = chain.authenticate(&in_query, &connection, &worker, moment(NOW)).await;
+    let refused = chain.authenticate(&in_query, &connection, &worker, None, moment(NOW)).await;
     assert_eq!(refused.err().map(|rejection| rejection.reason().code()), Some("credentials_malformed"));
 }
 

@@ -65,7 +65,7 @@ impl Bench {
     async fn ask(&self, token: &str) -> &'static str {
         let value = bearer(token);
         let head = head("/", &[("authorization", &value)]);
-        let asked = self.chain.authenticate(&head, &connection(None), &self.worker, self.now()).await;
+        let asked = self.chain.authenticate(&head, &connection(None), &self.worker, None, self.now()).await;
         asked.err().map_or("accepted", |rejection| rejection.reason().code())
     }
 }

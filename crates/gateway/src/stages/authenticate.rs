@@ -1,17 +1,24 @@
 //! `Routed` → `Authenticated`: who is calling.
 
+use portcullis_core::{Moment, Principal, Rejection};
+
+use crate::content::Content;
 use crate::exchange::{Authenticated, Ended, Exchange, Routed};
 use crate::ledger::AuthRecord;
+use crate::request_body::RequestBody;
 
 /// Runs the API's chain. Whatever it cannot decide is a refusal.
 pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Exchange<Authenticated>, Ended> {
     let now = exchange.now();
-    let outcome = exchange
-        .proof
-        .api
-        .chain
-        .authenticate(&exchange.head, exchange.connection(), &exchange.passage.worker.tokens, now)
-        .await;
+    let outcome = if exchange.proof.api.chain.reads_content() {
+        let body = std::mem::replace(&mut exchange.body, RequestBody::Whole(None));
+        let content = Content::of(body, exchange.proof.api.body);
+        let outcome = ask(&exchange, Some(&content), now).await;
+        exchange.body = content.into_body();
+        outcome
+    } else {
+        ask(&exchange, None, now).await
+    };
     let took = exchange.passage.worker.since(now);
     exchange.passage.ledger.certificate =
         exchange.connection().certificate.as_ref().map(|certificate| certificate.thumbprint);
@@ -26,4 +33,14 @@ pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Excha
             Err(exchange.refuse(rejection))
         }
     }
+}
+
+async fn ask(
+    exchange: &Exchange<Routed>,
+    content: Option<&Content>,
+    now: Moment,
+) -> Result<Principal, Rejection> {
+    let worker = &exchange.passage.worker.tokens;
+    let content = content.map(|content| -> &dyn portcullis_authn::Content { content });
+    exchange.proof.api.chain.authenticate(&exchange.head, exchange.connection(), worker, content, now).await
 }

@@ -1,0 +1,206 @@
+//! Reads the content of a request before it is forwarded, for authenticators that sign over it.
+
+use std::cell::Cell;
+use std::fmt::Display;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use portcullis_authn::ContentFuture;
+use portcullis_core::{Reason, Rejection};
+use portcullis_proxy::{BodyFault, BodyLimits};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::request_body::RequestBody;
+
+/// The body of a request whose chain may ask for its content.
+pub(crate) struct Content {
+    /// Empty only while it is being read.
+    body: Cell<Option<RequestBody>>,
+    limits: BodyLimits,
+}
+
+impl Content {
+    /// Nothing is read yet.
+    pub(crate) const fn of(body: RequestBody, limits: BodyLimits) -> Self {
+        Self { body: Cell::new(Some(body)), limits }
+    }
+
+    /// Gives the body back: as it came, or whole if somebody has asked.
+    pub(crate) fn into_body(self) -> RequestBody {
+        self.body.into_inner().unwrap_or(RequestBody::Whole(None))
+    }
+
+    async fn once(&self) -> Result<Bytes, Rejection> {
+        let body = self.body.take().ok_or_else(|| {
+            Rejection::new(Reason::InternalError).because("the content is asked for while it is being read")
+        })?;
+        let mut streaming = match body {
+            RequestBody::Whole(content) => {
+                self.body.set(Some(RequestBody::Whole(content.clone())));
+                return Ok(content.unwrap_or_default());
+            }
+            streaming @ RequestBody::Streaming(_) => streaming,
+        };
+        match collect(&mut streaming, self.limits).await {
+            Ok(content) => {
+                self.body.set(Some(RequestBody::whole(content.clone())));
+                Ok(content)
+            }
+            Err(fault) => {
+                self.body.set(Some(streaming));
+                Err(Rejection::new(fault.reason()).because(format!("request body: {fault}")))
+            }
+        }
+    }
+}
+
+impl portcullis_authn::Content for Content {
+    fn read(&self) -> ContentFuture<'_> {
+        Box::pin(self.once())
+    }
+}
+
+/// All of a body, under the limits that hold for one that is passed on. Trailers are dropped, as they are there.
+async fn collect<B>(body: &mut B, limits: BodyLimits) -> Result<Bytes, BodyFault>
+where
+    B: Body<Data = Bytes, Error: Display> + Unpin,
+{
+    if body.size_hint().lower() > limits.max_bytes {
+        return Err(BodyFault::TooLarge(limits.max_bytes));
+    }
+    let start = Instant::now();
+    let end = start.checked_add(limits.total);
+    let mut clock = pin!(sleep_until(start));
+    let mut gathered = Gathered::default();
+    while !body.is_end_stream() {
+        let patience = wind(clock.as_mut(), end, limits);
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = clock.as_mut() => return Err(BodyFault::TimedOut(patience)),
+        };
+        match frame {
+            None => break,
+            Some(Err(error)) => return Err(BodyFault::Broken(error.to_string())),
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                gathered.add(data, limits.max_bytes)?;
+            }
+        }
+    }
+    Ok(gathered.finish())
+}
+
+/// Sets the clock to when the next piece is due, and says which patience then ends.
+fn wind(clock: Pin<&mut Sleep>, end: Option<Instant>, limits: BodyLimits) -> Duration {
+    let pause = Instant::now() + limits.idle;
+    let (due, patience) = match end {
+        Some(end) if end < pause => (end, limits.total),
+        _ => (pause, limits.idle),
+    };
+    clock.reset(due);
+    patience
+}
+
+/// What has arrived. A body that came in one piece is not copied.
+#[derive(Default)]
+struct Gathered {
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Gathered {
+    fn add(&mut self, data: Bytes, max_bytes: u64) -> Result<(), BodyFault> {
+        let length = self.first.len().max(self.all.len()).saturating_add(data.len());
+        if length as u64 > max_bytes {
+            return Err(BodyFault::TooLarge(max_bytes));
+        }
+        if self.first.is_empty() && self.all.is_empty() {
+            self.first = data;
+            return Ok(());
+        }
+        if self.all.is_empty() {
+            self.all.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.all.extend_from_slice(&data);
+        Ok(())
+    }
+
+    fn finish(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use futures_util::{StreamExt as _, stream};
+    use http_body::Frame;
+    use http_body_util::{Empty, Full, StreamBody};
+    use portcullis_proxy::{BodyFault, BodyLimits};
+
+    use super::collect;
+
+    const LIMITS: BodyLimits =
+        BodyLimits { max_bytes: 10, idle: Duration::from_secs(5), total: Duration::from_secs(12) };
+
+    /// Pieces, each after some seconds.
+    fn body(
+        pieces: &'static [(u64, &'static str)],
+    ) -> impl http_body::Body<Data = Bytes, Error = std::io::Error> + Unpin {
+        let frames = stream::iter(pieces).then(|(wait, text)| async move {
+            tokio::time::sleep(Duration::from_secs(*wait)).await;
+            match *text {
+                "!" => Err(std::io::Error::other("reset")),
+                "?" => Ok(Frame::trailers(http::HeaderMap::new())),
+                text => Ok(Frame::data(Bytes::from_static(text.as_bytes()))),
+            }
+        });
+        StreamBody::new(Box::pin(frames))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_gathered_within_its_limits() {
+        let too_slow = |seconds| Err(BodyFault::TimedOut(Duration::from_secs(seconds)));
+        for (pieces, expected) in [
+            (&[][..], Ok("")),
+            (&[(0, "")], Ok("")),
+            (&[(0, "hello")], Ok("hello")),
+            (&[(0, "hello"), (0, ""), (4, "world")], Ok("helloworld")),
+            (&[(0, "hello"), (0, "?")], Ok("hello")),
+            (&[(0, "hello"), (0, "world"), (0, "!")], Err(BodyFault::Broken("reset".into()))),
+            (&[(0, "hello world")], Err(BodyFault::TooLarge(10))),
+            (&[(0, "hello"), (0, " "), (0, "world")], Err(BodyFault::TooLarge(10))),
+            (&[(6, "hello")], too_slow(5)),
+            (&[(1, "h"), (6, "i")], too_slow(5)),
+            // Never silent for long, and never done.
+            (&[(4, "a"), (4, "b"), (3, "c"), (3, "d")], too_slow(12)),
+        ] {
+            let gathered = collect(&mut body(pieces), LIMITS).await;
+            let gathered = gathered.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            assert_eq!(gathered, expected.map(str::to_owned), "{pieces:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_says_it_is_too_long_is_not_read() {
+        let mut long = Full::new(Bytes::from_static(b"hello world"));
+        assert_eq!(collect(&mut long, LIMITS).await, Err(BodyFault::TooLarge(10)));
+        assert!(!http_body::Body::is_end_stream(&long));
+        let mut none = Empty::<Bytes>::new();
+        let nothing: Result<_, BodyFault> = collect::<Empty<Bytes>>(&mut none, LIMITS).await;
+        assert_eq!(nothing, Ok(Bytes::new()));
+    }
+
+    /// What came in one piece is not copied.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_one_piece_keeps_its_memory() {
+        let content = Bytes::from(vec![7; 10]);
+        let gathered = collect(&mut Full::new(content.clone()), LIMITS).await.expect("a body");
+        assert_eq!(gathered.as_ptr(), content.as_ptr());
+    }
+}
