@@ -23,7 +23,7 @@ mod tokens;
 
 pub use api_key::{KeyHash, PepperSpec, generate_key, hash_key};
 pub use certificate::{CertificateError, Validity, peer_certificate, validity};
-pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture};
+pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence};
 pub use clients::{Clients, ClientsSpec};
 pub use identity::IdentitySpec;
 pub use issuers::{Issuers, IssuersSpec};

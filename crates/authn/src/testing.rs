@@ -15,8 +15,8 @@ use portcullis_jose::SigningKey;
 use serde_json::{Value, json};
 
 use crate::{
-    Chain, ChainSpec, Clients, ClientsSpec, Compiling, IdentitySpec, Issuers, IssuersSpec, KeySources,
-    Validity, WorkerTokens, peer_certificate,
+    Chain, ChainSpec, Clients, ClientsSpec, Compiling, Evidence, IdentitySpec, Issuers, IssuersSpec,
+    KeySources, Validity, WorkerTokens, peer_certificate,
 };
 
 /// The second at which tests take place.
@@ -180,12 +180,29 @@ pub(crate) fn connection(certificate: Option<Arc<PeerCertificate>>) -> Connectio
         peer: SocketAddr::from(([192, 0, 2, 7], 4711)),
         listener: "public".into(),
         tls: None,
-        certificate,
+        handshake_certificate: certificate,
     }
 }
 
 pub(crate) fn moment(unix_seconds: i64) -> Moment {
     Clock::Manual(ManualClock::at_unix_seconds(unix_seconds)).now()
+}
+
+/// What a request brings whose caller's certificate is that of the connection.
+pub(crate) fn evidence<'a>(
+    head: &'a Parts,
+    connection: &'a Connection,
+    worker: &'a WorkerTokens,
+    now: Moment,
+) -> Evidence<'a> {
+    Evidence {
+        head,
+        connection,
+        certificate: connection.handshake_certificate.as_ref(),
+        worker,
+        content: None,
+        now,
+    }
 }
 
 /// Asks a chain, and gives the code of the refusal or the caller's key.
@@ -206,7 +223,7 @@ pub(crate) async fn ask_at(
     unix_seconds: i64,
 ) -> Result<String, &'static str> {
     let head = head("/accounts", headers);
-    match chain.authenticate(&head, connection, worker, None, moment(unix_seconds)).await {
+    match chain.authenticate(&evidence(&head, connection, worker, moment(unix_seconds))).await {
         Ok(principal) => Ok(principal.key.to_string()),
         Err(rejection) => Err(rejection.reason().code()),
     }

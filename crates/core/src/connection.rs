@@ -30,8 +30,10 @@ pub struct Connection {
     pub listener: Arc<str>,
     /// `None` on a plain listener.
     pub tls: Option<TlsFacts>,
-    /// The client's certificate, parsed once, at the handshake.
-    pub certificate: Option<Arc<PeerCertificate>>,
+    /// The certificate whose key the peer proved to hold in our own handshake, parsed once. SECURITY: it is not yet
+    /// the caller's: where a trusted proxy stands in front, the peer is that proxy. Which certificate is the caller's
+    /// is settled for each request, and whoever decides by it or tells others of it asks the request.
+    pub handshake_certificate: Option<Arc<PeerCertificate>>,
 }
 
 impl Connection {
@@ -39,12 +41,6 @@ impl Connection {
     /// `::ffff:a.b.c.d` is that IPv4 address.
     pub fn address(&self) -> IpAddr {
         self.peer.ip().to_canonical()
-    }
-
-    /// The certificate, if it counts at this moment. SECURITY: a connection outlives its certificate and the
-    /// revocation list that spoke for it, so whoever decides by it or tells others of it asks here (TLS-05).
-    pub fn certificate_at(&self, now: Moment) -> Option<&PeerCertificate> {
-        self.certificate.as_deref().filter(|certificate| certificate.is_current(now))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{Client, PeerCertificate};
 pub enum AuthMethod {
     /// A signed token.
     Jwt,
-    /// The certificate of the connection.
+    /// The caller's certificate.
     Certificate,
     /// A key of a registered client.
     ApiKey,

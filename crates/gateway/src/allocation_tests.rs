@@ -106,7 +106,7 @@ fn inbound() -> Rc<Inbound> {
         peer: ([127, 0, 0, 1], 40_000).into(),
         listener: "public".into(),
         tls: None,
-        certificate: None,
+        handshake_certificate: None,
     };
     Inbound::new(connection, false)
 }

@@ -1,9 +1,10 @@
 //! A request on its way through the stages, and the proofs it gathers.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::request::Parts;
-use portcullis_core::{Connection, Moment, Principal, Rejection};
+use portcullis_core::{Connection, Moment, PeerCertificate, Principal, Rejection};
 use portcullis_policy::Admission;
 
 use crate::body::ReplyBody;
@@ -74,6 +75,11 @@ impl<S> Exchange<S> {
     /// The connection's facts.
     pub(crate) fn connection(&self) -> &Connection {
         self.passage.inbound.connection()
+    }
+
+    /// The caller's certificate; see [`Passage::certificate`].
+    pub(crate) fn certificate(&self) -> Option<&Arc<PeerCertificate>> {
+        self.passage.certificate()
     }
 
     /// The one reading of the clocks this request is judged by.

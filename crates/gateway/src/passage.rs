@@ -2,10 +2,11 @@
 //! remembered about it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use portcullis_core::{LogLevel, Reason};
+use portcullis_core::{LogLevel, PeerCertificate, Reason};
 
 use crate::access_log::Record;
 use crate::forward::hex;
@@ -44,6 +45,17 @@ impl Drop for Passage {
 }
 
 impl Passage {
+    /// The caller's certificate: the one accessor for whoever decides by it.
+    pub(crate) fn certificate(&self) -> Option<&Arc<PeerCertificate>> {
+        self.inbound.connection().handshake_certificate.as_ref()
+    }
+
+    /// The caller's certificate, if it counts at this moment. SECURITY: a connection outlives its certificate and the
+    /// revocation list that spoke for it, so whoever tells others of it asks here (TLS-05).
+    pub(crate) fn current_certificate(&self) -> Option<&PeerCertificate> {
+        self.certificate().map(AsRef::as_ref).filter(|certificate| certificate.is_current(self.ledger.opened))
+    }
+
     fn record(&self, total: Duration) -> Record {
         let ledger = &self.ledger;
         let api = ledger.api.as_ref();

@@ -18,7 +18,7 @@ pub struct Facts<'a> {
     pub address: IpAddr,
     /// Who is calling.
     pub principal: &'a Principal,
-    /// The certificate of the connection.
+    /// The caller's certificate.
     pub certificate: Option<&'a PeerCertificate>,
     /// When the request was opened.
     pub now: Moment,
@@ -30,7 +30,7 @@ impl<'a> Facts<'a> {
         self.principal.grant()
     }
 
-    /// The certificate of the connection, while it counts. SECURITY: connections outlive certificates and revocation
+    /// The caller's certificate, while it counts. SECURITY: connections outlive certificates and revocation
     /// lists, and not every chain looks at the certificate, so a rule looks itself (TLS-05).
     pub(crate) fn current_certificate(&self) -> Option<&'a PeerCertificate> {
         self.certificate.filter(|certificate| certificate.is_current(self.now))

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use crate::WorkerTokens;
 use crate::issuers::Issuers;
-use crate::testing::{House, ask, connection, head, moment, told};
+use crate::testing::{House, ask, connection, evidence, head, moment, told};
 
 /// CHN-08: public is a word somebody wrote, with the reason.
 #[tokio::test]
@@ -15,7 +15,8 @@ async fn a_public_api_says_why() {
     let asked = ask(&chain, &worker, &connection, &[("authorization", "Bearer x")]).await;
     assert_eq!(asked.as_deref(), Ok("anonymous"));
     let head = head("/", &[]);
-    let principal = chain.authenticate(&head, &connection, &worker, None, moment(0)).await.expect("anybody");
+    let principal =
+        chain.authenticate(&evidence(&head, &connection, &worker, moment(0))).await.expect("anybody");
     assert_eq!((&*principal.name, principal.group), ("anonymous", None));
 
     for (written, expected) in [

@@ -1,4 +1,4 @@
-//! `certificate`: the certificate of the connection names the caller.
+//! `certificate`: the caller's certificate names the caller.
 //!
 //! The listener has verified the path; here the API says which of the verified certificates it takes. Trust in a
 //! certificate authority alone admits everybody it ever certified, so an alternative usually pins something else
@@ -14,8 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use portcullis_core::{
-    AuthMethod, Connection, Identity, Moment, PeerCertificate, Reason, Rejection, Scheme,
-    SubjectAlternativeName,
+    AuthMethod, Identity, Moment, PeerCertificate, Reason, Rejection, Scheme, SubjectAlternativeName,
 };
 
 pub use parse::{CertificateError, Validity, peer_certificate, validity};
@@ -93,10 +92,10 @@ impl From<Unacceptable> for Rejection {
 }
 
 impl ClientCertificate {
-    /// Whether the connection's certificate comes from an authority this alternative is about. Anchors tell
+    /// Whether the caller's certificate comes from an authority this alternative is about. Anchors tell
     /// certificates apart the way issuers tell tokens apart; pins judge.
-    pub(crate) fn is_addressed(&self, connection: &Connection) -> bool {
-        connection.certificate.as_deref().is_some_and(|certificate| self.trusts(certificate))
+    pub(crate) fn is_addressed(&self, evidence: &Evidence<'_>) -> bool {
+        evidence.certificate.is_some_and(|certificate| self.trusts(certificate))
     }
 
     /// Whether every certificate that is addressed to the other is addressed to this one as well.
@@ -104,9 +103,9 @@ impl ClientCertificate {
         other.trust.iter().all(|anchor| self.trust.contains(anchor))
     }
 
-    /// Judges the connection's certificate.
+    /// Judges the caller's certificate.
     pub(crate) fn authenticate(&self, evidence: &Evidence<'_>) -> Outcome {
-        let Some(certificate) = &evidence.connection.certificate else { return Outcome::Absent };
+        let Some(certificate) = evidence.certificate else { return Outcome::Absent };
         match self.judge(certificate, evidence.now) {
             Ok(()) => Outcome::Verified(evidence.worker.certificate_identity(certificate), None),
             Err(error) => Outcome::Rejected(error.into()),

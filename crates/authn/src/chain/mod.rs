@@ -6,7 +6,7 @@
 //!   decides is the first that asks for exactly the explicit credentials there are. So none is ever left unread
 //!   beside another, and a bad one cannot be stepped over: the alternative that asks for it refuses.
 //! - Explicit credentials that no alternative asks for together are ambiguous.
-//! - The certificate of the connection is *ambient*: it is there for every request of the connection, whatever the
+//! - The caller's certificate is *ambient*: it is there for every request of the caller's connection, whatever the
 //!   request is about. It never makes a request ambiguous, and where an explicit credential is presented, an
 //!   alternative that asks for the certificate alone stands back. An alternative that asks for both is complete only
 //!   with both.
@@ -25,7 +25,8 @@ use bytes::Bytes;
 use http::header::HeaderName;
 use http::request::Parts;
 use portcullis_core::{
-    AuthMethod, Challenge, Connection, Identity, Moment, Principal, Reason, Rejection, Scheme,
+    AuthMethod, Challenge, Connection, Identity, Moment, PeerCertificate, Principal, Reason, Rejection,
+    Scheme,
 };
 
 pub use compile::{ChainSpec, Compiling};
@@ -39,13 +40,19 @@ use select::Selector;
 
 /// What a request brings to show who sends it.
 #[derive(Clone, Copy)]
-pub(crate) struct Evidence<'a> {
-    pub(crate) head: &'a Parts,
-    pub(crate) connection: &'a Connection,
-    pub(crate) worker: &'a WorkerTokens,
-    pub(crate) now: Moment,
-    /// `None` where no authenticator of the chain signs over content.
-    content: Option<&'a dyn Content>,
+pub struct Evidence<'a> {
+    /// The request's head.
+    pub head: &'a Parts,
+    /// The connection it arrived on.
+    pub connection: &'a Connection,
+    /// The caller's certificate: of the connection's own handshake, or as a trusted proxy tells it with this request.
+    pub certificate: Option<&'a Arc<PeerCertificate>>,
+    /// What the worker remembers.
+    pub worker: &'a WorkerTokens,
+    /// The request's content; `None` where no authenticator of the chain signs over it.
+    pub content: Option<&'a dyn Content>,
+    /// When the request was opened.
+    pub now: Moment,
 }
 
 impl Evidence<'_> {
@@ -105,16 +112,8 @@ impl Chain {
     /// # Errors
     /// Nobody is shown to call (401), the credentials contradict each other or are broken (400), the caller is no
     /// longer a client or cannot be named (403), or it could not be checked (503).
-    pub async fn authenticate(
-        &self,
-        head: &Parts,
-        connection: &Connection,
-        worker: &WorkerTokens,
-        content: Option<&dyn Content>,
-        now: Moment,
-    ) -> Result<Principal, Rejection> {
-        let evidence = Evidence { head, connection, worker, now, content };
-        if self.takes_tokens && query_carries_token(&head.uri) {
+    pub async fn authenticate(&self, evidence: &Evidence<'_>) -> Result<Principal, Rejection> {
+        if self.takes_tokens && query_carries_token(&evidence.head.uri) {
             return Err(Rejection::new(Reason::CredentialsMalformed)
                 .of(Scheme::Bearer)
                 .because("`access_token` in the query")
@@ -122,9 +121,9 @@ impl Chain {
         }
         let alternative = match self.alternatives.as_slice() {
             [only] => only,
-            _ => self.selector.select(&self.alternatives, &evidence)?,
+            _ => self.selector.select(&self.alternatives, evidence)?,
         };
-        alternative.authenticate(&evidence, &self.rule).await
+        alternative.authenticate(evidence, &self.rule).await
     }
 
     /// Whether any of its authenticators signs over content. Where none does, a request's body is not looked at.

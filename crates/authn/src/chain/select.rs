@@ -104,7 +104,7 @@ impl Selector {
         alternatives: &'c [Alternative],
         evidence: &Evidence<'_>,
     ) -> Option<&'c Alternative> {
-        evidence.connection.certificate.as_ref()?;
+        evidence.certificate?;
         self.asked.iter().zip(alternatives).find(|(asked, _)| **asked == 0).map(|(_, found)| found)
     }
 
@@ -139,7 +139,7 @@ impl Alternative {
     /// Whether the ambient credentials it asks for are there.
     fn is_addressed(&self, evidence: &Evidence<'_>) -> bool {
         self.members.iter().all(|member| match member {
-            Authenticator::Certificate(certificate) => certificate.is_addressed(evidence.connection),
+            Authenticator::Certificate(certificate) => certificate.is_addressed(evidence),
             Authenticator::Jwt(_) | Authenticator::ApiKey(_) | Authenticator::Anonymous(_) => true,
         })
     }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::api_key::hash_key;
 use crate::testing::{
-    House, Memory, NOW, ask, bearer, clients, connection, head, issuers, jwks, moment, offline, peer_named,
-    pepper, sign, told,
+    House, Memory, NOW, ask, bearer, clients, connection, evidence, head, issuers, jwks, moment, offline,
+    peer_named, pepper, sign, told,
 };
 use crate::{Chain, WorkerTokens};
 
@@ -228,7 +228,7 @@ async fn all_that_was_proven_is_kept() {
     let connection = connection(Some(peer_named("holder", "tpp")));
     let worker = WorkerTokens::new(1 << 20);
     let principal =
-        chain.authenticate(&head, &connection, &worker, None, moment(NOW)).await.expect("a caller");
+        chain.authenticate(&evidence(&head, &connection, &worker, moment(NOW))).await.expect("a caller");
     assert_eq!((&*principal.name, &*principal.key), ("client-a", "claim:a:client_id:client-a"));
     assert_eq!(principal.group.as_deref(), Some("gold"));
     let methods: Vec<_> = principal.identities().map(|identity| identity.method.as_str()).collect();

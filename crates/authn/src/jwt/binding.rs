@@ -1,16 +1,16 @@
-//! Whether the connection is the one a token is bound to (RFC 8705 section 3).
+//! Whether the caller is the one a token is bound to (RFC 8705 section 3).
 
 use portcullis_core::{Moment, PeerCertificate, Reason, Rejection};
 use portcullis_jose::Confirmation;
 
-/// Why a token may not be used on this connection.
+/// Why a token may not be used by this caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum BindingError {
     #[error("the API takes only tokens bound to a certificate, and this one is not")]
     NotBound,
     #[error("the token is bound to a proof key, which cannot be checked")]
     Unsupported,
-    #[error("the token is bound to a certificate, and the connection has none")]
+    #[error("the token is bound to a certificate, and the caller has none")]
     CertificateMissing,
     #[error("the token is bound to another certificate")]
     CertificateMismatch,
@@ -32,7 +32,7 @@ impl From<BindingError> for Rejection {
 }
 
 /// Judges the binding. SECURITY: a token that says it is bound is held to it whether or not the API asks for bound
-/// tokens, on every request, against the certificate of this very connection (CNF-03, CNF-06, AT-04). Every member
+/// tokens, on every request, against the certificate of this very caller (CNF-03, CNF-06, AT-04). Every member
 /// of `cnf` that is understood must hold (CNF-02).
 pub(super) fn check(
     confirmation: Option<&Confirmation>,

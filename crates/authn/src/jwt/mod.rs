@@ -69,7 +69,7 @@ impl Jwt {
         binding::check(
             known.confirmation.as_ref(),
             self.bound_to_certificate,
-            evidence.connection.certificate.as_deref(),
+            evidence.certificate.map(AsRef::as_ref),
             evidence.now,
         )?;
         let named = rule.map(|rule| known.named(rule)).transpose()?;

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::query_carries_token;
 use crate::testing::{
-    House, Memory, NOW, ask, ask_at, bearer, certificate_der, claims, connection, head, issuers, jwks,
-    moment, offline, peer, peer_named, sign, told,
+    House, Memory, NOW, ask, ask_at, bearer, certificate_der, claims, connection, evidence, head, issuers,
+    jwks, moment, offline, peer, peer_named, sign, told,
 };
 use crate::{Chain, Validity, WorkerTokens, peer_certificate};
 
@@ -257,8 +257,10 @@ async fn a_caller_is_keyed_by_issuer_and_subject() {
     let (worker, connection) = (WorkerTokens::new(MEMORY), connection(None));
     let value = bearer(&token(&json!({"sub": "a:b%c", "scope": "accounts payments accounts"})));
     let head = head("/", &[("authorization", &value)]);
-    let principal =
-        chain("idp").authenticate(&head, &connection, &worker, None, moment(NOW)).await.expect("a caller");
+    let principal = chain("idp")
+        .authenticate(&evidence(&head, &connection, &worker, moment(NOW)))
+        .await
+        .expect("a caller");
     assert_eq!((&*principal.key, &*principal.name), ("jwt:idp:a:b%c", "idp:a:b%c"));
     assert_eq!(principal.identity.issuer.as_deref(), Some("idp"));
     assert_eq!(&*principal.identity.subject, "a:b%c");
@@ -296,7 +298,7 @@ async fn a_token_travels_in_one_place_only() {
         assert_eq!(asked.as_deref().map_err(|code| *code), expected, "{headers:?}");
     }
     let in_query = head("/a?x=1&access_token=abc", &[("authorization", &value)]);
-    let refused = chain.authenticate(&in_query, &connection, &worker, None, moment(NOW)).await;
+    let refused = chain.authenticate(&evidence(&in_query, &connection, &worker, moment(NOW))).await;
     assert_eq!(refused.err().map(|rejection| rejection.reason().code()), Some("credentials_malformed"));
 }
 

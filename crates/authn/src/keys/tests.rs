@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 
 use super::{KeySources, RefreshReason, RefreshResult};
 use crate::testing::{
-    Answer, House, KeyServer, Memory, NOW, bearer, connection, head, issuers, jwks, ok, sign,
+    Answer, House, KeyServer, Memory, NOW, bearer, connection, evidence, head, issuers, jwks, ok, sign,
 };
 use crate::{Chain, WorkerTokens};
 
@@ -65,7 +65,8 @@ impl Bench {
     async fn ask(&self, token: &str) -> &'static str {
         let value = bearer(token);
         let head = head("/", &[("authorization", &value)]);
-        let asked = self.chain.authenticate(&head, &connection(None), &self.worker, None, self.now()).await;
+        let asked =
+            self.chain.authenticate(&evidence(&head, &connection(None), &self.worker, self.now())).await;
         asked.err().map_or("accepted", |rejection| rejection.reason().code())
     }
 }

@@ -186,8 +186,12 @@ impl<S: Serve> Door<S> {
         let settings = &self.listener.settings;
         let ending = match &settings.tls {
             None => {
-                let connection =
-                    Connection { peer, listener: Arc::clone(&settings.name), tls: None, certificate: None };
+                let connection = Connection {
+                    peer,
+                    listener: Arc::clone(&settings.name),
+                    tls: None,
+                    handshake_certificate: None,
+                };
                 let inbound = Inbound::new(connection, false);
                 serve::connection(stream, inbound, Rc::clone(&self.serve), draining, &settings.limits).await
             }
@@ -238,7 +242,7 @@ async fn negotiate(tls: &TlsSettings, stream: TcpStream) -> io::Result<(&TlsPoli
 }
 
 fn outcome(policy: &TlsPolicy, connection: &Connection) -> Event {
-    let certificate = match (&policy.verifier, &connection.certificate) {
+    let certificate = match (&policy.verifier, &connection.handshake_certificate) {
         (None, _) => CertificateOutcome::NotAsked,
         (Some(_), None) => CertificateOutcome::Absent,
         (Some(_), Some(_)) => CertificateOutcome::Verified,

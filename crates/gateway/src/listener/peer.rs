@@ -45,7 +45,7 @@ pub(crate) fn connection(
             version,
             server_name: session.server_name().map(|name| name.to_ascii_lowercase().into()),
         }),
-        certificate: certificate(policy, session, clock).map_err(PeerError::Certificate)?,
+        handshake_certificate: certificate(policy, session, clock).map_err(PeerError::Certificate)?,
     })
 }
 

@@ -1,5 +1,6 @@
 //! `Routed` → `Authenticated`: who is calling.
 
+use portcullis_authn::Evidence;
 use portcullis_core::{Moment, Principal, Rejection};
 
 use crate::content::Content;
@@ -20,8 +21,8 @@ pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Excha
         ask(&exchange, None, now).await
     };
     let took = exchange.passage.worker.since(now);
-    exchange.passage.ledger.certificate =
-        exchange.connection().certificate.as_ref().map(|certificate| certificate.thumbprint);
+    let thumbprint = exchange.certificate().map(|certificate| certificate.thumbprint);
+    exchange.passage.ledger.certificate = thumbprint;
     match outcome {
         Ok(principal) => {
             exchange.passage.ledger.auth = AuthRecord::Verified { method: principal.identity.method, took };
@@ -40,7 +41,13 @@ async fn ask(
     content: Option<&Content>,
     now: Moment,
 ) -> Result<Principal, Rejection> {
-    let worker = &exchange.passage.worker.tokens;
-    let content = content.map(|content| -> &dyn portcullis_authn::Content { content });
-    exchange.proof.api.chain.authenticate(&exchange.head, exchange.connection(), worker, content, now).await
+    let evidence = Evidence {
+        head: &exchange.head,
+        connection: exchange.connection(),
+        certificate: exchange.certificate(),
+        worker: &exchange.passage.worker.tokens,
+        content: content.map(|content| -> &dyn portcullis_authn::Content { content }),
+        now,
+    };
+    exchange.proof.api.chain.authenticate(&evidence).await
 }

@@ -27,14 +27,13 @@ fn judge(exchange: &Exchange<Entitled>) -> Result<Permit, Rejection> {
     let host =
         host::of(head).map_err(|fault| Rejection::new(Reason::HostInvalid).because(fault.to_string()))?;
     let below = head.uri.path().get(authenticated.routed.below..).filter(|below| !below.is_empty());
-    let connection = exchange.connection();
     authenticated.routed.api.rules.authorize(&Facts {
         head,
         host: &host,
         path_in_api: below.unwrap_or("/"),
-        address: connection.address(),
+        address: exchange.connection().address(),
         principal: &authenticated.principal,
-        certificate: connection.certificate.as_deref(),
+        certificate: exchange.certificate().map(AsRef::as_ref),
         now: exchange.now(),
     })
 }

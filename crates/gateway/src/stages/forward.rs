@@ -40,8 +40,6 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
 /// Takes out what would be mistaken for ours, then adds ours. Never the other way round (FWD-07).
 fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
     let api = &exchange.proof.api;
-    let connection = exchange.passage.inbound.connection();
-    let now = exchange.now();
     let headers = &mut exchange.head.headers;
     hygiene::remove_aliases(headers, &api.removed);
     if api.forward.keep_credentials {
@@ -52,7 +50,7 @@ fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
         headers,
         &Subject {
             principal: &exchange.proof.principal,
-            certificate: connection.certificate_at(now),
+            certificate: exchange.passage.current_certificate(),
             request_id: exchange.passage.ledger.id,
         },
     )

@@ -361,7 +361,7 @@ fn forwarded_fields_tell_of_our_own_connection() {
         peer: "[::ffff:192.0.2.7]:4711".parse().unwrap(),
         listener: "public".into(),
         tls: None,
-        certificate: None,
+        handshake_certificate: None,
     };
     let facts = TlsFacts { policy: TlsPolicyId(0), version: "TLSv1.3", server_name: None };
     let secure =

@@ -85,7 +85,7 @@ async fn is_taken(rig: &Rig, credential: &Credential) -> bool {
         Ok(answer) => {
             assert_eq!(statuses(&answer), [200]);
             assert_eq!(
-                last(rig).certificate.map(|own| own.der.to_vec()),
+                last(rig).handshake_certificate.map(|own| own.der.to_vec()),
                 Some(credential.certificates()[0].to_vec())
             );
             true
@@ -120,12 +120,12 @@ fn a_listener_asks_as_it_is_told() {
             let without = Client::speaking(None, &[version]);
             let never = world.rig(json!({ "client_certificates": { "ask": "never" } }));
             assert_eq!(statuses(&with.get(&never).await.expect("an answer")), [200]);
-            assert!(last(&never).certificate.is_none());
+            assert!(last(&never).handshake_certificate.is_none());
             let optional = world.asking("optional");
             assert_eq!(statuses(&without.get(&optional).await.expect("an answer")), [200]);
-            assert!(last(&optional).certificate.is_none());
+            assert!(last(&optional).handshake_certificate.is_none());
             assert_eq!(statuses(&with.get(&optional).await.expect("an answer")), [200]);
-            assert!(last(&optional).certificate.is_some());
+            assert!(last(&optional).handshake_certificate.is_some());
             let required = world.asking("required");
             assert!(without.get(&required).await.is_err());
             assert_eq!(failed(&required), [HandshakeFailure::CertificateMissing]);
@@ -151,7 +151,7 @@ fn the_stages_learn_the_certificate_and_its_anchor() {
         let client = world.trusted.client("tpp");
         assert!(is_taken(&rig, &client).await);
         let connection = last(&rig);
-        let certificate = connection.certificate.expect("a certificate");
+        let certificate = connection.handshake_certificate.expect("a certificate");
         assert_eq!(&*certificate.der, client.certificates()[0].as_ref());
         assert_eq!(certificate.trusted_by, ["open-banking".into()]);
         assert_eq!(&*certificate.subject_text, "CN=tpp");
@@ -201,8 +201,13 @@ fn a_remembered_chain_is_refused_once_its_time_is_over() {
         let rig = world.asking("required");
         assert!(is_taken(&rig, &client).await);
         assert!(is_taken(&rig, &client).await);
-        let certificates =
-            rig.recorder.connections.borrow().iter().map(|c| c.certificate.clone()).collect::<Vec<_>>();
+        let certificates = rig
+            .recorder
+            .connections
+            .borrow()
+            .iter()
+            .map(|c| c.handshake_certificate.clone())
+            .collect::<Vec<_>>();
         let [Some(first), Some(second)] = certificates.as_slice() else { panic!("two certificates") };
         assert!(Arc::ptr_eq(first, second), "parsed and verified once");
         world.manual.set_unix_seconds(first.valid_until);
@@ -222,7 +227,7 @@ fn the_shortest_validity_of_the_path_counts() {
         let client = middle.client("tpp");
         let rig = world.asking("required");
         assert!(is_taken(&rig, &client).await);
-        let until = last(&rig).certificate.expect("a certificate").valid_until;
+        let until = last(&rig).handshake_certificate.expect("a certificate").valid_until;
         assert_eq!(until, date_time_ymd(2026, 8, 1).unix_timestamp());
         world.manual.set_unix_seconds(until + 1);
         is_refused(&rig, &client, HandshakeFailure::CertificateExpired).await;
@@ -327,11 +332,11 @@ fn a_certificate_is_known_by_every_anchor_it_leads_to() {
             "open-banking": { "file": "ca.pem" }, "strangers": { "file": "stranger.pem" }, "again": { "file": "ca.pem" },
         } } }));
         assert!(is_taken(&rig, &world.trusted.client("tpp")).await);
-        let mut names = last(&rig).certificate.expect("a certificate").trusted_by.clone();
+        let mut names = last(&rig).handshake_certificate.expect("a certificate").trusted_by.clone();
         names.sort();
         assert_eq!(names, ["again".into(), "open-banking".into()]);
         assert!(is_taken(&rig, &world.stranger.client("other")).await);
-        assert_eq!(last(&rig).certificate.expect("a certificate").trusted_by, ["strangers".into()]);
+        assert_eq!(last(&rig).handshake_certificate.expect("a certificate").trusted_by, ["strangers".into()]);
     });
 }
 
@@ -365,7 +370,7 @@ fn an_older_list_beside_a_newer_one_changes_nothing() {
             let rig = world.asking_with("optional", json!({ "revocation": { "crls": lists } }));
             assert!(is_taken(&rig, &good).await);
             assert_eq!(
-                last(&rig).certificate.expect("a certificate").valid_until,
+                last(&rig).handshake_certificate.expect("a certificate").valid_until,
                 date_time_ymd(2027, 1, 1).unix_timestamp() - 1
             );
             is_refused(&rig, &bad, HandshakeFailure::CertificateRevoked).await;
@@ -472,7 +477,10 @@ fn the_server_name_chooses_the_policy_and_the_stages_learn_which() {
             let connection = last(&rig);
             let policy = rig.listener.settings().policy_for_host("mtls.bank.example");
             assert_eq!(connection.tls.map(|tls| tls.policy), policy);
-            assert_eq!(connection.certificate.map(|own| own.trusted_by.clone()), Some(vec!["tpp".into()]));
+            assert_eq!(
+                connection.handshake_certificate.map(|own| own.trusted_by.clone()),
+                Some(vec!["tpp".into()])
+            );
         }
         assert!(Client::new(Some(&theirs)).get(&rig).await.is_err());
         assert!(Client::new(Some(&ours)).get(&rig).await.is_ok());
@@ -576,7 +584,7 @@ fn http2_is_spoken_where_it_was_agreed() {
             assert_eq!(answer.expect("an answer").status(), 200);
         }
         assert_eq!(rig.recorder.targets().len(), 2);
-        assert!(last(&rig).certificate.is_some());
+        assert!(last(&rig).handshake_certificate.is_some());
         rig.drain.begin();
         rig.drain.ended().await;
     });
