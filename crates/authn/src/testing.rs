@@ -12,6 +12,7 @@ use portcullis_core::{
     FetchResponse, FileId, ManualClock, Materials, Moment, PeerCertificate, Place, Secret, Spanned,
 };
 use portcullis_jose::SigningKey;
+use portcullis_store::Replays;
 use serde_json::{Value, json};
 
 use crate::{
@@ -136,12 +137,14 @@ pub(crate) struct House {
     pub(crate) issuers: Issuers,
     pub(crate) clients: Clients,
     pub(crate) anchors: Vec<(String, Place)>,
+    pub(crate) replays: Replays,
 }
 
 impl House {
     pub(crate) fn new(issuers: Issuers) -> Self {
         let anchors = ["tpp", "staff"].map(|name| (name.to_owned(), at(1))).to_vec();
-        Self { issuers, clients: Clients::default(), anchors }
+        let replays = Replays::new(moment(NOW - 600));
+        Self { issuers, clients: Clients::default(), anchors, replays }
     }
 
     pub(crate) fn compile(&self, written: &Value, identity: Option<&Value>) -> Result<Chain, Faults> {
@@ -151,6 +154,7 @@ impl House {
             issuers: &self.issuers,
             clients: &self.clients,
             trust_anchors: &self.anchors,
+            replays: &self.replays,
         };
         let identity = identity.and_then(|written| IdentitySpec::read(&node(written), &mut faults));
         let chain = ChainSpec::read(&node(written), &mut faults)

@@ -178,8 +178,9 @@ reasons! {
     RateLimited: "rate_limited", TOO_MANY_REQUESTS, NONE, Info, "Too many requests.";
     /// The quota is used up.
     QuotaExhausted: "quota_exhausted", TOO_MANY_REQUESTS, NONE, Info, "The quota is used up.";
-    /// The store that keeps the limits cannot be used.
-    StoreUnavailable: "store_unavailable", SERVICE_UNAVAILABLE, NONE, Error, "The limits cannot be checked right now.";
+    /// The store that keeps the limits cannot be used, or it cannot be known whether a credential that may be used
+    /// once has been used.
+    StoreUnavailable: "store_unavailable", SERVICE_UNAVAILABLE, NONE, Error, "The request cannot be checked right now.";
 
     /// No connection to the upstream.
     UpstreamUnreachable: "upstream_unreachable", BAD_GATEWAY, NONE, Error, "The service behind the gateway cannot be reached.";

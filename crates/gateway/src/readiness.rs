@@ -49,7 +49,7 @@ pub(crate) fn checks(resources: &Resources, draining: bool, whole: bool) -> Vec<
     checks
 }
 
-/// Writes the metrics of key sources and store.
+/// Writes the metrics of key sources, store and replay memory.
 pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
     for source in resources.keys.status() {
         for issuer in &source.issuers {
@@ -70,4 +70,7 @@ pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
     telemetry.count_absolute("portcullis_store_commits_total", vec![], store.commits);
     telemetry.count_absolute("portcullis_store_errors_total", vec![], store.errors);
     telemetry.gauge("portcullis_store_commit_seconds", vec![], store.last_commit.as_secs_f64());
+    let replays = resources.replays.figures();
+    telemetry.gauge("portcullis_replay_entries", vec![], replays.held as f64);
+    telemetry.count_absolute("portcullis_replay_full_total", vec![], replays.full);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use metrics::Label;
 use portcullis_core::{Clock, Diagnostic, Faults};
-use portcullis_store::{OpenError, Store, StoreSettings};
+use portcullis_store::{OpenError, Replays, Store, StoreSettings};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::access_log::{AccessLog, AccessLogWriter};
@@ -102,6 +102,7 @@ impl Gateway {
             return Err(no_longer_good(sources, faults));
         };
         let telemetry = Telemetry::new().map_err(|error| StartError::Metrics(error.to_string()))?;
+        await_first_second(&resources, &options.clock);
         let workers = workers(plan);
         let mut listeners = Vec::new();
         let mut sockets: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
@@ -121,7 +122,8 @@ impl Gateway {
         };
         let crew = Crew::start(sockets, &equipment)?;
         resources.keys.warm();
-        background.spawn(housekeeping(telemetry.clone(), resources.store.clone(), equipment.clock));
+        let kept = (resources.store.clone(), resources.replays.clone());
+        background.spawn(housekeeping(telemetry.clone(), kept, equipment.clock));
         let gateway = Self {
             background,
             crew,
@@ -227,16 +229,28 @@ impl Gateway {
     }
 }
 
-/// Folds metric samples, so that a gateway nobody scrapes does not gather them for ever, and drops counters that
-/// are over.
-async fn housekeeping(telemetry: Telemetry, store: Store, clock: Clock) {
+/// Waits, less than a second, until requests can be told from those of an earlier run. What was signed before then is
+/// refused where it may be used once, so nobody is listened to before then.
+fn await_first_second(resources: &Resources, clock: &Clock) {
+    let Some(first) = resources.replays.not_before() else { return };
+    let left_ms = first.saturating_mul(1000).saturating_sub(clock.now().unix_ms).clamp(0, 1000);
+    std::thread::sleep(Duration::from_millis(u64::try_from(left_ms).unwrap_or_default()));
+}
+
+/// Folds metric samples, so that a gateway nobody scrapes does not gather them for ever, and drops what is over:
+/// counters, and used credentials.
+async fn housekeeping(telemetry: Telemetry, kept: (Store, Replays), clock: Clock) {
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {
         tick.tick().await;
         telemetry.upkeep();
-        let (store, now) = (store.clone(), clock.now());
+        let ((store, replays), now) = (kept.clone(), clock.now());
         // It looks at every counter, which may take a while.
-        drop(tokio::task::spawn_blocking(move || store.sweep(now)).await);
+        let sweep = move || {
+            store.sweep(now);
+            replays.sweep(now);
+        };
+        drop(tokio::task::spawn_blocking(sweep).await);
     }
 }
 

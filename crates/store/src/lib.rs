@@ -1,4 +1,4 @@
-//! State that outlives a request: rate cells and durable quotas.
+//! State that outlives a request: rate cells, durable quotas, and what may be used once ([`Replays`]).
 //!
 //! A **rate** guards the moment, a **quota** keeps a promise over days. Both are decided in memory by one atomic of
 //! the caller's own cell, shared by all workers, without a lock. What is different is what is remembered.
@@ -82,6 +82,7 @@ mod limit_id;
 mod live;
 mod quota;
 mod rate;
+mod replays;
 
 pub use embedded::Embedded;
 pub use error::{OpenError, StoreError};
@@ -89,6 +90,7 @@ pub use figures::StoreFigures;
 pub use limit_id::LimitId;
 pub use quota::{QuotaOutcome, QuotaRule, QuotaTable};
 pub use rate::{RateOutcome, RateRule, RateTable};
+pub use replays::{Claim, REPLAYS, ReplayFigures, ReplaySpace, Replays};
 
 use portcullis_core::Moment;
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use portcullis_core::document::{Content, Entry, Fields, Node};
 use portcullis_core::{AuthMethod, Challenge, Diagnostic, Faults, Place, Scheme, Spanned};
+use portcullis_store::Replays;
 
 use super::select::{MAX_KINDS, Selector};
 use super::{Alternative, Chain};
@@ -23,6 +24,9 @@ pub struct Compiling<'a> {
     pub clients: &'a Clients,
     /// The named trust anchors of all listeners, and where they are defined.
     pub trust_anchors: &'a [(String, Place)],
+    /// What may be used once and has been used. Whoever wants single use takes a space of it when it is compiled,
+    /// and claims from it last, when all else about a credential is good.
+    pub replays: &'a Replays,
 }
 
 /// Who may call an API.

@@ -8,7 +8,7 @@ use portcullis_authn::{Clients, Compiling, FetchFactory, Issuers, KeySources};
 use portcullis_core::{Clock, Diagnostic, Faults, FileId, Materials, Place, Spanned};
 use portcullis_policy::PathTemplate;
 use portcullis_proxy::{BodyLimits, HttpFetcher, PlainHttp, Trust, Upstream, UpstreamSpec};
-use portcullis_store::{OpenError, Store};
+use portcullis_store::{OpenError, Replays, Store};
 
 use super::PolicySpec;
 use super::api::ApiSpec;
@@ -21,6 +21,8 @@ use crate::snapshot::{AllowedMethods, Api, Doors, Snapshot};
 pub(crate) struct Resources {
     /// Counters and quotas.
     pub(crate) store: Store,
+    /// What may be used once and has been used.
+    pub(crate) replays: Replays,
     /// Key sets of issuers.
     pub(crate) keys: KeySources,
     /// Stable numbers of TLS policies.
@@ -37,6 +39,7 @@ impl Resources {
     pub(crate) fn detached() -> Result<Self, OpenError> {
         Ok(Self {
             store: Store::in_memory()?,
+            replays: Replays::new(Clock::System.now()),
             keys: KeySources::offline(fetchers(), Clock::System),
             tls_policies: TlsPolicyIds::default(),
             clock: Clock::System,
@@ -47,6 +50,7 @@ impl Resources {
     pub(crate) fn living(store: Store, clock: Clock, background: tokio::runtime::Handle) -> Self {
         Self {
             store,
+            replays: Replays::new(clock.now()),
             keys: KeySources::new(fetchers(), clock.clone(), background),
             tls_policies: TlsPolicyIds::default(),
             clock,
@@ -148,6 +152,7 @@ fn compile_api(
         issuers: rooms.issuers,
         clients: rooms.clients,
         trust_anchors: rooms.anchors,
+        replays: &rooms.resources.replays,
     };
     let chain = spec.authenticate.compile(spec.identity.as_ref(), &compiling, faults);
     let rules = spec.allow.compile(faults);

@@ -212,6 +212,12 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (Kind::Counter, "portcullis_store_commits_total", "Durable commits of the store."),
     (Kind::Gauge, "portcullis_store_commit_seconds", "How long the store's last durable commit took."),
     (Kind::Counter, "portcullis_store_errors_total", "Commits of the store that failed."),
+    (Kind::Gauge, "portcullis_replay_entries", "Used single-use credentials that are remembered."),
+    (
+        Kind::Counter,
+        "portcullis_replay_full_total",
+        "Credentials refused because the replay memory was full.",
+    ),
     (
         Kind::Counter,
         "portcullis_access_log_dropped_total",
