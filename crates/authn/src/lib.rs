@@ -27,7 +27,5 @@ pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence};
 pub use clients::{Clients, ClientsSpec};
 pub use identity::IdentitySpec;
 pub use issuers::{Issuers, IssuersSpec};
-pub use keys::{
-    FetchFactory, FetchTrust, KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult,
-};
+pub use keys::{KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult};
 pub use tokens::{CacheCounts, WorkerTokens};

@@ -9,7 +9,7 @@ use http::request::Parts;
 use portcullis_core::document::{Content, Entry, Node};
 use portcullis_core::{
     CertificateSource, Clock, Connection, Diagnostic, Faults, Fetch, FetchError, FetchFuture, FetchRequest,
-    FetchResponse, FileId, ManualClock, Materials, Moment, PeerCertificate, Place, Secret, Spanned,
+    FetchResponse, Fetchers, FileId, ManualClock, Materials, Moment, PeerCertificate, Place, Secret, Spanned,
 };
 use portcullis_jose::SigningKey;
 use portcullis_store::Replays;
@@ -106,8 +106,8 @@ pub(crate) fn only_fault(faults: Faults, code: &str, saying: &str) -> Diagnostic
 
 /// Sources that ask nobody.
 pub(crate) fn offline() -> KeySources {
-    let refuse = |_: &crate::FetchTrust| Ok(Arc::new(KeyServer::default()) as Arc<dyn Fetch>);
-    KeySources::offline(Box::new(refuse), Clock::Manual(ManualClock::at_unix_seconds(NOW)))
+    let refuse = Fetchers::new(|_| Ok(Arc::new(KeyServer::default())));
+    KeySources::offline(refuse, Clock::Manual(ManualClock::at_unix_seconds(NOW)))
 }
 
 pub(crate) fn issuers(written: &Value, memory: &Memory, sources: &KeySources) -> Issuers {
@@ -138,13 +138,15 @@ pub(crate) struct House {
     pub(crate) clients: Clients,
     pub(crate) anchors: Vec<(String, Place)>,
     pub(crate) replays: Replays,
+    pub(crate) fetchers: Fetchers,
 }
 
 impl House {
     pub(crate) fn new(issuers: Issuers) -> Self {
         let anchors = ["tpp", "staff"].map(|name| (name.to_owned(), at(1))).to_vec();
         let replays = Replays::new(moment(NOW - 600));
-        Self { issuers, clients: Clients::default(), anchors, replays }
+        let fetchers = Fetchers::new(|_| Err("nobody is asked here".to_owned()));
+        Self { issuers, clients: Clients::default(), anchors, replays, fetchers }
     }
 
     pub(crate) fn compile(&self, written: &Value, identity: Option<&Value>) -> Result<Chain, Faults> {
@@ -155,6 +157,7 @@ impl House {
             clients: &self.clients,
             trust_anchors: &self.anchors,
             replays: &self.replays,
+            fetchers: &self.fetchers,
         };
         let identity = identity.and_then(|written| IdentitySpec::read(&node(written), &mut faults));
         let chain = ChainSpec::read(&node(written), &mut faults)
@@ -310,7 +313,7 @@ pub(crate) enum Answer {
 }
 
 pub(crate) fn ok(body: impl Into<String>) -> FetchResponse {
-    FetchResponse { status: 200, etag: None, cache_control: None, age: None, body: body.into().into() }
+    FetchResponse::ok(body.into())
 }
 
 impl KeyServer {
@@ -333,8 +336,8 @@ impl KeyServer {
     /// Sources that ask this server, on the runtime of the test.
     pub(crate) fn sources(self: &Arc<Self>, clock: &ManualClock) -> KeySources {
         let server = self.clone();
-        let factory = move |_: &crate::FetchTrust| Ok(server.clone() as Arc<dyn Fetch>);
-        KeySources::new(Box::new(factory), Clock::Manual(clock.clone()), tokio::runtime::Handle::current())
+        let fetchers = Fetchers::new(move |_| Ok(server.clone()));
+        KeySources::new(fetchers, Clock::Manual(clock.clone()), tokio::runtime::Handle::current())
     }
 }
 

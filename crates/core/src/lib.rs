@@ -26,7 +26,10 @@ pub use connection::{
     TlsPolicyId,
 };
 pub use diagnostic::{Diagnostic, Faults, FileId, Place, Severity, Spanned};
-pub use fetch::{Fetch, FetchError, FetchFuture, FetchRequest, FetchResponse};
+pub use fetch::{
+    Fetch, FetchError, FetchFuture, FetchIdentity, FetchRequest, FetchResponse, FetchTrust, Fetchers,
+    MakeFetcher,
+};
 pub use identity::{AuthMethod, Identity, Principal};
 pub use materials::{Materials, SecretSpec};
 pub use problem::Problem;

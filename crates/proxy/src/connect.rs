@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use crate::transport::Transport;
 
 /// Where to dial.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Host {
     /// To be resolved each time a connection is made.
     Name(Arc<str>),

@@ -2,7 +2,7 @@
 //!
 //! An [`Upstream`] is compiled once and shared; the connections to it belong to one worker and never leave it
 //! ([`Pools`]). [`hygiene`] takes from a request what a client may not say, and from an answer what concerns only
-//! the hop it came over. [`HttpFetcher`] asks for small documents on the background runtime.
+//! the hop it came over. [`HttpFetcher`] asks short questions on the background runtime.
 
 mod connect;
 mod error;
@@ -19,7 +19,7 @@ mod transport;
 mod upstream;
 
 pub use error::{BodyError, BodyFault, ForwardError};
-pub use fetcher::{HttpFetcher, PlainHttp, Trust};
+pub use fetcher::HttpFetcher;
 pub use outgoing::BodyLimits;
 pub use pool::{PoolSettings, Pools, UpstreamBody};
 pub use tls::TlsError;

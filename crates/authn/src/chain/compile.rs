@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_core::document::{Content, Entry, Fields, Node};
-use portcullis_core::{AuthMethod, Challenge, Diagnostic, Faults, Place, Scheme, Spanned};
+use portcullis_core::{AuthMethod, Challenge, Diagnostic, Faults, Fetchers, Place, Scheme, Spanned};
 use portcullis_store::Replays;
 
 use super::select::{MAX_KINDS, Selector};
@@ -27,6 +27,8 @@ pub struct Compiling<'a> {
     /// What may be used once and has been used. Whoever wants single use takes a space of it when it is compiled,
     /// and claims from it last, when all else about a credential is good.
     pub replays: &'a Replays,
+    /// Clients that ask other servers, on the background runtime.
+    pub fetchers: &'a Fetchers,
 }
 
 /// Who may call an API.

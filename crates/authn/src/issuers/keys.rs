@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use portcullis_core::document::{Content, Fields, Node};
-use portcullis_core::{Diagnostic, Faults, Materials, Place, SecretSpec, Spanned};
+use portcullis_core::{Diagnostic, Faults, FetchTrust, Materials, Place, SecretSpec, Spanned};
 use portcullis_jose::digest::sha256;
 use portcullis_jose::{Algorithm, JwkSet, JwkSource, KeyError, VerifyingKey};
 
 use super::Keys;
 use crate::json;
-use crate::keys::{FetchTrust, KeySettings, KeySources};
+use crate::keys::{KeySettings, KeySources};
 
 /// The default for `refresh`.
 const REFRESH: Duration = Duration::from_mins(5);
@@ -234,7 +234,7 @@ impl UrlSpec {
             Some(path) => Some(file(path, materials, faults)?),
         };
         let description = format!("{} {:?} {}", self.url.value, pem, self.loopback_http);
-        let trust = FetchTrust { pem, loopback_http: self.loopback_http };
+        let trust = FetchTrust { anchors: pem, loopback_http: self.loopback_http, identity: None };
         let settings =
             KeySettings { issuer: issuer.into(), refresh: self.refresh, serve_stale: self.serve_stale };
         match sources.source(&self.url.value, trust, settings) {

@@ -10,7 +10,7 @@ pub(crate) const MIN_LIFE: Duration = Duration::from_secs(30);
 /// What the server says: `max-age` less `Age`; `None` if it says nothing or forbids storing, which a key set
 /// cannot honour.
 pub(crate) fn offered(response: &FetchResponse) -> Option<Duration> {
-    let control = response.cache_control.as_deref()?;
+    let control = response.cache_control()?;
     let mut max_age = None;
     for directive in control.split(',') {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
@@ -22,7 +22,7 @@ pub(crate) fn offered(response: &FetchResponse) -> Option<Duration> {
             max_age = Some(value.trim().trim_matches('"').parse::<u64>().ok()?);
         }
     }
-    Some(Duration::from_secs(max_age?.saturating_sub(response.age.unwrap_or(0))))
+    Some(Duration::from_secs(max_age?.saturating_sub(response.age().unwrap_or(0))))
 }
 
 /// The life of a set under one issuer's settings: what is offered, between the floor and `refresh`.
@@ -55,13 +55,16 @@ mod tests {
     use std::time::Duration;
 
     fn response(cache_control: Option<&str>, age: Option<u64>) -> FetchResponse {
-        FetchResponse {
-            status: 200,
-            etag: None,
-            cache_control: cache_control.map(str::to_owned),
-            age,
-            body: bytes::Bytes::new(),
+        let mut response = FetchResponse::ok("");
+        let fields =
+            [("cache-control", cache_control.map(str::to_owned)), ("age", age.map(|age| age.to_string()))];
+        for (name, value) in fields {
+            let value = value.map(|value| value.parse().expect("a field"));
+            response
+                .headers
+                .extend(value.map(|value: http::HeaderValue| (http::HeaderName::from_static(name), value)));
         }
+        response
     }
 
     /// JKS-03.

@@ -19,25 +19,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use portcullis_core::{Clock, Fetch};
+use portcullis_core::{Clock, FetchTrust, Fetchers};
 use tokio::runtime::Handle;
 
 pub(crate) use source::{KeySource, KeysUnavailable};
 pub use status::{KeySourceStatus, RefreshCount, RefreshReason, RefreshResult};
 
 use source::{Source, lock};
-
-/// Whom a fetch trusts.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct FetchTrust {
-    /// PEM of the certificate authorities that may vouch for the server; `None` means those of the system.
-    pub pem: Option<Vec<u8>>,
-    /// Whether plain http to a loopback address is allowed (JKS-01).
-    pub loopback_http: bool,
-}
-
-/// Makes the client that fetches under a given trust, or says what is wrong with the trust.
-pub type FetchFactory = Box<dyn Fn(&FetchTrust) -> Result<Arc<dyn Fetch>, String> + Send + Sync>;
 
 /// How one issuer entry wants its keys kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +44,7 @@ pub(crate) struct KeySettings {
 pub struct KeySources(Arc<Sources>);
 
 struct Sources {
-    fetchers: FetchFactory,
+    fetchers: Fetchers,
     clock: Clock,
     background: Option<Handle>,
     living: Mutex<Vec<Weak<Source>>>,
@@ -69,17 +57,17 @@ struct Sources {
 pub(crate) struct EntryId(u64);
 
 impl KeySources {
-    /// Sources that fetch on the given runtime, through clients the factory makes.
-    pub fn new(fetchers: FetchFactory, clock: Clock, background: Handle) -> Self {
+    /// Sources that fetch on the given runtime, through these clients.
+    pub fn new(fetchers: Fetchers, clock: Clock, background: Handle) -> Self {
         Self::with(fetchers, clock, Some(background))
     }
 
     /// Sources that never fetch, for checking policies: every key set is unavailable.
-    pub fn offline(fetchers: FetchFactory, clock: Clock) -> Self {
+    pub fn offline(fetchers: Fetchers, clock: Clock) -> Self {
         Self::with(fetchers, clock, None)
     }
 
-    fn with(fetchers: FetchFactory, clock: Clock, background: Option<Handle>) -> Self {
+    fn with(fetchers: Fetchers, clock: Clock, background: Option<Handle>) -> Self {
         Self(Arc::new(Sources {
             fetchers,
             clock,
@@ -119,7 +107,7 @@ impl KeySources {
         let source = match known {
             Some(source) => source,
             None => {
-                let fetch = (self.0.fetchers)(&trust)?;
+                let fetch = self.0.fetchers.get(&trust)?;
                 let source =
                     Arc::new(Source::new(url, trust, fetch, self.0.clock.clone(), self.0.background.clone()));
                 living.push(Arc::downgrade(&source));

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use http::Method;
+use http::header::{ACCEPT, HeaderValue, IF_NONE_MATCH};
 use portcullis_core::{FetchError, FetchRequest, FetchResponse};
 use portcullis_jose::digest::sha256;
 use portcullis_jose::{JwkSet, JwkSetError, JwkSource};
@@ -62,13 +64,17 @@ pub(super) async fn look_after(source: Weak<Source>, wake: Arc<Notify>, backgrou
 /// verifying at once (JKS-08).
 async fn fetch(source: Arc<Source>) -> Result<RefreshResult, RefreshError> {
     let held = source.current.load_full();
-    let request = FetchRequest {
-        url: source.url().as_ref().to_owned(),
-        etag: held.as_ref().and_then(|set| set.etag.clone()),
+    let mut request = FetchRequest {
         max_bytes: MAX_BYTES,
         connect_timeout: CONNECT_TIMEOUT,
         total_timeout: TOTAL_TIMEOUT,
+        ..FetchRequest::new(Method::GET, source.url().as_ref())
     };
+    request.headers.insert(ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json"));
+    let etag = held.as_ref().and_then(|set| HeaderValue::from_str(set.etag.as_deref()?).ok());
+    if let Some(etag) = etag {
+        request.headers.insert(IF_NONE_MATCH, etag);
+    }
     // The fetcher has its own limits; this one holds whatever it does.
     let response = tokio::time::timeout(TOTAL_TIMEOUT + CONNECT_TIMEOUT, source.fetch.fetch(request))
         .await
@@ -89,12 +95,12 @@ fn read(response: &FetchResponse, held: Option<&KeySet>, now: Duration) -> Resul
         offered: offered(response),
         confirmed_at: now,
     };
-    match (response.status, held) {
+    match (response.status.as_u16(), held) {
         (304, Some(held)) if held.etag.is_some() => Ok(confirmed(held, held.etag.clone())),
         (200, held) => {
             let digest = sha256(&response.body);
             if let Some(held) = held.filter(|held| held.digest == digest) {
-                return Ok(confirmed(held, response.etag.clone()));
+                return Ok(confirmed(held, response.etag().map(str::to_owned)));
             }
             let keys = JwkSet::parse(&response.body, JwkSource::Remote)?;
             if keys.is_empty() {
@@ -105,7 +111,7 @@ fn read(response: &FetchResponse, held: Option<&KeySet>, now: Duration) -> Resul
                 keys: Arc::new(keys),
                 generation: next_generation(),
                 digest,
-                etag: response.etag.clone(),
+                etag: response.etag().map(str::to_owned),
                 offered: offered(response),
                 confirmed_at: now,
             })

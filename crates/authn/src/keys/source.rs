@@ -5,17 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use portcullis_core::{Clock, Fetch, Moment};
+use portcullis_core::{Clock, Fetch, FetchTrust, Moment};
 use portcullis_jose::JwkSet;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
+use super::KeySettings;
 use super::absent::AbsentKids;
 use super::flight::{Asked, Flight};
 use super::lifetime::life;
 use super::refresh;
 use super::status::{KeySourceStatus, Record};
-use super::{FetchTrust, KeySettings};
 
 /// How long a request waits for a fetch that may answer it.
 const PATIENCE: Duration = Duration::from_secs(2);

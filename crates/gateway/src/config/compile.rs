@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
-use portcullis_authn::{Clients, Compiling, FetchFactory, Issuers, KeySources};
-use portcullis_core::{Clock, Diagnostic, Faults, FileId, Materials, Place, Spanned};
+use portcullis_authn::{Clients, Compiling, Issuers, KeySources};
+use portcullis_core::{Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Spanned};
 use portcullis_policy::PathTemplate;
-use portcullis_proxy::{BodyLimits, HttpFetcher, PlainHttp, Trust, Upstream, UpstreamSpec};
+use portcullis_proxy::{BodyLimits, HttpFetcher, Upstream, UpstreamSpec};
 use portcullis_store::{OpenError, Replays, Store};
 
 use super::PolicySpec;
@@ -25,6 +25,8 @@ pub(crate) struct Resources {
     pub(crate) replays: Replays,
     /// Key sets of issuers.
     pub(crate) keys: KeySources,
+    /// Clients that ask other servers.
+    pub(crate) fetchers: Fetchers,
     /// Stable numbers of TLS policies.
     pub(crate) tls_policies: TlsPolicyIds,
     /// Time.
@@ -37,10 +39,12 @@ impl Resources {
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn detached() -> Result<Self, OpenError> {
+        let fetchers = fetchers(None);
         Ok(Self {
             store: Store::in_memory()?,
             replays: Replays::new(Clock::System.now()),
-            keys: KeySources::offline(fetchers(), Clock::System),
+            keys: KeySources::offline(fetchers.clone(), Clock::System),
+            fetchers,
             tls_policies: TlsPolicyIds::default(),
             clock: Clock::System,
         })
@@ -48,22 +52,22 @@ impl Resources {
 
     /// Resources of a running gateway, fetching on the given runtime.
     pub(crate) fn living(store: Store, clock: Clock, background: tokio::runtime::Handle) -> Self {
+        let fetchers = fetchers(Some(background.clone()));
         Self {
             store,
             replays: Replays::new(clock.now()),
-            keys: KeySources::new(fetchers(), clock.clone(), background),
+            keys: KeySources::new(fetchers.clone(), clock.clone(), background),
+            fetchers,
             tls_policies: TlsPolicyIds::default(),
             clock,
         }
     }
 }
 
-/// Key sets are fetched by the same client as everything else that is fetched.
-fn fetchers() -> FetchFactory {
-    Box::new(|trust| {
-        let plain = if trust.loopback_http { PlainHttp::Loopback } else { PlainHttp::Refused };
-        let anchors = trust.pem.as_deref().map_or(Trust::System, Trust::Anchors);
-        let fetcher = HttpFetcher::new(anchors, plain).map_err(|error| error.to_string())?;
+/// Whatever is fetched is fetched by the same client, on the background runtime; on none where nothing may be asked.
+fn fetchers(background: Option<tokio::runtime::Handle>) -> Fetchers {
+    Fetchers::new(move |trust| {
+        let fetcher = HttpFetcher::new(trust, background.clone()).map_err(|error| error.to_string())?;
         Ok(Arc::new(fetcher))
     })
 }
@@ -153,6 +157,7 @@ fn compile_api(
         clients: rooms.clients,
         trust_anchors: rooms.anchors,
         replays: &rooms.resources.replays,
+        fetchers: &rooms.resources.fetchers,
     };
     let chain = spec.authenticate.compile(spec.identity.as_ref(), &compiling, faults);
     let rules = spec.allow.compile(faults);

@@ -1,144 +1,212 @@
-//! Fetching small documents from other servers, such as key sets. Runs on the background runtime.
+//! Asking other servers short questions: key sets, what a token is worth, whether a certificate is revoked. The
+//! exchanges belong to the background runtime, whoever waits for them.
 //!
-//! SECURITY: the servers asked here decide which keys verify tokens. So: https only, unless whoever made the
-//! fetcher allowed plain http to this machine; no redirects, no cookies, no credentials, no proxy from the
-//! environment; one connection per fetch, to the addresses resolved for it (JKS-01).
+//! SECURITY: the servers asked here decide about callers. So: https only, unless the trust allows plain http to this
+//! machine; no redirects, no cookies, no proxy from the environment, no credentials but those of the request and
+//! the trust's own certificate; connections only to the addresses resolved for them, and kept per trust (JKS-01).
 
+mod kept;
 #[cfg(test)]
 mod tests;
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, AGE, CACHE_CONTROL, ETAG, HOST, IF_NONE_MATCH, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+};
+use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use portcullis_core::{Fetch, FetchError, FetchFuture, FetchRequest, FetchResponse};
+use portcullis_core::{Fetch, FetchError, FetchFuture, FetchRequest, FetchResponse, FetchTrust};
 use rustls::ClientConfig;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
 
 use crate::connect::{self, ConnectError, Handshake, Host, Protocol};
 use crate::pool::explain;
 use crate::site::Site;
 use crate::tls::{self, TlsError};
 use crate::transport::Transport;
+use kept::{Destination, Open, Server, Servers, UNUSED};
 
 /// Largest head of an answer.
 const HEAD_BYTES: usize = 64 * 1024;
 
-/// Whose certificates are believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust<'a> {
-    /// The certificates in this PEM text, and no others.
-    Anchors(&'a [u8]),
-    /// The machine's own store.
-    System,
-}
+/// Fields that are the fetcher's own.
+const OWN_FIELDS: &[HeaderName] =
+    &[HOST, USER_AGENT, CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
-/// Whether a document may be asked for without TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlainHttp {
-    /// Never.
-    Refused,
-    /// From this machine itself: a loopback address, or `localhost` where it resolves to one. For tests and demos.
-    Loopback,
-}
-
-/// Asks other servers for small documents.
-#[derive(Clone, Debug)]
+/// Asks other servers under one trust. Cloning shares the connections.
+#[derive(Clone)]
 pub struct HttpFetcher {
+    client: Arc<Client>,
+    background: Option<Handle>,
+}
+
+struct Client {
     config: Arc<ClientConfig>,
-    plain: PlainHttp,
+    loopback_http: bool,
+    servers: Servers,
+    sweeping: AtomicBool,
 }
 
 /// A site that may be asked.
 #[derive(Debug)]
 struct Target(Site);
 
+/// Why an exchange has no answer.
+struct Failed {
+    error: FetchError,
+    /// The connection ended before it said anything: it may have been closed while it was unused.
+    unanswered: bool,
+}
+
 impl HttpFetcher {
-    /// A fetcher with its own trust.
+    /// A fetcher whose exchanges run on that runtime; without one it refuses to ask anybody, for checking policies.
     ///
     /// # Errors
-    /// The anchors cannot be used.
-    pub fn new(trust: Trust<'_>, plain: PlainHttp) -> Result<Self, TlsError> {
-        let anchors = match trust {
-            Trust::Anchors(pem) => tls::anchors(pem)?,
-            Trust::System => tls::system_anchors()?,
+    /// The anchors or the certificate cannot be used.
+    pub fn new(trust: &FetchTrust, background: Option<Handle>) -> Result<Self, TlsError> {
+        let anchors = match &trust.anchors {
+            Some(pem) => tls::anchors(pem)?,
+            None => tls::system_anchors()?,
         };
-        let config = tls::client_config(Arc::new(anchors), None, &[Protocol::Http1])?;
-        Ok(Self { config: Arc::new(config), plain })
-    }
-
-    async fn ask(&self, request: &FetchRequest) -> Result<FetchResponse, FetchError> {
-        let target = Target::read(&request.url, self.plain).map_err(FetchError::Refused)?;
-        let message = target.request(request.etag.as_deref())?;
-        let transport = connect::within(request.connect_timeout, |end| target.connect(&self.config, end))
-            .await
-            .map_err(|error| match error {
-                ConnectError::TimedOut(limit) => FetchError::TimedOut(limit),
-                other => FetchError::Connection(other.to_string()),
-            })?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES)
-            .handshake(TokioIo::new(transport))
-            .await
-            .map_err(|error| broken(&error))?;
-        let mut exchange = pin!(async move {
-            let answer = sender.send_request(message).await.map_err(|error| broken(&error))?;
-            read(answer, request.max_bytes).await
-        });
-        // The connection is driven here rather than in a task of its own, so that it ends with the fetch.
-        tokio::select! {
-            biased;
-            answer = &mut exchange => answer,
-            _closed = connection => exchange.await,
-        }
+        let identity = match &trust.identity {
+            Some(identity) => Some(tls::client_identity(&identity.chain, identity.key.expose())?),
+            None => None,
+        };
+        let config = tls::client_config(Arc::new(anchors), identity, &[Protocol::Http1])?;
+        let client = Client {
+            config: Arc::new(config),
+            loopback_http: trust.loopback_http,
+            servers: Servers::default(),
+            sweeping: AtomicBool::new(false),
+        };
+        Ok(Self { client: Arc::new(client), background })
     }
 }
 
 impl Fetch for HttpFetcher {
     fn fetch(&self, request: FetchRequest) -> FetchFuture<'_> {
         Box::pin(async move {
-            let limit: Duration = request.total_timeout;
-            tokio::time::timeout(limit, self.ask(&request)).await.unwrap_or(Err(FetchError::TimedOut(limit)))
+            let Some(background) = &self.background else {
+                return Err(FetchError::Refused("nobody is asked while policies are checked".into()));
+            };
+            let (client, limit) = (Arc::clone(&self.client), request.total_timeout);
+            // A task of its own: connections belong to the runtime they were made on, and an exchange whose asker
+            // has gone still ends in order, so that its connection can be used again.
+            let exchange = background.spawn(async move {
+                timeout(limit, client.ask(&request)).await.unwrap_or(Err(FetchError::TimedOut(limit)))
+            });
+            exchange.await.unwrap_or_else(|_| Err(FetchError::Connection("the exchange broke off".into())))
         })
     }
 }
 
+impl Client {
+    async fn ask(self: &Arc<Self>, request: &FetchRequest) -> Result<FetchResponse, FetchError> {
+        let target = Target::read(&request.url, self.loopback_http).map_err(FetchError::Refused)?;
+        let message = target.message(request)?;
+        let server = self.servers.get(&target.destination());
+        let _place = server.places.acquire().await.map_err(|_closed| unreachable_server())?;
+        if let Some(open) = server.take(Instant::now()) {
+            match self.exchange(open, message.clone(), request.max_bytes, &server).await {
+                // A question bears being asked twice, and this one was, if at all, heard by a server that hung up.
+                Err(Failed { unanswered: true, .. }) => {}
+                Err(failed) => return Err(failed.error),
+                Ok(answer) => return Ok(answer),
+            }
+        }
+        let open = self.open(&target, request).await?;
+        self.exchange(open, message, request.max_bytes, &server).await.map_err(|failed| failed.error)
+    }
+
+    /// A new connection. It is driven by a task that ends with it.
+    async fn open(&self, target: &Target, request: &FetchRequest) -> Result<Open, FetchError> {
+        let transport = connect::within(request.connect_timeout, |end| target.connect(&self.config, end))
+            .await
+            .map_err(|error| match error {
+                ConnectError::TimedOut(limit) => FetchError::TimedOut(limit),
+                other => FetchError::Connection(other.to_string()),
+            })?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES)
+            .handshake(TokioIo::new(transport))
+            .await
+            .map_err(|error| broken(&error))?;
+        // Its failures are told to whoever uses the sender.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(Open { sender, born: Instant::now() })
+    }
+
+    async fn exchange(
+        self: &Arc<Self>,
+        mut open: Open,
+        message: Request<Full<Bytes>>,
+        max_bytes: usize,
+        server: &Server,
+    ) -> Result<FetchResponse, Failed> {
+        let unanswered =
+            |error: hyper::Error| Failed { unanswered: !error.is_parse(), error: broken(&error) };
+        open.sender.ready().await.map_err(unanswered)?;
+        let answer = open.sender.send_request(message).await.map_err(unanswered)?;
+        let answer = read(answer, max_bytes).await.map_err(|error| Failed { error, unanswered: false })?;
+        server.keep(open, Instant::now());
+        self.sweep();
+        Ok(answer)
+    }
+
+    /// Sees to it that connections nobody uses are closed.
+    fn sweep(self: &Arc<Self>) {
+        if self.sweeping.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let client = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(UNUSED).await;
+                let Some(client) = client.upgrade() else { return };
+                client.servers.sweep(Instant::now());
+            }
+        });
+    }
+}
+
 impl Target {
-    fn read(url: &str, plain: PlainHttp) -> Result<Self, String> {
-        let site = Site::parse(url).map_err(|why| format!("it {why}"))?;
-        let allowed = site.secure || (plain == PlainHttp::Loopback && is_this_machine(&site.host));
+    fn read(url: &str, loopback_http: bool) -> Result<Self, String> {
+        let site = Site::parse(url).map_err(|why| format!("the url {why}"))?;
+        let allowed = site.secure || (loopback_http && is_this_machine(&site.host));
         if allowed { Ok(Self(site)) } else { Err("plain http is not allowed".into()) }
     }
 
-    fn request(&self, etag: Option<&str>) -> Result<Request<Empty<Bytes>>, FetchError> {
-        let host = HeaderValue::from_str(self.0.authority.as_str())
-            .map_err(|_refused| FetchError::Refused("its host cannot be sent".into()))?;
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = Uri::from(self.0.path.clone());
-        let headers = request.headers_mut();
-        headers.insert(HOST, host);
-        headers.insert(USER_AGENT, HeaderValue::from_static("portcullis"));
-        headers.insert(ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json"));
-        if let Some(etag) = etag {
-            let etag = HeaderValue::from_str(etag)
-                .map_err(|_refused| FetchError::Refused("the entity tag cannot be sent".into()))?;
-            headers.insert(IF_NONE_MATCH, etag);
-        }
-        Ok(request)
+    fn destination(&self) -> Destination {
+        Destination { secure: self.0.secure, host: self.0.host.clone(), port: self.0.port }
     }
 
-    async fn connect(
-        &self,
-        config: &Arc<ClientConfig>,
-        end: tokio::time::Instant,
-    ) -> Result<Transport, ConnectError> {
+    fn message(&self, request: &FetchRequest) -> Result<Request<Full<Bytes>>, FetchError> {
+        if matches!(request.method, Method::CONNECT | Method::TRACE) {
+            return Err(FetchError::Refused(format!("{} asks no question", request.method)));
+        }
+        if let Some(own) = OWN_FIELDS.iter().find(|name| request.headers.contains_key(*name)) {
+            return Err(FetchError::Refused(format!("`{own}` is the fetcher's own field")));
+        }
+        let host = HeaderValue::from_str(self.0.authority.as_str())
+            .map_err(|_refused| FetchError::Refused("its host cannot be sent".into()))?;
+        let mut message = Request::new(Full::new(request.body.clone()));
+        *message.method_mut() = request.method.clone();
+        *message.uri_mut() = Uri::from(self.0.path.clone());
+        *message.headers_mut() = request.headers.clone();
+        message.headers_mut().insert(HOST, host);
+        message.headers_mut().insert(USER_AGENT, HeaderValue::from_static("portcullis"));
+        Ok(message)
+    }
+
+    async fn connect(&self, config: &Arc<ClientConfig>, end: Instant) -> Result<Transport, ConnectError> {
         let mut addresses = connect::resolve(&self.0.host, self.0.port).await?;
         if !self.0.secure {
             // SECURITY: `localhost` is what the resolver says it is; only what truly is this machine counts.
@@ -172,24 +240,19 @@ async fn read(answer: Response<Incoming>, max_bytes: usize) -> Result<FetchRespo
         }
         body.extend_from_slice(&data);
     }
-    Ok(FetchResponse {
-        status: head.status.as_u16(),
-        etag: text(&head.headers, &ETAG),
-        cache_control: joined(&head.headers, &CACHE_CONTROL),
-        age: text(&head.headers, &AGE).and_then(|age| age.parse().ok()),
-        body: body.freeze(),
-    })
-}
-
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    headers.get(name)?.to_str().ok().map(str::to_owned)
-}
-
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let fields: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    if fields.is_empty() { None } else { Some(fields.join(", ")) }
+    Ok(FetchResponse { status: head.status, headers: head.headers, body: body.freeze() })
 }
 
 fn broken(error: &hyper::Error) -> FetchError {
     FetchError::Connection(explain(error))
+}
+
+fn unreachable_server() -> FetchError {
+    FetchError::Connection("it is no longer asked".into())
+}
+
+impl std::fmt::Debug for HttpFetcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HttpFetcher")
+    }
 }

@@ -1,26 +1,40 @@
 use std::time::Duration;
 
-use portcullis_core::{Fetch, FetchError, FetchRequest, FetchResponse};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+use portcullis_core::{Fetch, FetchError, FetchIdentity, FetchRequest, FetchResponse, FetchTrust, Secret};
+use tokio::runtime::Handle;
 
-use super::{HttpFetcher, PlainHttp, Trust};
-use crate::rig::{Authority, Raw, Server, Shake, on_a_worker};
+use super::HttpFetcher;
+use crate::rig::{Authority, Issued, Raw, Server, Shake, on_a_worker};
 
 fn request(url: &str) -> FetchRequest {
     FetchRequest {
-        url: url.to_owned(),
-        etag: None,
         max_bytes: 64,
         connect_timeout: Duration::from_secs(5),
         total_timeout: Duration::from_secs(10),
+        ..FetchRequest::new(Method::GET, url)
     }
 }
 
-fn fetcher(plain: PlainHttp) -> HttpFetcher {
-    HttpFetcher::new(Trust::Anchors(Authority::new().pem().as_bytes()), plain).unwrap()
+fn trusting(pem: &str) -> FetchTrust {
+    FetchTrust { anchors: Some(pem.as_bytes().to_vec()), ..FetchTrust::default() }
+}
+
+fn made(trust: &FetchTrust) -> HttpFetcher {
+    HttpFetcher::new(trust, Some(Handle::current())).unwrap()
+}
+
+fn fetcher(loopback_http: bool) -> HttpFetcher {
+    made(&FetchTrust { loopback_http, ..trusting(&Authority::new().pem()) })
 }
 
 async fn fetch(request: FetchRequest) -> Result<FetchResponse, FetchError> {
-    fetcher(PlainHttp::Loopback).fetch(request).await
+    fetcher(true).fetch(request).await
+}
+
+fn field(request: &mut FetchRequest, name: &'static str, value: &'static str) {
+    request.headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
 }
 
 #[test]
@@ -32,20 +46,16 @@ fn document_arrives_with_what_caching_needs() {
         )
         .await;
         let mut request = request(&format!("{}/keys?set=1", server.url()));
-        request.etag = Some("\"v0\"".into());
+        field(&mut request, "if-none-match", "\"v0\"");
         let answer = fetch(request).await.unwrap();
         assert_eq!(answer.status, 200);
-        assert_eq!(answer.etag.as_deref(), Some("\"v1\""));
-        assert_eq!(answer.cache_control.as_deref(), Some("public, max-age=60"));
-        assert_eq!(answer.age, Some(7));
+        assert_eq!(answer.etag(), Some("\"v1\""));
+        assert_eq!(answer.cache_control().as_deref(), Some("public, max-age=60"));
+        assert_eq!(answer.age(), Some(7));
         assert_eq!(&answer.body[..], b"{\"a\":1}");
         let seen = server.seen.borrow();
         assert!(seen[0].starts_with("GET /keys?set=1 HTTP/1.1\r\n"), "{seen:?}");
-        for field in [
-            format!("host: {}", server.address),
-            "if-none-match: \"v0\"".into(),
-            "accept: application/jwk-set+json, application/json".into(),
-        ] {
+        for field in [format!("host: {}", server.address), "if-none-match: \"v0\"".into()] {
             assert!(seen[0].contains(&format!("\r\n{field}\r\n")), "{seen:?}");
         }
     });
@@ -135,7 +145,7 @@ fn urls_that_must_not_be_asked_are_refused_before_any_connection() {
             assert!(matches!(error, FetchError::Refused(_)), "{url}: {error}");
         }
         for url in [server.url(), format!("http://localhost:{port}/")] {
-            let strict = fetcher(PlainHttp::Refused).fetch(request(&url)).await.unwrap_err();
+            let strict = fetcher(false).fetch(request(&url)).await.unwrap_err();
             assert_eq!(strict, FetchError::Refused("plain http is not allowed".into()));
             assert_eq!(fetch(request(&url)).await.unwrap().status, 200, "{url}");
         }
@@ -154,7 +164,7 @@ fn server_must_be_trusted_and_be_who_it_should_be() {
         ] {
             let shake = Shake { issued: authority.issue(names), clients: None, alpn: &["h2", "http/1.1"] };
             let server = Server::start(Some(shake), false).await;
-            let fetcher = HttpFetcher::new(Trust::Anchors(trusted.as_bytes()), PlainHttp::Refused).unwrap();
+            let fetcher = made(&trusting(&trusted));
             let answer = fetcher.fetch(request(&server.url("https"))).await;
             assert_eq!(answer.is_ok(), fits, "{names:?}: {answer:?}");
             if let Err(error) = answer {
@@ -166,5 +176,179 @@ fn server_must_be_trusted_and_be_who_it_should_be() {
 
 #[test]
 fn anchors_must_be_readable() {
-    assert!(HttpFetcher::new(Trust::Anchors(b"nothing"), PlainHttp::Refused).is_err());
+    assert!(HttpFetcher::new(&trusting("nothing"), None).is_err());
+}
+
+/// A server that counts, and closes each connection after that many answers.
+async fn closing_after(answers: usize) -> Raw {
+    Raw::start(move |mut peer| async move {
+        for _ in 0..answers {
+            if peer.message().await.is_none() {
+                return;
+            }
+            peer.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+        }
+    })
+    .await
+}
+
+#[test]
+fn connections_are_used_again() {
+    on_a_worker(async {
+        let server = closing_after(100).await;
+        let fetcher = fetcher(true);
+        for _ in 0..5 {
+            assert_eq!(&fetcher.fetch(request(&server.url())).await.unwrap().body[..], b"hi");
+        }
+        assert_eq!(server.connections.get(), 1);
+        // Another fetcher is another trust.
+        fetch(request(&server.url())).await.unwrap();
+        assert_eq!(server.connections.get(), 2);
+    });
+}
+
+#[test]
+fn what_an_answer_left_unread_is_never_taken_for_the_next_one() {
+    on_a_worker(async {
+        let long = "a".repeat(65);
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 65\r\n\r\n{long}");
+        let server = Raw::saying(answer.leak()).await;
+        let fetcher = fetcher(true);
+        for connections in 1..4 {
+            let answer = fetcher.fetch(request(&server.url())).await;
+            assert_eq!(answer.unwrap_err(), FetchError::TooLarge(64));
+            assert_eq!(server.connections.get(), connections);
+        }
+    });
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_is_replaced_without_anybody_noticing() {
+    on_a_worker(async {
+        let server = closing_after(1).await;
+        let fetcher = fetcher(true);
+        for asked in 1..5 {
+            assert!(fetcher.fetch(request(&server.url())).await.is_ok());
+            assert_eq!(server.connections.get(), asked);
+        }
+        // A server that hangs up on the second question of each connection is asked again, on a new one, once.
+        let server = Raw::start(|mut peer| async move {
+            peer.message().await;
+            if peer.number < 2 {
+                peer.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+                peer.message().await;
+            }
+        })
+        .await;
+        assert!(fetcher.fetch(request(&server.url())).await.is_ok());
+        assert!(fetcher.fetch(request(&server.url())).await.is_ok());
+        let error = fetcher.fetch(request(&server.url())).await.unwrap_err();
+        assert!(matches!(error, FetchError::Connection(_)), "{error}");
+        assert_eq!(server.connections.get(), 3);
+    });
+}
+
+#[test]
+fn a_question_has_a_method_fields_and_content() {
+    on_a_worker(async {
+        let server = Raw::start(|mut peer| async move {
+            peer.message_until("token=abc").await;
+            peer.say("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic\r\ncontent-length: 0\r\n\r\n")
+                .await;
+        })
+        .await;
+        let mut request = request(&server.url());
+        request.method = Method::POST;
+        request.body = Bytes::from_static(b"token=abc");
+        field(&mut request, "content-type", "application/x-www-form-urlencoded");
+        field(&mut request, "authorization", "Basic YTpi");
+        let answer = fetch(request).await.unwrap();
+        assert_eq!(answer.status.as_u16(), 401);
+        assert_eq!(answer.headers["www-authenticate"], "Basic");
+        let seen = server.seen.borrow();
+        assert!(seen[0].starts_with("POST / HTTP/1.1\r\n"), "{seen:?}");
+        for line in ["content-length: 9", "authorization: Basic YTpi", "user-agent: portcullis"] {
+            assert!(seen[0].contains(&format!("\r\n{line}\r\n")), "{seen:?}");
+        }
+    });
+}
+
+#[test]
+fn fields_and_methods_that_would_change_the_question_are_refused() {
+    on_a_worker(async {
+        let server = Raw::saying("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        for name in ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "expect"] {
+            let mut request = request(&server.url());
+            field(&mut request, name, "1");
+            let error = fetch(request).await.unwrap_err();
+            assert!(matches!(error, FetchError::Refused(_)), "{name}: {error}");
+        }
+        for method in [Method::CONNECT, Method::TRACE] {
+            let error = fetch(FetchRequest { method, ..request(&server.url()) }).await.unwrap_err();
+            assert!(matches!(error, FetchError::Refused(_)), "{error}");
+        }
+        let silent = HttpFetcher::new(&FetchTrust { loopback_http: true, ..FetchTrust::default() }, None);
+        if let Ok(silent) = silent {
+            let error = silent.fetch(request(&server.url())).await.unwrap_err();
+            assert!(matches!(error, FetchError::Refused(_)), "{error}");
+        }
+        assert_eq!(server.connections.get(), 0);
+    });
+}
+
+fn identity(issued: &Issued) -> FetchIdentity {
+    FetchIdentity {
+        chain: issued.certificate.as_bytes().to_vec(),
+        key: Secret::new(issued.key.as_bytes().to_vec()),
+    }
+}
+
+#[test]
+fn our_own_certificate_is_shown_and_only_under_its_own_trust() {
+    on_a_worker(async {
+        let authority = Authority::new();
+        let ours = authority.issue(&["gateway.example"]);
+        let shake = Shake {
+            issued: authority.issue(&["localhost"]),
+            clients: Some(authority.pem()),
+            alpn: &["http/1.1"],
+        };
+        let server = Server::start(Some(shake), false).await;
+        let with = made(&FetchTrust { identity: Some(identity(&ours)), ..trusting(&authority.pem()) });
+        for _ in 0..2 {
+            assert_eq!(with.fetch(request(&server.url("https"))).await.unwrap().status.as_u16(), 200);
+        }
+        assert_eq!(server.noticed.connections.get(), 1);
+        assert!(server.noticed.certificates.borrow()[0].is_some());
+        let without = made(&trusting(&authority.pem()));
+        assert!(without.fetch(request(&server.url("https"))).await.is_err());
+        assert_eq!(server.noticed.requests.borrow().len(), 2);
+        let stranger = authority.issue(&["stranger.example"]);
+        let mixed = FetchIdentity { key: Secret::new(stranger.key.into_bytes()), ..identity(&ours) };
+        assert!(
+            HttpFetcher::new(&FetchTrust { identity: Some(mixed), ..trusting(&authority.pem()) }, None)
+                .is_err()
+        );
+    });
+}
+
+/// Somebody who gives up takes neither the exchange nor its connection with them.
+#[test]
+fn an_exchange_whose_asker_has_gone_ends_in_order() {
+    on_a_worker(async {
+        let server = Raw::start(|mut peer| async move {
+            while peer.message().await.is_some() {
+                tokio::time::sleep(Duration::from_millis(60)).await;
+                peer.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+            }
+        })
+        .await;
+        let fetcher = fetcher(true);
+        let given_up =
+            tokio::time::timeout(Duration::from_millis(30), fetcher.fetch(request(&server.url()))).await;
+        assert!(given_up.is_err());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(fetcher.fetch(request(&server.url())).await.is_ok());
+        assert_eq!(server.connections.get(), 1);
+    });
 }
