@@ -17,6 +17,8 @@ mod demo;
 #[cfg(test)]
 mod framing;
 #[cfg(test)]
+mod guard;
+#[cfg(test)]
 mod hygiene;
 #[cfg(test)]
 mod interop_jwt;

@@ -1,6 +1,6 @@
 //! A well-behaved client: hyper over rustls, HTTP/1.1 or HTTP/2, with or without a client certificate.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use super::certificates::{Authority, Leaf};
@@ -63,6 +63,8 @@ pub(crate) struct Client {
     host: String,
     http2: bool,
     version: Option<&'static SupportedProtocolVersion>,
+    /// The address it calls from.
+    from: IpAddr,
 }
 
 /// Why there is no answer.
@@ -80,6 +82,7 @@ impl Client {
             host: host.to_owned(),
             http2: false,
             version: None,
+            from: Ipv4Addr::UNSPECIFIED.into(),
         }
     }
 
@@ -103,6 +106,12 @@ impl Client {
     /// Speaks HTTP/2: by ALPN inside TLS, with prior knowledge outside.
     pub(crate) fn http2(mut self) -> Self {
         self.http2 = true;
+        self
+    }
+
+    /// Calls from this address; all of 127.0.0.0/8 is this machine's.
+    pub(crate) fn from(mut self, address: [u8; 4]) -> Self {
+        self.from = address.into();
         self
     }
 
@@ -180,7 +189,11 @@ impl Client {
     }
 
     async fn open(&self) -> Result<Session, NoAnswer> {
-        let stream = TcpStream::connect(self.address).await.map_err(said)?;
+        let socket = TcpSocket::new_v4().map_err(said)?;
+        if !self.from.is_unspecified() {
+            socket.bind((self.from, 0).into()).map_err(said)?;
+        }
+        let stream = socket.connect(self.address).await.map_err(said)?;
         stream.set_nodelay(true).map_err(said)?;
         match self.tls_config() {
             None => self.handshake(stream).await,

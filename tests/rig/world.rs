@@ -80,6 +80,9 @@ pub(crate) struct Plan {
     pub(crate) settings: String,
     /// More issuers, each line indented by two blanks.
     pub(crate) issuers: String,
+    /// `guard:`, one line. Off in most tests: the rows of a hostile suite all come from one address, and would be told
+    /// to wait.
+    pub(crate) guard: &'static str,
     /// Environment variables of the gateway.
     pub(crate) environment: Vec<(String, String)>,
 }
@@ -113,6 +116,7 @@ impl Plan {
             upstream_settings: String::new(),
             settings: String::new(),
             issuers: String::new(),
+            guard: "guard: off",
             environment: Vec::new(),
             idp,
         }
@@ -155,6 +159,7 @@ issuers:
 {upstream_settings}store: {{ path: data/portcullis.redb }}
 admin: {{ address: 127.0.0.1:0 }}
 shutdown: {{ lame_duck: 100ms, grace: 10s }}
+{guard}
 {settings}",
             ask = self.ask,
             client_certificates = self.client_certificates,
@@ -165,6 +170,7 @@ shutdown: {{ lame_duck: 100ms, grace: 10s }}
             issuers = self.issuers,
             upstream = self.upstream.url(),
             upstream_settings = self.upstream_settings,
+            guard = self.guard,
             settings = self.settings,
         )
     }

@@ -2,14 +2,15 @@
 //!
 //! A [`Chain`] is compiled from an API's `authenticate:` and asked once per request. Authenticators are a closed
 //! set, one folder each; what they share is how credentials are found ([`place`]), who may sign tokens
-//! ([`Issuers`]), where keys come from ([`KeySources`]), who is registered ([`Clients`]), and what a worker
-//! remembers ([`WorkerTokens`]).
+//! ([`Issuers`]), where keys come from ([`KeySources`]), who is registered ([`Clients`]), what a worker remembers
+//! ([`WorkerTokens`]), and who has to wait because they failed too often ([`Guard`]).
 
 mod anonymous;
 mod api_key;
 mod certificate;
 mod chain;
 mod clients;
+mod guard;
 mod identity;
 mod issuers;
 mod json;
@@ -25,6 +26,7 @@ pub use api_key::{KeyHash, PepperSpec, generate_key, hash_key};
 pub use certificate::{CertificateError, Validity, peer_certificate, validity};
 pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence};
 pub use clients::{Clients, ClientsSpec};
+pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};
 pub use identity::IdentitySpec;
 pub use issuers::{Issuers, IssuersSpec};
 pub use keys::{KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult};

@@ -1,6 +1,8 @@
 //! The closed set of authenticators. A new one is a folder of its own and one variant in each of the two enums
 //! here; the compiler lists the rest.
 
+use std::hash::Hasher;
+
 use portcullis_core::document::{Entry, Node};
 use portcullis_core::{AuthMethod, Diagnostic, Faults, Place as FilePlace, Scheme, diagnostic::nearest};
 
@@ -8,6 +10,7 @@ use crate::anonymous::{Anonymous, AnonymousSpec};
 use crate::api_key::{ApiKey, ApiKeySpec};
 use crate::certificate::{CertificateSpec, ClientCertificate};
 use crate::chain::{Compiling, Evidence, Outcome};
+use crate::guard::Claim;
 use crate::identity::IdentityRule;
 use crate::jwt::{Jwt, JwtSpec};
 use crate::place::Place;
@@ -100,6 +103,24 @@ impl Authenticator {
             Self::Certificate(_) => AuthMethod::Certificate,
             Self::ApiKey(_) => AuthMethod::ApiKey,
             Self::Anonymous(_) => AuthMethod::Anonymous,
+        }
+    }
+
+    /// What is presented for it claims to be, before anything of it is checked: what failures are counted by. A new
+    /// authenticator says here which name a guesser would have to repeat (a user, a key's id), or feeds the whole
+    /// credential where it has no name, and whether it is known already.
+    pub(crate) fn claim(&self, evidence: &Evidence<'_>, into: &mut impl Hasher) -> Claim {
+        match self {
+            Self::Jwt(jwt) => jwt.claim(evidence, into),
+            Self::Certificate(_) => match evidence.certificate {
+                Some(certificate) => {
+                    into.write(&certificate.thumbprint);
+                    Claim::Named
+                }
+                None => Claim::Absent,
+            },
+            Self::ApiKey(key) => key.claim(evidence, into),
+            Self::Anonymous(_) => Claim::Absent,
         }
     }
 

@@ -16,7 +16,7 @@ use portcullis_store::Replays;
 use serde_json::{Value, json};
 
 use crate::{
-    Chain, ChainSpec, Clients, ClientsSpec, Compiling, Evidence, IdentitySpec, Issuers, IssuersSpec,
+    Chain, ChainSpec, Clients, ClientsSpec, Compiling, Evidence, Guard, IdentitySpec, Issuers, IssuersSpec,
     KeySources, Validity, WorkerTokens, peer_certificate,
 };
 
@@ -139,6 +139,7 @@ pub(crate) struct House {
     pub(crate) anchors: Vec<(String, Place)>,
     pub(crate) replays: Replays,
     pub(crate) fetchers: Fetchers,
+    pub(crate) guard: Guard,
 }
 
 impl House {
@@ -146,7 +147,7 @@ impl House {
         let anchors = ["tpp", "staff"].map(|name| (name.to_owned(), at(1))).to_vec();
         let replays = Replays::new(moment(NOW - 600));
         let fetchers = Fetchers::new(|_| Err("nobody is asked here".to_owned()));
-        Self { issuers, clients: Clients::default(), anchors, replays, fetchers }
+        Self { issuers, clients: Clients::default(), anchors, replays, fetchers, guard: Guard::off() }
     }
 
     pub(crate) fn compile(&self, written: &Value, identity: Option<&Value>) -> Result<Chain, Faults> {
@@ -158,6 +159,7 @@ impl House {
             trust_anchors: &self.anchors,
             replays: &self.replays,
             fetchers: &self.fetchers,
+            guard: &self.guard,
         };
         let identity = identity.and_then(|written| IdentitySpec::read(&node(written), &mut faults));
         let chain = ChainSpec::read(&node(written), &mut faults)

@@ -163,6 +163,8 @@ reasons! {
     CertificateRefused: "certificate_refused", UNAUTHORIZED, TOKEN, Warn, "The client certificate is not acceptable.";
     /// The key is not known, or no longer counts. One reason, so that nobody learns which keys existed.
     ApiKeyInvalid: "api_key_invalid", UNAUTHORIZED, NONE, Warn, "The API key is not acceptable.";
+    /// Too many attempts from this address have failed. The answer says when to try again.
+    TooManyFailures: "too_many_failures", TOO_MANY_REQUESTS, NONE, Warn, "Too many failed attempts.";
     /// The issuer's keys could not be fetched, so nothing can be said about the token.
     KeysUnavailable: "keys_unavailable", SERVICE_UNAVAILABLE, NONE, Error, "The credential cannot be checked right now.";
     /// The registered client has expired.
@@ -192,6 +194,62 @@ reasons! {
     InternalError: "internal_error", INTERNAL_SERVER_ERROR, NONE, Error, "The gateway failed.";
 }
 
+impl Reason {
+    /// Whether it says that what was presented to prove an identity did not prove it: what somebody who guesses, or
+    /// tries what was never meant for them, is refused with. Such failures are counted against their address (PIPE-05).
+    ///
+    /// Not counted: what was refused before anything was checked, what could not be checked, what fails although the
+    /// secret was right, and what merely is out of date. A client whose token has just expired fails with many
+    /// requests at once, and must not have to wait with its next token.
+    pub const fn is_failed_proof(self) -> bool {
+        match self {
+            Self::TokenMalformed
+            | Self::TokenAlgorithmRefused
+            | Self::TokenTypeRefused
+            | Self::TokenSignatureInvalid
+            | Self::TokenIssuerRefused
+            | Self::TokenAudienceRefused
+            | Self::TokenClaimInvalid
+            | Self::TokenNotBound
+            | Self::TokenBindingUnsupported
+            | Self::CertificateMismatch
+            | Self::CertificateRefused
+            | Self::ApiKeyInvalid => true,
+            Self::RequestMalformed
+            | Self::PathNotNormal
+            | Self::HostInvalid
+            | Self::ConnectionHeaderInvalid
+            | Self::MethodNotAllowed
+            | Self::HeadersTooLarge
+            | Self::BodyTooLarge
+            | Self::BodyTimeout
+            | Self::RouteNotFound
+            | Self::Misdirected
+            | Self::CredentialsMissing
+            | Self::CredentialsAmbiguous
+            | Self::CredentialsMalformed
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::TokenLifetimeRefused
+            | Self::CertificateMissing
+            | Self::CertificateExpired
+            | Self::TooManyFailures
+            | Self::KeysUnavailable
+            | Self::ClientInactive
+            | Self::IdentityUnresolved
+            | Self::ScopeInsufficient
+            | Self::AccessDenied
+            | Self::RateLimited
+            | Self::QuotaExhausted
+            | Self::StoreUnavailable
+            | Self::UpstreamUnreachable
+            | Self::UpstreamTimeout
+            | Self::UpstreamMalformed
+            | Self::InternalError => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Reason;
@@ -211,6 +269,13 @@ mod tests {
         let now: String =
             Reason::ALL.iter().map(|r| format!("{} {}\n", r.status().as_u16(), r.code())).collect();
         assert_eq!(now, include_str!("../../../tests/golden/reasons.txt"));
+    }
+
+    #[test]
+    fn a_failed_proof_is_a_401_and_never_what_could_not_be_checked() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.is_failed_proof()) {
+            assert_eq!(reason.status().as_u16(), 401, "{}", reason.code());
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(crate) fn checks(resources: &Resources, draining: bool, whole: bool) -> Vec<
     checks
 }
 
-/// Writes the metrics of key sources, store and replay memory.
+/// Writes the metrics of key sources, store, replay memory and guard.
 pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
     for source in resources.keys.status() {
         for issuer in &source.issuers {
@@ -65,6 +65,15 @@ pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
                 telemetry.count_absolute("portcullis_jwks_refresh_total", labels, sum);
             }
         }
+    }
+    let guard = resources.failures.counts(resources.clock.monotonic());
+    telemetry.count_absolute("portcullis_guard_failures_total", vec![], guard.failures);
+    for (by, refusals, held) in
+        [("name", guard.refused_by_name, guard.names), ("address", guard.refused_by_address, guard.addresses)]
+    {
+        let labels = || vec![Label::new("by", by)];
+        telemetry.count_absolute("portcullis_guard_refusals_total", labels(), refusals);
+        telemetry.gauge("portcullis_guard_records", labels(), held as f64);
     }
     let store = resources.store.figures();
     telemetry.count_absolute("portcullis_store_commits_total", vec![], store.commits);

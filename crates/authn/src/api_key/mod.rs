@@ -6,6 +6,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use portcullis_core::{Reason, Rejection, Scheme};
@@ -16,6 +17,7 @@ pub use spec::PepperSpec;
 pub(crate) use table::{ApiKeys, KeyOwner};
 
 use crate::chain::{Evidence, Outcome};
+use crate::guard::Claim;
 use crate::place::Place;
 
 /// The longest key that is looked at, in bytes.
@@ -32,6 +34,17 @@ impl ApiKey {
     /// Where the key is looked for.
     pub(crate) const fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// A key has no name beside itself: repeating one is one failure, trying others is many.
+    pub(crate) fn claim(&self, evidence: &Evidence<'_>, into: &mut impl Hasher) -> Claim {
+        match self.place.find(&evidence.head.headers) {
+            Ok(Some(key)) => {
+                into.write(key);
+                Claim::Named
+            }
+            Ok(None) | Err(_) => Claim::Absent,
+        }
     }
 
     /// Looks the key up among those of all declared clients.

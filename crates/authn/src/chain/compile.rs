@@ -9,6 +9,7 @@ use portcullis_store::Replays;
 use super::select::{MAX_KINDS, Selector};
 use super::{Alternative, Chain};
 use crate::clients::Clients;
+use crate::guard::Guard;
 use crate::identity::{IdentityRule, IdentitySpec};
 use crate::issuers::Issuers;
 use crate::scheme::{Authenticator, AuthenticatorSpec, WORDS, unknown};
@@ -29,6 +30,8 @@ pub struct Compiling<'a> {
     pub replays: &'a Replays,
     /// Clients that ask other servers, on the background runtime.
     pub fetchers: &'a Fetchers,
+    /// What slows down whoever fails.
+    pub guard: &'a Guard,
 }
 
 /// Who may call an API.
@@ -139,6 +142,7 @@ impl ChainSpec {
             takes_tokens,
             reads_content,
             anonymous_because,
+            guard: compiling.guard.clone(),
         })
     }
 

@@ -33,6 +33,7 @@ pub use compile::{ChainSpec, Compiling};
 pub use content::{Content, ContentFuture};
 
 use crate::WorkerTokens;
+use crate::guard::{Guard, Watch};
 use crate::identity::{IdentityRule, Named};
 use crate::jwt::query_carries_token;
 use crate::scheme::Authenticator;
@@ -93,6 +94,7 @@ pub struct Chain {
     takes_tokens: bool,
     reads_content: bool,
     anonymous_because: Option<Arc<str>>,
+    guard: Guard,
 }
 
 /// Authenticators that must all succeed.
@@ -111,7 +113,8 @@ impl Chain {
     ///
     /// # Errors
     /// Nobody is shown to call (401), the credentials contradict each other or are broken (400), the caller is no
-    /// longer a client or cannot be named (403), or it could not be checked (503).
+    /// longer a client or cannot be named (403), too many attempts of its address have failed (429), or it could not
+    /// be checked (503).
     pub async fn authenticate(&self, evidence: &Evidence<'_>) -> Result<Principal, Rejection> {
         if self.takes_tokens && query_carries_token(&evidence.head.uri) {
             return Err(Rejection::new(Reason::CredentialsMalformed)
@@ -123,7 +126,8 @@ impl Chain {
             [only] => only,
             _ => self.selector.select(&self.alternatives, evidence)?,
         };
-        alternative.authenticate(evidence, &self.rule).await
+        let watch = self.guard.watch(evidence.connection.address(), evidence.now);
+        alternative.authenticate(evidence, &self.rule, watch).await
     }
 
     /// Whether any of its authenticators signs over content. Where none does, a request's body is not looked at.
@@ -152,12 +156,17 @@ impl Alternative {
         &self,
         evidence: &Evidence<'_>,
         rule: &IdentityRule,
+        watch: Watch<'_>,
     ) -> Result<Principal, Rejection> {
         let mut naming = None;
         let mut others = Vec::new();
         for (at, member) in self.members.iter().enumerate() {
             let names = at == self.naming;
-            match member.authenticate(evidence, Some(rule).filter(|_| names && self.named_alone)).await {
+            let attempt = watch.admit(member, evidence)?;
+            let rule = Some(rule).filter(|_| names && self.named_alone);
+            let outcome = member.authenticate(evidence, rule).await;
+            watch.settle(attempt, &outcome, member, evidence);
+            match outcome {
                 Outcome::Verified(identity, named) if names => naming = Some((identity, named)),
                 Outcome::Verified(identity, _) => others.push(identity),
                 Outcome::Absent => return Err(self.missing(member, evidence)),

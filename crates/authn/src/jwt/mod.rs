@@ -5,6 +5,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use portcullis_jose::{CompactJws, JwsLimits};
 pub(crate) use spec::JwtSpec;
 
 use crate::chain::{Evidence, Outcome};
+use crate::guard::Claim;
 use crate::identity::{IdentityRule, Named};
 use crate::issuers::Issuer;
 use crate::place::Place;
@@ -38,6 +40,24 @@ impl Jwt {
     /// Whose tokens it takes.
     pub(crate) const fn issuer(&self) -> &Arc<Issuer> {
         &self.issuer
+    }
+
+    /// The issuer and the subject a token names, or the client where it names one. They are a stranger's word.
+    pub(crate) fn claim(&self, evidence: &Evidence<'_>, into: &mut impl Hasher) -> Claim {
+        let Ok(Some(token)) = self.place.find(&evidence.head.headers) else { return Claim::Absent };
+        let generation = self.issuer.generation(evidence.now);
+        if generation.is_some_and(|generation| evidence.worker.knows(self.issuer.id, generation, token)) {
+            return Claim::Known;
+        }
+        let claims = CompactJws::parse(token, JwsLimits::default())
+            .ok()
+            .and_then(|jws| jws.unverified_claims(Limits::default()).ok());
+        // What cannot be read at all is one name: nobody has to tell garbage from garbage.
+        for name in ["iss", "client_id", "sub"] {
+            let value = claims.as_ref().and_then(|claims| claims.get(name)).and_then(Value::as_text);
+            value.map(|text| &**text).hash(into);
+        }
+        Claim::Named
     }
 
     /// Verifies the token, and names the caller by the rule, if one is given.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
-use portcullis_authn::{Clients, Compiling, Issuers, KeySources};
+use portcullis_authn::{Clients, Compiling, Guard, GuardLedger, Issuers, KeySources};
 use portcullis_core::{Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Spanned};
 use portcullis_policy::PathTemplate;
 use portcullis_proxy::{BodyLimits, HttpFetcher, Upstream, UpstreamSpec};
@@ -27,6 +27,8 @@ pub(crate) struct Resources {
     pub(crate) keys: KeySources,
     /// Clients that ask other servers.
     pub(crate) fetchers: Fetchers,
+    /// Who has failed to authenticate of late.
+    pub(crate) failures: Arc<GuardLedger>,
     /// Stable numbers of TLS policies.
     pub(crate) tls_policies: TlsPolicyIds,
     /// Time.
@@ -45,6 +47,7 @@ impl Resources {
             replays: Replays::new(Clock::System.now()),
             keys: KeySources::offline(fetchers.clone(), Clock::System),
             fetchers,
+            failures: Arc::default(),
             tls_policies: TlsPolicyIds::default(),
             clock: Clock::System,
         })
@@ -58,6 +61,7 @@ impl Resources {
             replays: Replays::new(clock.now()),
             keys: KeySources::new(fetchers.clone(), clock.clone(), background),
             fetchers,
+            failures: Arc::default(),
             tls_policies: TlsPolicyIds::default(),
             clock,
         }
@@ -108,6 +112,7 @@ pub(crate) fn compile(
         upstreams: &upstreams,
         resources,
         durable,
+        guard: gateway.guard.compile(&resources.failures),
     };
     let mut routes = Routes::default();
     let mut apis = Vec::new();
@@ -141,6 +146,7 @@ struct Rooms<'a> {
     resources: &'a Resources,
     /// Whether quotas have a file.
     durable: bool,
+    guard: Guard,
 }
 
 fn compile_api(
@@ -158,6 +164,7 @@ fn compile_api(
         trust_anchors: rooms.anchors,
         replays: &rooms.resources.replays,
         fetchers: &rooms.resources.fetchers,
+        guard: &rooms.guard,
     };
     let chain = spec.authenticate.compile(spec.identity.as_ref(), &compiling, faults);
     let rules = spec.allow.compile(faults);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use portcullis_authn::{IssuersSpec, PepperSpec};
+use portcullis_authn::{GuardSpec, IssuersSpec, PepperSpec};
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Spanned};
 use portcullis_proxy::UpstreamSpec;
@@ -18,6 +18,7 @@ pub(crate) struct GatewaySpec {
     pub(crate) upstreams: Vec<(Spanned<String>, UpstreamSpec)>,
     pub(crate) api_keys: Option<PepperSpec>,
     pub(crate) store: Option<Spanned<String>>,
+    pub(crate) guard: GuardSpec,
     pub(crate) settings: Settings,
 }
 
@@ -61,6 +62,7 @@ impl GatewaySpec {
         let upstreams = fields.get("upstreams");
         let api_keys = fields.get("api_keys");
         let store = fields.get("store");
+        let guard = fields.get("guard");
         let admin = fields.get("admin");
         let workers = fields.get("workers");
         let access_log = fields.get("access_log");
@@ -72,6 +74,7 @@ impl GatewaySpec {
             upstreams: named(upstreams, faults, UpstreamSpec::read),
             api_keys: api_keys.and_then(|node| PepperSpec::read(node, faults)),
             store: store.and_then(|node| store_path(node, faults)),
+            guard: guard.and_then(|node| GuardSpec::read(node, faults)).unwrap_or_default(),
             settings: Settings {
                 admin: admin.and_then(|node| admin_address(node, faults)),
                 workers: workers

@@ -172,6 +172,17 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (Kind::Gauge, "portcullis_connections", "Open client connections by listener."),
     (Kind::Counter, "portcullis_auth_total", "Authentications by api, method, result and reason."),
     (Kind::Histogram, "portcullis_auth_duration_seconds", "Time spent to authenticate, by method."),
+    (
+        Kind::Counter,
+        "portcullis_guard_failures_total",
+        "Failed attempts to authenticate that were written down against their address.",
+    ),
+    (
+        Kind::Counter,
+        "portcullis_guard_refusals_total",
+        "Attempts refused because of earlier failures of their address, under their name or under many.",
+    ),
+    (Kind::Gauge, "portcullis_guard_records", "Failures remembered, by what they are counted by."),
     (Kind::Counter, "portcullis_decisions_total", "Decisions by api, rule, decision and reason."),
     (
         Kind::Counter,
