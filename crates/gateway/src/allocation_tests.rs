@@ -1,28 +1,21 @@
 //! The budget of the good path: what our own code may take from the allocator for one request.
 
-use std::cell::RefCell;
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
 use portcullis_core::{Clock, Connection, Faults};
 use portcullis_jose::{Algorithm, SigningKey};
 use portcullis_proxy::{PoolSettings, Pools};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower::Service as _;
 
 use crate::body::ReplyBody;
 use crate::config::{self, Environment, Resources};
 use crate::exchange::{Admitted, Ended, Exchange, Reply};
-use crate::listener::Inbound;
+use crate::listener::{Inbound, IncomingBody};
 use crate::stack::stack_over;
 use crate::worker::Worker;
 
@@ -69,29 +62,12 @@ fn worker() -> (Rc<Worker>, String) {
     (Rc::new(Worker::new(snapshot, Pools::new(PoolSettings::default()), None, Clock::System)), token)
 }
 
-/// Requests as hyper gives them.
-async fn requests(count: usize, token: &str) -> Vec<Request<Incoming>> {
-    let (mut client, server) = tokio::io::duplex(1 << 20);
-    let taken = Rc::new(RefCell::new(Vec::new()));
-    let keep = Rc::clone(&taken);
-    let service = service_fn(move |request| {
-        keep.borrow_mut().push(request);
-        async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .serve_connection(hyper_util::rt::TokioIo::new(server), service);
-    let serving = tokio::task::spawn_local(connection);
-    for _ in 0..count {
-        let head = format!(
-            "GET /v3/accounts/17 HTTP/1.1\r\nhost: api.example\r\nauthorization: Bearer {token}\r\n\r\n"
-        );
-        client.write_all(head.as_bytes()).await.expect("written");
-        let mut answer = [0; 1024];
-        assert!(client.read(&mut answer).await.expect("an answer") > 0);
-    }
-    drop(client);
-    let _ = serving.await;
-    taken.take()
+fn request(token: &str) -> Request<IncomingBody> {
+    Request::get("/v3/accounts/17")
+        .header("host", "api.example")
+        .header("authorization", format!("Bearer {token}"))
+        .body(IncomingBody::Empty)
+        .expect("a request")
 }
 
 /// Answers instead of forwarding.
@@ -119,7 +95,8 @@ fn an_admitted_request_takes_one_box_of_ours() {
         let inbound = inbound();
         inbound.forwarded();
         let mut stack = stack_over(tower::service_fn(answer));
-        for (round, request) in requests(8, &token).await.into_iter().enumerate() {
+        for round in 0..8 {
+            let request = request(&token);
             let exchange = worker.open(request, &inbound);
             let mut running = pin!(stack.call(exchange));
             // The first request verifies the token, finds its cells and makes its quota durable.
@@ -145,9 +122,8 @@ fn opening_a_request_takes_the_ledger_and_nothing_else() {
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let (worker, token) = worker();
         let inbound = inbound();
-        let mut requests = requests(2, &token).await.into_iter();
-        let mut open = || {
-            let request = requests.next().expect("a request");
+        let open = || {
+            let request = request(&token);
             let mut opened = None;
             let counted = allocation_counter::measure(|| opened = Some(worker.open(request, &inbound)));
             (opened, counted.count_total)

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::framing::FramingFault;
 use super::limits::ABANDONED_REQUESTS;
 
-/// A connection and what has been noticed about it. It lives on one worker; its cells are written by the wire
-/// below hyper and by the service above it.
+/// A connection and what has been noticed about it. It lives on one worker; its cells are written by whoever reads
+/// and writes it.
 #[derive(Debug)]
 pub struct Inbound {
     connection: Connection,
@@ -62,7 +62,7 @@ impl Inbound {
         self.forwarded.get_or_init(|| ForwardedFields::of(&self.connection))
     }
 
-    /// Whether the request being served is not what hyper makes of it. Ask at the start, and again when its body
+    /// What is wrong with the framing of the request being served. Ask at the start, and again when its body
     /// breaks off: a body is judged as it arrives. Whoever gets a fault must refuse the request.
     pub fn framing_fault(&self) -> Option<FramingFault> {
         // Pipelined requests before the faulty one are good. HTTP/1.1 serves one request at a time, so the

@@ -45,17 +45,23 @@ impl Default for ListenLimits {
     }
 }
 
-/// The smallest head limit: hyper's read buffer cannot be made smaller.
+/// Smaller heads than this are nobody's, and larger ones are an attack.
 const HEADERS_BYTES: RangeInclusive<u64> = (8 << 10)..=(256 << 10);
 
-/// Answers to a head that is over the limit by no more than this are ours; a longer one gets hyper's bare 431.
-pub(crate) const HEADERS_GRACE_BYTES: usize = 16 << 10;
+/// How much of a head is asked of the socket at once. Most requests fit.
+pub(crate) const HEAD_READ_BYTES: usize = 4 << 10;
 
-/// hyper's own bound on fields, which it keeps on the stack; only a higher one costs an allocation.
-pub(crate) const HYPER_HEADER_COUNT: usize = 100;
+/// How much of a body is asked of the socket at once, and thus held of it.
+pub(crate) const BODY_READ_BYTES: usize = 64 << 10;
 
-/// Most bytes hyper may hold of one HTTP/1.1 connection in each direction.
-pub(crate) const BUFFER_BYTES: usize = 128 << 10;
+/// A larger buffer is given back when it is empty.
+pub(crate) const KEPT_BUFFER_BYTES: usize = 16 << 10;
+
+/// Pieces of an answer up to this are copied, so that one write takes them together with what is around them.
+pub(crate) const COPIED_PIECE_BYTES: usize = 8 << 10;
+
+/// How much of what follows a request is read while the request is served.
+pub(crate) const PIPELINED_BYTES: usize = 8 << 10;
 
 /// Bytes of an unread request body that are thrown away after an early answer, so that the client can read the
 /// answer before its socket is reset.

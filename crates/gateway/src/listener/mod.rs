@@ -1,4 +1,4 @@
-//! The door: sockets, TLS, and HTTP as hyper and a scanner of our own read it.
+//! The door: sockets, TLS, HTTP/1.1 as we read it ourselves, and HTTP/2 as hyper reads it.
 
 mod accept;
 mod chain_cache;
@@ -7,7 +7,9 @@ pub(crate) mod digest;
 mod drain;
 mod event;
 mod framing;
+mod http1;
 mod inbound;
+mod incoming;
 mod limits;
 mod peer;
 mod policy_id;
@@ -30,9 +32,9 @@ pub use accept::{BindError, Bound, run};
 pub use drain::Drain;
 pub use event::{CertificateOutcome, Event, HandshakeFailure};
 pub use framing::{FramingFault, Reading, read_along};
-/// A caller's body as hyper gives it. The stages know no more of hyper than this name.
-pub use hyper::body::Incoming as IncomingBody;
+pub use http1::{BrokenBody, RequestBody};
 pub use inbound::Inbound;
+pub use incoming::{IncomingBody, IncomingError};
 pub use limits::ListenLimits;
 pub(crate) use limits::{LINGER_BYTES, LINGER_TIMEOUT};
 pub use policy_id::TlsPolicyIds;

@@ -1,4 +1,4 @@
-//! Runs hyper on one accepted connection.
+//! Serves one accepted connection: HTTP/1.1 by ourselves, HTTP/2 by hyper.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -9,23 +9,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::IncomingBody;
 use super::drain::Draining;
 use super::event::Event;
-use super::framing::{HeadLimits, Scanner};
+use super::framing::HeadLimits;
+use super::http1::{self, Broken};
 use super::inbound::Inbound;
 use super::limits::{
-    BUFFER_BYTES, CONNECTION_WINDOW_BYTES, HEADERS_GRACE_BYTES, HYPER_HEADER_COUNT, LOCAL_RESET_STREAMS,
-    ListenLimits, PENDING_RESET_STREAMS, PING_INTERVAL, PING_TIMEOUT, STREAM_SEND_BYTES, STREAM_WINDOW_BYTES,
+    CONNECTION_WINDOW_BYTES, LOCAL_RESET_STREAMS, ListenLimits, PENDING_RESET_STREAMS, PING_INTERVAL,
+    PING_TIMEOUT, STREAM_SEND_BYTES, STREAM_WINDOW_BYTES,
 };
 use super::watch::{Protocol, Watched};
 use super::wire::Wire;
@@ -39,7 +41,7 @@ pub trait Serve: 'static {
 
     /// Takes one request. SECURITY: a request for which [`Inbound::framing_fault`] has an answer must be refused
     /// with it; its connection is closed behind the answer.
-    fn serve(&self, request: Request<Incoming>, inbound: &Rc<Inbound>) -> Self::Future;
+    fn serve(&self, request: Request<IncomingBody>, inbound: &Rc<Inbound>) -> Self::Future;
 
     /// Learns what happens at the door of a listener. Called for connections, never for requests.
     fn observe(&self, listener: &Arc<str>, event: Event);
@@ -64,35 +66,22 @@ pub(crate) async fn connection<S: Serve, T: AsyncRead + AsyncWrite + Unpin + 'st
     draining: Draining,
     limits: &ListenLimits,
 ) -> Ending {
-    let http2 = inbound.is_http2();
-    let head = HeadLimits { bytes: limits.headers_bytes, fields: limits.header_count };
-    let wire = TokioIo::new(Wire::new(io, Rc::clone(&inbound), (!http2).then(|| Scanner::new(head))));
-    let service = PerConnection { serve, inbound: Rc::clone(&inbound) };
-    let ended = if http2 {
+    if inbound.is_http2() {
+        let wire = TokioIo::new(Wire::new(io, Rc::clone(&inbound)));
+        let service = PerConnection { serve, inbound: Rc::clone(&inbound) };
         let connection = http2_builder(limits).serve_connection(wire, service);
-        Watched::new(connection, inbound, draining, limits.clone()).await
-    } else {
-        let connection = http1_builder(limits).serve_connection(wire, service);
-        Watched::new(connection, inbound, draining, limits.clone()).await
-    };
-    match ended {
+        return match Watched::new(connection, inbound, draining, limits.clone()).await {
+            None => Ending::Cut,
+            Some(Err(error)) if error.is_parse() => Ending::Malformed,
+            Some(_) => Ending::Closed,
+        };
+    }
+    let connection = http1::connection(io, Rc::clone(&inbound), serve, HeadLimits::from(limits));
+    match Watched::new(connection, inbound, draining, limits.clone()).await {
         None => Ending::Cut,
-        Some(Err(error)) if error.is_parse() => Ending::Malformed,
+        Some(Err(Broken::Malformed(_))) => Ending::Malformed,
         Some(_) => Ending::Closed,
     }
-}
-
-fn http1_builder(limits: &ListenLimits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        // Timeouts are kept by `Watched`: hyper's would cost a timer and an allocation for every request.
-        .header_read_timeout(None)
-        .max_header_size(limits.headers_bytes + HEADERS_GRACE_BYTES)
-        .max_buf_size(BUFFER_BYTES.max(limits.headers_bytes + HEADERS_GRACE_BYTES));
-    if limits.header_count > HYPER_HEADER_COUNT {
-        builder.max_headers(limits.header_count);
-    }
-    builder
 }
 
 fn http2_builder(limits: &ListenLimits) -> http2::Builder<Local> {
@@ -122,17 +111,6 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
     }
 }
 
-impl<I, S, B> Protocol for http1::Connection<I, S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
 impl<I, S: Serve> Protocol for http2::Connection<I, PerConnection<S>, Local>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
@@ -154,23 +132,29 @@ impl<S: Serve> Service<Request<Incoming>> for PerConnection<S> {
     type Future = Answering<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let number = self.inbound.begin();
-        let in_flight = InFlight { inbound: Rc::clone(&self.inbound), number, answered: false };
-        if request.version() < Version::HTTP_11 {
-            // An old client that asks to keep the connection is answered in its own version and closed: what
-            // follows on such a connection has been read differently by different servers (PRX-01).
-            self.inbound.close_after_answer();
-        }
+        let in_flight = InFlight::new(Rc::clone(&self.inbound), self.inbound.begin());
+        let request = request.map(IncomingBody::Http2);
         Answering { future: self.serve.serve(request, &self.inbound), in_flight: Some(in_flight) }
     }
 }
 
 /// Counts one request for as long as its answer is being made and sent.
 #[derive(Debug)]
-struct InFlight {
+pub(crate) struct InFlight {
     inbound: Rc<Inbound>,
     number: u64,
     answered: bool,
+}
+
+impl InFlight {
+    pub(crate) const fn new(inbound: Rc<Inbound>, number: u64) -> Self {
+        Self { inbound, number, answered: false }
+    }
+
+    /// There is an answer: what becomes of it is not the request's fault any more.
+    pub(crate) const fn answered(&mut self) {
+        self.answered = true;
+    }
 }
 
 impl Drop for InFlight {
@@ -196,13 +180,10 @@ impl<F: Future<Output = Response<B>>, B> Future for Answering<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = ready!(this.future.poll(cx));
+        let response = ready!(this.future.poll(cx));
         let mut in_flight = this.in_flight.take();
         if let Some(in_flight) = &mut in_flight {
-            in_flight.answered = true;
-            if !in_flight.inbound.is_http2() && in_flight.inbound.is_closing() {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
+            in_flight.answered();
         }
         Poll::Ready(Ok(response.map(|body| Answer { body, in_flight })))
     }

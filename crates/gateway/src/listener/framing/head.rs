@@ -1,6 +1,8 @@
 //! The lines of a head, and of the trailers behind a body.
 
-use super::{FramingFault, HeadLimits};
+use std::ops::Range;
+
+use super::{BodyReader, FramingFault, HeadLimits};
 
 /// What the head read so far says about the body.
 #[derive(Debug, Default)]
@@ -14,23 +16,36 @@ pub(super) struct Head {
     chunked: bool,
 }
 
-/// What follows a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Body {
-    None,
-    Length(u64),
-    Chunked,
+/// Where the parts of a request line lie in it.
+#[derive(Debug)]
+pub(super) struct RequestLine {
+    /// Bytes of the method, which comes first.
+    pub(super) method: usize,
+    pub(super) target: Range<usize>,
+    pub(super) old_version: bool,
+}
+
+/// Where the parts of a field line lie in it.
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) name: Range<usize>,
+    /// Without the white space around it (RFC 9112 section 5.1).
+    pub(super) value: Range<usize>,
 }
 
 impl Head {
-    /// Takes a request line; `false` for the one empty line that may stand before it (RFC 9112 section 2.2).
-    pub(super) fn request_line(&mut self, line: &[u8], limits: HeadLimits) -> Result<bool, FramingFault> {
+    /// Takes a request line; `None` for the one empty line that may stand before it (RFC 9112 section 2.2).
+    pub(super) fn request_line(
+        &mut self,
+        line: &[u8],
+        limits: HeadLimits,
+    ) -> Result<Option<RequestLine>, FramingFault> {
         if line.is_empty() {
             if self.bytes > 0 {
                 return Err(FramingFault::EmptyLines);
             }
             self.count_bytes(line, limits)?;
-            return Ok(false);
+            return Ok(None);
         }
         self.count_bytes(line, limits)?;
         if line.contains(&b'\r') {
@@ -48,11 +63,16 @@ impl Head {
             b"HTTP/1.0" => true,
             _ => return Err(FramingFault::Version),
         };
-        if is_target(method, target) { Ok(true) } else { Err(FramingFault::Target) }
+        if !is_target(method, target) {
+            return Err(FramingFault::Target);
+        }
+        let (method, begin) = (method.len(), method.len() + 1);
+        let target = begin..begin + target.len();
+        Ok(Some(RequestLine { method, target, old_version: self.old_version }))
     }
 
     /// Takes a field line.
-    pub(super) fn field(&mut self, line: &[u8], limits: HeadLimits) -> Result<(), FramingFault> {
+    pub(super) fn field(&mut self, line: &[u8], limits: HeadLimits) -> Result<Field, FramingFault> {
         self.count_bytes(line, limits)?;
         self.fields += 1;
         if self.fields > limits.fields {
@@ -60,14 +80,24 @@ impl Head {
         }
         let (name, value) = split_field(line)?;
         match name.len() {
-            14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value),
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_coding(value),
-            13..=24 if is_disguised(name) => Err(FramingFault::FieldNameDisguised),
-            _ => Ok(()),
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value)?,
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_coding(value)?,
+            13..=24 if is_disguised(name) => return Err(FramingFault::FieldNameDisguised),
+            _ => {}
         }
+        let trimmed = trim(value);
+        let begin = name.len() + 1 + leading_blanks(value).min(value.len());
+        let begin = if trimmed.is_empty() { line.len() } else { begin };
+        Ok(Field { name: 0..name.len(), value: begin..begin + trimmed.len() })
+    }
+
+    /// Bytes of the lines so far, each with its line end.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn content_length(&mut self, value: &[u8]) -> Result<(), FramingFault> {
+        let value = trim(value);
         if self.content_length.is_some() {
             return Err(FramingFault::ContentLengthRepeated);
         }
@@ -89,7 +119,7 @@ impl Head {
         if self.content_length.is_some() {
             return Err(FramingFault::TwoFramings);
         }
-        if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+        if self.chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
             return Err(FramingFault::TransferCoding);
         }
         self.chunked = true;
@@ -97,19 +127,13 @@ impl Head {
     }
 
     /// What follows the head.
-    pub(super) fn body(&self) -> Result<Body, FramingFault> {
+    pub(super) fn body(&self, limits: HeadLimits) -> Result<BodyReader, FramingFault> {
         let body = match (self.chunked, self.content_length) {
-            (true, _) => Body::Chunked,
-            (false, None | Some(0)) => Body::None,
-            (false, Some(length)) => Body::Length(length),
+            (true, _) => BodyReader::chunked(limits),
+            (false, None | Some(0)) => BodyReader::Ended,
+            (false, Some(length)) => BodyReader::Length(length),
         };
-        if self.without_body && body != Body::None { Err(FramingFault::BodyWithoutMeaning) } else { Ok(body) }
-    }
-
-    /// Trailers have the bounds of a head of their own.
-    pub(super) const fn start_trailers(&mut self) {
-        self.bytes = 0;
-        self.fields = 0;
+        if self.without_body && !body.is_ended() { Err(FramingFault::BodyWithoutMeaning) } else { Ok(body) }
     }
 
     /// Takes a trailer line. SECURITY: a field that frames or routes the message has no business behind it (RFC
@@ -137,7 +161,7 @@ fn split_once(bytes: &[u8], at: Option<usize>) -> Option<(&[u8], &[u8])> {
     Some((before, after.split_first()?.1))
 }
 
-/// Name and value of a field line, the value without the white space around it (RFC 9112 section 5.1).
+/// Name and value of a field line, the value with the white space around it.
 fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), FramingFault> {
     if let [b' ' | b'\t', ..] = line {
         return Err(FramingFault::FoldedField);
@@ -150,7 +174,7 @@ fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), FramingFault> {
         let bare = value.contains(&b'\r');
         return Err(if bare { FramingFault::BareCarriageReturn } else { FramingFault::FieldValue });
     }
-    Ok((name, trim(value)))
+    Ok((name, value))
 }
 
 /// Whether nothing but separators makes it another name than one of the two that frame a message. SECURITY: CGI and
@@ -163,6 +187,16 @@ fn is_disguised(name: &[u8]) -> bool {
             let letters = name.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase);
             letters.eq(framing.iter().copied())
         })
+}
+
+/// Whether more bytes could make a request line of these, or an empty line before one.
+pub(super) fn may_become_request_line(bytes: &[u8]) -> bool {
+    let method = bytes.split(|byte| *byte == b' ').next().unwrap_or_default();
+    matches!(bytes, b"" | b"\r") || is_token(method)
+}
+
+fn leading_blanks(value: &[u8]) -> usize {
+    value.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
 }
 
 fn trim(mut value: &[u8]) -> &[u8] {

@@ -80,8 +80,7 @@ fn a_request_in_flight_is_not_idle() {
     });
 }
 
-/// Its request and the end of its input come in one piece here, which hyper alone would take for a client that
-/// has gone.
+/// Its request and the end of its input come in one piece here, which is easily taken for a client that has gone.
 #[test]
 fn a_client_that_ends_its_side_is_answered() {
     on_worker(|| async {
@@ -149,21 +148,20 @@ fn one_connection_too_many_is_closed_at_once_and_places_are_given_back() {
     });
 }
 
-/// Ours up to some kilobytes over the limit, hyper's bare 431 beyond.
 #[test]
 fn heads_that_are_too_large_are_answered_431() {
     on_worker(|| async {
         let rig = Rig::plain(json!({ "headers": "8KiB", "header_count": 20 }));
         let request = |fields: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").into_bytes();
-        for (fields, ours) in [
-            (format!("X: {}\r\n", "y".repeat(9 << 10)), true),
-            (format!("X: {}\r\n", "y".repeat(200 << 10)), false),
-            ("X: y\r\n".repeat(20), true),
-            ("X: y\r\n".repeat(2_000), false),
+        for fields in [
+            format!("X: {}\r\n", "y".repeat(9 << 10)),
+            format!("X: {}\r\n", "y".repeat(60 << 10)),
+            "X: y\r\n".repeat(20),
+            "X: y\r\n".repeat(2_000),
         ] {
             let answers = rig.exchange(&request(&fields)).await;
             assert_eq!(statuses(&answers), [431], "{}", fields.len());
-            assert_eq!(answers.contains("headers_too_large"), ours, "{answers}");
+            assert!(answers.contains("headers_too_large"), "{answers}");
         }
         assert!(rig.recorder.targets().is_empty());
         // CVE-2025-30204: ten thousand dots are only long.
@@ -172,9 +170,8 @@ fn heads_that_are_too_large_are_answered_431() {
     });
 }
 
-/// A higher count than hyper's own is hyper's to enforce as well.
 #[test]
-fn more_fields_than_hyper_takes_by_itself_can_be_allowed() {
+fn more_fields_than_by_default_can_be_allowed() {
     on_worker(|| async {
         let rig = Rig::plain(json!({ "header_count": 200 }));
         let request =

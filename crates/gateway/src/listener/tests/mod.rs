@@ -21,7 +21,6 @@ use http::{Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Incoming;
 use portcullis_core::document::{Content, Entry, Node};
 use portcullis_core::{
     Clock, Connection, Diagnostic, Faults, FileId, Materials, Place, Rejection, Severity, Spanned,
@@ -30,7 +29,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-use super::{Drain, Event, Inbound, ListenSpec, Listener, ListenerSettings, Serve, TlsPolicyIds, run};
+use super::{
+    Drain, Event, Inbound, IncomingBody, ListenSpec, Listener, ListenerSettings, Serve, TlsPolicyIds, run,
+};
 
 /// Builds the tree of a policy file from JSON.
 pub(super) fn node(value: &serde_json::Value) -> Node {
@@ -145,7 +146,7 @@ fn refusal(fault: super::FramingFault) -> Answer {
 impl Recorder {
     /// `/unread` answers without reading the body, `/panic` panics, `/never` never answers, `/large` answers with
     /// 16 MiB in pieces; anything else reads the body and says `served`.
-    async fn answer(self: Rc<Self>, request: Request<Incoming>, inbound: Rc<Inbound>) -> Answer {
+    async fn answer(self: Rc<Self>, request: Request<IncomingBody>, inbound: Rc<Inbound>) -> Answer {
         *self.begun.borrow_mut() += 1;
         if let Some(fault) = inbound.framing_fault() {
             return refusal(fault);
@@ -196,7 +197,7 @@ impl Serve for Service {
     type Body = UnsyncBoxBody<Bytes, Infallible>;
     type Future = Pin<Box<dyn Future<Output = Answer>>>;
 
-    fn serve(&self, request: Request<Incoming>, inbound: &Rc<Inbound>) -> Self::Future {
+    fn serve(&self, request: Request<IncomingBody>, inbound: &Rc<Inbound>) -> Self::Future {
         Box::pin(Rc::clone(&self.0).answer(request, Rc::clone(inbound)))
     }
 

@@ -1,0 +1,72 @@
+//! A head, from bytes to the types the stages see.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+
+use crate::listener::framing::HeadMap;
+use crate::listener::{FramingFault, IncomingBody};
+
+/// Fields that are added on the way, for which the map need not grow.
+const ADDED_FIELDS: usize = 8;
+
+/// What a connection has to remember about a request while it is served.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Facts {
+    pub(super) is_head: bool,
+    pub(super) old_version: bool,
+    /// The client waits to be asked for its body (RFC 9110 section 10.1.1).
+    pub(super) expects_continue: bool,
+    /// The client asks for the connection to be closed.
+    pub(super) closes: bool,
+    /// The client wants trailers (RFC 9110 section 10.1.4).
+    pub(super) takes_trailers: bool,
+}
+
+/// Makes a request of a head that was found in `bytes`. Names and values are slices of them.
+///
+/// # Errors
+/// The target is none after all.
+pub(super) fn request(bytes: &Bytes, map: &HeadMap) -> Result<(Request<IncomingBody>, Facts), FramingFault> {
+    let mut request = Request::new(IncomingBody::Empty);
+    let part = |range: &std::ops::Range<usize>| bytes.get(range.clone()).unwrap_or_default();
+    *request.method_mut() =
+        Method::from_bytes(part(&map.method)).map_err(|_refused| FramingFault::RequestLine)?;
+    *request.uri_mut() =
+        Uri::from_maybe_shared(bytes.slice(map.target.clone())).map_err(|_refused| FramingFault::Target)?;
+    *request.version_mut() = if map.old_version { Version::HTTP_10 } else { Version::HTTP_11 };
+    let mut headers = HeaderMap::with_capacity(map.fields.len() + ADDED_FIELDS);
+    for (name, value) in &map.fields {
+        let name = HeaderName::from_bytes(part(name)).map_err(|_refused| FramingFault::FieldName)?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice(value.clone()))
+            .map_err(|_refused| FramingFault::FieldValue)?;
+        headers.try_append(name, value).map_err(|_full| FramingFault::TooManyFields)?;
+    }
+    let facts = facts(request.method(), map.old_version, &headers);
+    *request.headers_mut() = headers;
+    Ok((request, facts))
+}
+
+fn facts(method: &Method, old_version: bool, headers: &HeaderMap) -> Facts {
+    let says = |name: HeaderName, word: &[u8]| {
+        let mut values = headers.get_all(name).iter();
+        values.any(|value| {
+            value
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
+        })
+    };
+    Facts {
+        is_head: method == Method::HEAD,
+        old_version,
+        expects_continue: !old_version && says(header::EXPECT, b"100-continue"),
+        closes: says(header::CONNECTION, b"close"),
+        takes_trailers: says(header::TE, b"trailers"),
+    }
+}
+
+/// A request in the place of one whose head is at fault, so that it is refused like any other: with a reason, a
+/// problem document and a line in the log.
+pub(super) fn unreadable() -> (Request<IncomingBody>, Facts) {
+    (Request::new(IncomingBody::Empty), Facts::default())
+}
