@@ -20,7 +20,7 @@ pub enum Event {
     },
     /// A TLS handshake failed.
     HandshakeFailed(HandshakeFailure),
-    /// hyper found the bytes not to be HTTP and answered, or closed, by itself.
+    /// The bytes were not well-formed HTTP. Under HTTP/1.1 the client has been told why.
     Malformed,
     /// A connection ended because of a fault in the gateway.
     Panicked,

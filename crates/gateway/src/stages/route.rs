@@ -64,7 +64,7 @@ fn find(exchange: &Exchange<Accepted>) -> Result<Routed, Rejection> {
     Ok(Routed { api: Rc::clone(api), below })
 }
 
-/// What the scanner refuses under HTTP/1.1 and hyper lets through in HTTP/2. A fragment is not among it: hyper has
+/// What our own reading refuses in HTTP/1.1 and hyper lets through in HTTP/2. A fragment is not among it: hyper has
 /// cut it off before anybody can see it, and nothing behind us sees it either.
 fn check_http2(exchange: &Exchange<Accepted>) -> Result<(), Rejection> {
     let head = &exchange.head;
