@@ -9,19 +9,15 @@ use portcullis_policy::Admission;
 
 use crate::body::ReplyBody;
 use crate::passage::Passage;
-use crate::request_body::RequestBody;
 use crate::snapshot::LocalApi;
 use crate::unread;
 
 /// One request, with the proof `S` of the last stage it passed. Only a stage's own module can make its proof,
-/// so a request that skipped a check is a compile error.
+/// so a request that skipped a check is a compile error. It is small, because every stage hands it on by value; what
+/// is large travels in the passage.
 pub(crate) struct Exchange<S> {
-    /// Method, target and headers.
-    pub(crate) head: Parts,
-    /// The body, not read by any stage before `forward` but by `authenticate`, where a credential signs over it.
-    pub(crate) body: RequestBody,
-    /// Where it comes from, what it is judged by, who carries it, and what is remembered about it.
-    pub(crate) passage: Passage,
+    /// The request, where it comes from, what it is judged by, who carries it, and what is remembered about it.
+    pub(crate) passage: Box<Passage>,
     /// The proof.
     pub(crate) proof: S,
 }
@@ -63,13 +59,18 @@ pub(crate) struct Admitted {
 impl<S> Exchange<S> {
     /// Goes on with the next proof.
     pub(crate) fn advance<T>(self, next: impl FnOnce(S) -> T) -> Exchange<T> {
-        Exchange { head: self.head, body: self.body, passage: self.passage, proof: next(self.proof) }
+        Exchange { passage: self.passage, proof: next(self.proof) }
     }
 
     /// Ends here with a refusal.
-    pub(crate) fn refuse(self, rejection: impl Into<Rejection>) -> Ended {
-        unread::let_go(self.head.version, self.body);
+    pub(crate) fn refuse(mut self, rejection: impl Into<Rejection>) -> Ended {
+        unread::let_go(self.passage.head.version, self.passage.take_body());
         Ended { rejection: rejection.into(), passage: self.passage }
+    }
+
+    /// Method, target and headers.
+    pub(crate) fn head(&self) -> &Parts {
+        &self.passage.head
     }
 
     /// The connection's facts.
@@ -91,11 +92,11 @@ impl<S> Exchange<S> {
 /// A request that goes no further.
 pub(crate) struct Ended {
     pub(crate) rejection: Rejection,
-    pub(crate) passage: Passage,
+    pub(crate) passage: Box<Passage>,
 }
 
 /// An answer, with the record of how it came about.
 pub(crate) struct Reply {
     pub(crate) response: http::Response<ReplyBody>,
-    pub(crate) passage: Passage,
+    pub(crate) passage: Box<Passage>,
 }

@@ -48,7 +48,29 @@ fn authority(uri: &Uri) -> Result<Option<&str>, HostFault> {
     }
 }
 
+/// Most hosts are in the form routes are looked up by, with a port or without, which one pass over them shows.
+fn already_normal(named: &str) -> Option<&str> {
+    let (mut after_dot, mut end) = (true, named.len());
+    for (at, byte) in named.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => after_dot = false,
+            b'.' if !after_dot => after_dot = true,
+            b':' => {
+                end = at;
+                break;
+            }
+            _ => return None,
+        }
+    }
+    let (host, port) = named.split_at_checked(end)?;
+    let digits = port.len() <= 6 && port.bytes().skip(1).all(|byte| byte.is_ascii_digit());
+    (!after_dot && host.len() <= 255 && digits).then_some(host)
+}
+
 fn normalise(named: &str) -> Result<std::borrow::Cow<'_, str>, HostFault> {
+    if let Some(host) = already_normal(named) {
+        return Ok(host.into());
+    }
     let (host, port) = if named.starts_with('[') {
         let end = named.find(']').ok_or(HostFault::Malformed)?;
         let (address, after) = named.split_at(end + 1);

@@ -12,7 +12,7 @@ use portcullis_policy::Permit;
 
 use crate::snapshot::LocalApi;
 
-/// Goes in with the request and comes back with the reply: one heap box per request, no map, no lock.
+/// Goes in with the request and comes back with the reply, in the one heap box of its passage: no map, no lock.
 pub(crate) struct Ledger {
     pub(crate) id: RequestId,
     /// The clocks when the request was opened: its only reading for decisions.
@@ -55,8 +55,8 @@ pub(crate) enum AuthRecord {
 
 impl Ledger {
     /// Opens the record of a request.
-    pub(crate) fn open(id: RequestId, opened: Moment, method: Method) -> Box<Self> {
-        Box::new(Self {
+    pub(crate) fn open(id: RequestId, opened: Moment, method: Method) -> Self {
+        Self {
             id,
             opened,
             method,
@@ -74,7 +74,7 @@ impl Ledger {
             upstream_status: None,
             bytes_out: 0,
             path: None,
-        })
+        }
     }
 }
 

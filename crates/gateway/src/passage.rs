@@ -5,13 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::request::Parts;
+use http::{Request, StatusCode};
 use portcullis_core::{LogLevel, PeerCertificate, Reason};
 
 use crate::access_log::Record;
 use crate::forward::hex;
 use crate::ledger::{AuthRecord, Ledger};
 use crate::listener::Inbound;
+use crate::request_body::RequestBody;
 use crate::snapshot::LocalSnapshot;
 use crate::telemetry::shard::method_label;
 use crate::worker::Worker;
@@ -20,6 +22,10 @@ use crate::worker::Worker;
 /// refused, broken off, abandoned by the client - dropping it closes the record: once, with its metrics and its log
 /// line. That is why this is a `Drop`: no path can forget it.
 pub(crate) struct Passage {
+    /// Method, target and headers, until it is forwarded.
+    pub(crate) head: Parts,
+    /// The body, not read by any stage before `forward` but by `authenticate`, where a credential signs over it.
+    pub(crate) body: RequestBody,
     /// The connection it arrived on.
     pub(crate) inbound: Rc<Inbound>,
     /// The configuration it is judged by, from the first stage to the last.
@@ -27,7 +33,7 @@ pub(crate) struct Passage {
     /// The thread that carries it, with its pools and caches.
     pub(crate) worker: Rc<Worker>,
     /// What is remembered about it.
-    pub(crate) ledger: Box<Ledger>,
+    pub(crate) ledger: Ledger,
 }
 
 impl Drop for Passage {
@@ -45,6 +51,17 @@ impl Drop for Passage {
 }
 
 impl Passage {
+    /// Takes the request out, to be sent on.
+    pub(crate) fn take_request(&mut self) -> Request<RequestBody> {
+        let (nothing, ()) = Request::new(()).into_parts();
+        Request::from_parts(std::mem::replace(&mut self.head, nothing), self.take_body())
+    }
+
+    /// Takes the body out; none is left.
+    pub(crate) fn take_body(&mut self) -> RequestBody {
+        std::mem::replace(&mut self.body, RequestBody::Whole(None))
+    }
+
     /// The caller's certificate: the one accessor for whoever decides by it.
     pub(crate) fn certificate(&self) -> Option<&Arc<PeerCertificate>> {
         self.inbound.connection().handshake_certificate.as_ref()
@@ -52,8 +69,8 @@ impl Passage {
 
     /// The caller's certificate, if it counts at this moment. SECURITY: a connection outlives its certificate and the
     /// revocation list that spoke for it, so whoever tells others of it asks here (TLS-05).
-    pub(crate) fn current_certificate(&self) -> Option<&PeerCertificate> {
-        self.certificate().map(AsRef::as_ref).filter(|certificate| certificate.is_current(self.ledger.opened))
+    pub(crate) fn current_certificate(&self) -> Option<&Arc<PeerCertificate>> {
+        self.certificate().filter(|certificate| certificate.is_current(self.ledger.opened))
     }
 
     fn record(&self, total: Duration) -> Record {

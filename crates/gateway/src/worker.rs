@@ -99,13 +99,16 @@ impl Worker {
         self.shard.begin();
         let (head, body) = request.into_parts();
         let now = self.clock.now();
-        let passage = Passage {
+        let ledger = Ledger::open(self.ids.next(now), now, head.method.clone());
+        let passage = Box::new(Passage {
+            head,
+            body: RequestBody::Streaming(body),
             inbound: Rc::clone(inbound),
             snapshot: Rc::clone(&self.snapshot.borrow()),
             worker: Rc::clone(self),
-            ledger: Ledger::open(self.ids.next(now), now, head.method.clone()),
-        };
-        Exchange { head, body: RequestBody::Streaming(body), passage, proof: Accepted }
+            ledger,
+        });
+        Exchange { passage, proof: Accepted }
     }
 
     /// The answer to a request in whose stages something broke that cannot break.

@@ -6,16 +6,14 @@ use portcullis_core::{Moment, Principal, Rejection};
 use crate::content::Content;
 use crate::exchange::{Authenticated, Ended, Exchange, Routed};
 use crate::ledger::AuthRecord;
-use crate::request_body::RequestBody;
 
 /// Runs the API's chain. Whatever it cannot decide is a refusal.
 pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Exchange<Authenticated>, Ended> {
     let now = exchange.now();
     let outcome = if exchange.proof.api.chain.reads_content() {
-        let body = std::mem::replace(&mut exchange.body, RequestBody::Whole(None));
-        let content = Content::of(body, exchange.proof.api.body);
+        let content = Content::of(exchange.passage.take_body(), exchange.proof.api.body);
         let outcome = ask(&exchange, Some(&content), now).await;
-        exchange.body = content.into_body();
+        exchange.passage.body = content.into_body();
         outcome
     } else {
         ask(&exchange, None, now).await
@@ -42,7 +40,7 @@ async fn ask(
     now: Moment,
 ) -> Result<Principal, Rejection> {
     let evidence = Evidence {
-        head: &exchange.head,
+        head: exchange.head(),
         connection: exchange.connection(),
         certificate: exchange.certificate(),
         worker: &exchange.passage.worker.tokens,

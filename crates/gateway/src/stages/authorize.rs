@@ -15,7 +15,7 @@ pub(crate) async fn authorize(mut exchange: Exchange<Entitled>) -> Result<Exchan
         }
         Err(rejection) => {
             exchange.passage.ledger.path =
-                exchange.passage.worker.logs().then(|| exchange.head.uri.path().to_owned());
+                exchange.passage.worker.logs().then(|| exchange.head().uri.path().to_owned());
             Err(exchange.refuse(rejection))
         }
     }
@@ -23,7 +23,7 @@ pub(crate) async fn authorize(mut exchange: Exchange<Entitled>) -> Result<Exchan
 
 fn judge(exchange: &Exchange<Entitled>) -> Result<Permit, Rejection> {
     let authenticated = &exchange.proof.authenticated;
-    let head = &exchange.head;
+    let head = exchange.head();
     let host =
         host::of(head).map_err(|fault| Rejection::new(Reason::HostInvalid).because(fault.to_string()))?;
     let below = head.uri.path().get(authenticated.routed.below..).filter(|below| !below.is_empty());

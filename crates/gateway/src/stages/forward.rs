@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use http::Request;
 use portcullis_core::Rejection;
 use portcullis_proxy::hygiene;
 
@@ -15,11 +14,12 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
     if let Err(rejection) = prepare(&mut exchange) {
         return Err(exchange.refuse(rejection));
     }
-    let Exchange { head, body, mut passage, proof } = exchange;
+    let Exchange { mut passage, proof } = exchange;
+    let request = passage.take_request();
     let worker = Rc::clone(&passage.worker);
     passage.ledger.forwarded_at = Some(worker.since(passage.ledger.opened));
     // Boxed: the future of an exchange is some kilobytes, and unboxed it would be copied from stage to stage.
-    let sending = worker.pools.send(&proof.api.upstream, Request::from_parts(head, body), proof.api.body);
+    let sending = worker.pools.send(&proof.api.upstream, request, proof.api.body);
     let sent = Box::pin(sending).await;
     passage.ledger.answered_at = Some(worker.since(passage.ledger.opened));
     let response = match sent {
@@ -39,19 +39,15 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
 
 /// Takes out what would be mistaken for ours, then adds ours. Never the other way round (FWD-07).
 fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
-    let api = &exchange.proof.api;
-    let headers = &mut exchange.head.headers;
+    let Exchange { passage, proof } = exchange;
+    let (api, current) = (&proof.api, passage.current_certificate().cloned());
+    let passage = &mut **passage;
+    let headers = &mut passage.head.headers;
     hygiene::remove_aliases(headers, &api.removed);
     if api.forward.keep_credentials {
         hygiene::remove_other_spellings(headers, &api.credentials);
     }
-    exchange.passage.inbound.forwarded().add(headers, &exchange.head.uri);
-    api.forward.apply(
-        headers,
-        &Subject {
-            principal: &exchange.proof.principal,
-            certificate: exchange.passage.current_certificate(),
-            request_id: exchange.passage.ledger.id,
-        },
-    )
+    passage.inbound.forwarded().add(headers, &passage.head.uri);
+    let (principal, request_id) = (&proof.principal, passage.ledger.id);
+    api.forward.apply(headers, &Subject { principal, certificate: current.as_deref(), request_id })
 }

@@ -69,7 +69,7 @@ impl<T: Future<Output = Result<Reply, Infallible>>> Future for ObserveFuture<T> 
 /// The answer's body. The record of the request ends with it: after its last byte, or when the client goes.
 pub(crate) struct ObservedBody {
     body: ReplyBody,
-    passage: Option<Passage>,
+    passage: Option<Box<Passage>>,
 }
 
 impl ObservedBody {

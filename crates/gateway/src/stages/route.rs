@@ -17,14 +17,14 @@ pub(crate) async fn route(mut exchange: Exchange<Accepted>) -> Result<Exchange<R
     match find(&exchange) {
         Ok(routed) => {
             exchange.passage.ledger.api = Some(Rc::clone(&routed.api));
-            if let Err(rejection) = guard(&mut exchange.head, &routed) {
+            if let Err(rejection) = guard(&mut exchange.passage.head, &routed) {
                 return Err(exchange.refuse(rejection));
             }
             Ok(exchange.advance(|_| routed))
         }
         Err(rejection) => {
             exchange.passage.ledger.path =
-                exchange.passage.worker.logs().then(|| exchange.head.uri.path().to_owned());
+                exchange.passage.worker.logs().then(|| exchange.head().uri.path().to_owned());
             Err(exchange.refuse(rejection))
         }
     }
@@ -34,7 +34,7 @@ fn find(exchange: &Exchange<Accepted>) -> Result<Routed, Rejection> {
     if let Some(fault) = exchange.passage.inbound.framing_fault() {
         return Err(fault.into());
     }
-    let head = &exchange.head;
+    let head = exchange.head();
     if head.version == Version::HTTP_2 {
         check_http2(exchange)?;
     }
@@ -67,9 +67,9 @@ fn find(exchange: &Exchange<Accepted>) -> Result<Routed, Rejection> {
 /// What our own reading refuses in HTTP/1.1 and hyper lets through in HTTP/2. A fragment is not among it: hyper has
 /// cut it off before anybody can see it, and nothing behind us sees it either.
 fn check_http2(exchange: &Exchange<Accepted>) -> Result<(), Rejection> {
-    let head = &exchange.head;
+    let head = exchange.head();
     // SECURITY: an HTTP/1.1 upstream that looks for no body here takes it for the next request.
-    if matches!(head.method, Method::GET | Method::HEAD) && !exchange.body.is_end_stream() {
+    if matches!(head.method, Method::GET | Method::HEAD) && !exchange.passage.body.is_end_stream() {
         return Err(FramingFault::BodyWithoutMeaning.into());
     }
     if head.uri.query().is_some_and(|query| !query.bytes().all(|byte| byte.is_ascii_graphic())) {

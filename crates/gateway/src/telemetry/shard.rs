@@ -17,32 +17,35 @@ use crate::snapshot::LocalSnapshot;
 /// Plain cells: only this worker's thread ever touches them. Names are looked up when they are handed over.
 #[derive(Default)]
 pub(crate) struct Shard {
-    requests: RefCell<AHashMap<RequestKey, u64>>,
-    durations: RefCell<AHashMap<(Option<usize>, &'static str), Durations>>,
-    upstream: RefCell<AHashMap<(usize, u16), Histogram>>,
-    auth: RefCell<AHashMap<Option<AuthMethod>, Histogram>>,
+    tallies: RefCell<AHashMap<Key, Tally>>,
     in_flight: Cell<i64>,
     in_flight_told: Cell<i64>,
     panics: Cell<u64>,
 }
 
-/// Of one API and decision.
-#[derive(Default)]
-struct Durations {
-    request: Histogram,
-    gateway: Histogram,
-}
-
+/// All that labels are made of, so that a request is looked up once for all its metrics.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct RequestKey {
+struct Key {
     api: Option<usize>,
     rule: Option<Permit>,
     limit: Option<Arc<str>>,
     method: &'static str,
     status: u16,
+    /// The hundreds of the upstream's status, 0 if it gave none.
+    upstream_class: u16,
     decision: &'static str,
     reason: Option<Reason>,
     auth: AuthOutcome,
+}
+
+/// The requests of one key since the last hand-over.
+#[derive(Default)]
+struct Tally {
+    count: u64,
+    request: Histogram,
+    gateway: Histogram,
+    upstream: Histogram,
+    auth: Histogram,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,65 +69,40 @@ impl Shard {
     /// A request has ended.
     pub(crate) fn end(&self, ledger: &Ledger, total: Duration) {
         self.in_flight.set(self.in_flight.get() - 1);
-        let api = ledger.api.as_ref().map(|api| api.index);
-        let auth = match ledger.auth {
-            AuthRecord::NotReached => AuthOutcome::NotReached,
-            AuthRecord::Refused { .. } => AuthOutcome::Refused,
-            AuthRecord::Verified { method, .. } => AuthOutcome::Verified(method),
+        let (auth, took) = match ledger.auth {
+            AuthRecord::NotReached => (AuthOutcome::NotReached, None),
+            AuthRecord::Refused { took } => (AuthOutcome::Refused, Some(took)),
+            AuthRecord::Verified { method, took } => (AuthOutcome::Verified(method), Some(took)),
         };
-        let status = ledger.status.as_u16();
-        let key = RequestKey {
-            api,
+        let key = Key {
+            api: ledger.api.as_ref().map(|api| api.index),
             rule: ledger.rule,
             limit: ledger.limit.clone(),
             method: method_label(&ledger.method),
-            status,
+            status: ledger.status.as_u16(),
+            upstream_class: ledger.upstream_status.map_or(0, |status| status.as_u16() / 100),
             decision: ledger.decision(),
             reason: ledger.reason,
             auth,
         };
-        *self.requests.borrow_mut().entry(key).or_default() += 1;
-        let own = ledger.forwarded_at.unwrap_or(total);
-        let mut durations = self.durations.borrow_mut();
-        let Durations { request, gateway } = durations.entry((api, ledger.decision())).or_default();
-        request.record(total);
-        gateway.record(own);
-        if let (Some(api), Some(sent), Some(answered)) =
-            (&ledger.api, ledger.forwarded_at, ledger.answered_at)
-        {
-            let class = ledger.upstream_status.map_or(0, |status| status.as_u16() / 100);
-            let mut upstream = self.upstream.borrow_mut();
-            upstream.entry((api.upstream_index, class)).or_default().record(answered.saturating_sub(sent));
+        let mut tallies = self.tallies.borrow_mut();
+        let tally = tallies.entry(key).or_default();
+        tally.count += 1;
+        tally.request.record(total);
+        tally.gateway.record(ledger.forwarded_at.unwrap_or(total));
+        if let (Some(sent), Some(answered)) = (ledger.forwarded_at, ledger.answered_at) {
+            tally.upstream.record(answered.saturating_sub(sent));
         }
-        match ledger.auth {
-            AuthRecord::NotReached => {}
-            AuthRecord::Refused { took } => self.auth.borrow_mut().entry(None).or_default().record(took),
-            AuthRecord::Verified { method, took } => {
-                self.auth.borrow_mut().entry(Some(method)).or_default().record(took);
-            }
+        if let Some(took) = took {
+            tally.auth.record(took);
         }
     }
 
     /// Gives everything counted so far to the registry. `snapshot` is the one it was counted under.
     pub(crate) fn hand_over(&self, telemetry: &Telemetry, snapshot: &LocalSnapshot) {
-        for (key, count) in self.requests.borrow_mut().drain() {
-            hand_over_request(telemetry, snapshot, &key, count);
-        }
-        for ((api, decision), Durations { request, gateway }) in self.durations.borrow_mut().iter_mut() {
-            let labels = [Label::new("api", snapshot.api_name(*api)), Label::new("decision", *decision)];
-            request.hand_over(telemetry, "portcullis_request_duration_seconds", &labels);
-            gateway.hand_over(telemetry, "portcullis_gateway_duration_seconds", &labels);
-        }
-        for ((upstream, class), histogram) in self.upstream.borrow_mut().iter_mut() {
-            let labels = [
-                Label::new("upstream", snapshot.upstream_name(*upstream)),
-                Label::new("status_class", status_class(*class)),
-            ];
-            histogram.hand_over(telemetry, "portcullis_upstream_duration_seconds", &labels);
-        }
-        for (method, histogram) in self.auth.borrow_mut().iter_mut() {
-            let labels = [Label::new("method", method.map_or("refused", AuthMethod::as_str))];
-            histogram.hand_over(telemetry, "portcullis_auth_duration_seconds", &labels);
+        for (key, mut tally) in self.tallies.borrow_mut().drain() {
+            hand_over_request(telemetry, snapshot, &key, tally.count);
+            tally.hand_over(telemetry, snapshot, &key);
         }
         let moved = self.in_flight.get() - self.in_flight_told.replace(self.in_flight.get());
         telemetry.gauge_by("portcullis_requests_in_flight", vec![], moved as f64);
@@ -132,7 +110,25 @@ impl Shard {
     }
 }
 
-fn hand_over_request(telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &RequestKey, count: u64) {
+impl Tally {
+    fn hand_over(&mut self, telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &Key) {
+        let labels = [Label::new("api", snapshot.api_name(key.api)), Label::new("decision", key.decision)];
+        self.request.hand_over(telemetry, "portcullis_request_duration_seconds", &labels);
+        self.gateway.hand_over(telemetry, "portcullis_gateway_duration_seconds", &labels);
+        let labels = [
+            Label::new("upstream", snapshot.upstream_of(key.api)),
+            Label::new("status_class", status_class(key.upstream_class)),
+        ];
+        self.upstream.hand_over(telemetry, "portcullis_upstream_duration_seconds", &labels);
+        let method = match key.auth {
+            AuthOutcome::Verified(method) => method.as_str(),
+            AuthOutcome::NotReached | AuthOutcome::Refused => "refused",
+        };
+        self.auth.hand_over(telemetry, "portcullis_auth_duration_seconds", &[Label::new("method", method)]);
+    }
+}
+
+fn hand_over_request(telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &Key, count: u64) {
     let api = || Label::new("api", snapshot.api_name(key.api));
     let rule = || Label::new("rule", snapshot.rule_name(key.api, key.rule));
     let decision = || Label::new("decision", key.decision);

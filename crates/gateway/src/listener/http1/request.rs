@@ -34,34 +34,33 @@ pub(super) fn request(bytes: &Bytes, map: &HeadMap) -> Result<(Request<IncomingB
     *request.uri_mut() =
         Uri::from_maybe_shared(bytes.slice(map.target.clone())).map_err(|_refused| FramingFault::Target)?;
     *request.version_mut() = if map.old_version { Version::HTTP_10 } else { Version::HTTP_11 };
+    let is_head = request.method() == Method::HEAD;
+    let mut facts = Facts { is_head, old_version: map.old_version, ..Facts::default() };
     let mut headers = HeaderMap::with_capacity(map.fields.len() + ADDED_FIELDS);
     for (name, value) in &map.fields {
         let name = HeaderName::from_bytes(part(name)).map_err(|_refused| FramingFault::FieldName)?;
         let value = HeaderValue::from_maybe_shared(bytes.slice(value.clone()))
             .map_err(|_refused| FramingFault::FieldValue)?;
+        facts.note(&name, &value);
         headers.try_append(name, value).map_err(|_full| FramingFault::TooManyFields)?;
     }
-    let facts = facts(request.method(), map.old_version, &headers);
     *request.headers_mut() = headers;
     Ok((request, facts))
 }
 
-fn facts(method: &Method, old_version: bool, headers: &HeaderMap) -> Facts {
-    let says = |name: HeaderName, word: &[u8]| {
-        let mut values = headers.get_all(name).iter();
-        values.any(|value| {
-            value
-                .as_bytes()
-                .split(|byte| *byte == b',')
-                .any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
-        })
-    };
-    Facts {
-        is_head: method == Method::HEAD,
-        old_version,
-        expects_continue: !old_version && says(header::EXPECT, b"100-continue"),
-        closes: says(header::CONNECTION, b"close"),
-        takes_trailers: says(header::TE, b"trailers"),
+impl Facts {
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) {
+        let says = |word: &[u8]| {
+            let mut items = value.as_bytes().split(|byte| *byte == b',');
+            items.any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
+        };
+        if *name == header::CONNECTION {
+            self.closes |= says(b"close");
+        } else if *name == header::EXPECT {
+            self.expects_continue |= !self.old_version && says(b"100-continue");
+        } else if *name == header::TE {
+            self.takes_trailers |= says(b"trailers");
+        }
     }
 }
 
