@@ -31,6 +31,8 @@ mod limits;
 #[cfg(test)]
 mod observability;
 #[cfg(test)]
+mod ozone;
+#[cfg(test)]
 mod rig;
 #[cfg(test)]
 mod routes;

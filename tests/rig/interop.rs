@@ -1,7 +1,10 @@
 //! Clients and servers nobody here wrote, from PyPI and npm, as `tests/interop/install` puts them into `target/interop`.
 
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
 
 /// A Python with what `tests/interop/requirements.txt` names, about to run a script of `tests/interop`.
 pub(crate) fn python(script: &str) -> Command {
@@ -18,6 +21,18 @@ pub(crate) fn node(script: &str) -> Command {
     command.arg("--preserve-symlinks").arg("--preserve-symlinks-main");
     command.arg(modules.with_file_name("scripts").join(script));
     command
+}
+
+/// What a script prints when it is given this document on its standard input.
+pub(crate) fn said(mut command: Command, document: &Value) -> String {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the script can be started");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(document.to_string().as_bytes()).expect("the document is taken");
+    drop(input);
+    let output = child.wait_with_output().expect("the script ends");
+    assert!(output.status.success(), "{:?}", output.status);
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }
 
 fn scripts() -> PathBuf {

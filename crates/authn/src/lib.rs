@@ -28,6 +28,6 @@ pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence};
 pub use clients::{Clients, ClientsSpec};
 pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};
 pub use identity::IdentitySpec;
-pub use issuers::{Issuers, IssuersSpec};
+pub use issuers::{Issuers, IssuersSpec, profile_table};
 pub use keys::{KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult};
 pub use tokens::{CacheCounts, WorkerTokens};

@@ -52,7 +52,7 @@ pub(crate) fn node(value: &Value) -> Node {
     build(value, &mut 0)
 }
 
-const fn at(line: u32) -> Place {
+pub(crate) const fn at(line: u32) -> Place {
     Place { file: FileId(0), line, column: 1, offset: line, length: 1 }
 }
 
@@ -113,9 +113,14 @@ pub(crate) fn offline() -> KeySources {
 pub(crate) fn issuers(written: &Value, memory: &Memory, sources: &KeySources) -> Issuers {
     let mut faults = Faults::default();
     let spec = IssuersSpec::read(&node(written), &mut faults);
-    let issuers = spec.map(|spec| spec.compile(memory, sources, &mut faults));
+    let issuers = spec.map(|spec| spec.compile(memory, sources, &replays(), &mut faults));
     assert!(!faults.any_error(), "{:#?}", told(faults));
     issuers.expect("issuers")
+}
+
+/// A memory that began some time ago.
+pub(crate) fn replays() -> Replays {
+    Replays::new(moment(NOW - 600))
 }
 
 /// The pepper of all tests.
@@ -145,9 +150,15 @@ pub(crate) struct House {
 impl House {
     pub(crate) fn new(issuers: Issuers) -> Self {
         let anchors = ["tpp", "staff"].map(|name| (name.to_owned(), at(1))).to_vec();
-        let replays = Replays::new(moment(NOW - 600));
         let fetchers = Fetchers::new(|_| Err("nobody is asked here".to_owned()));
-        Self { issuers, clients: Clients::default(), anchors, replays, fetchers, guard: Guard::off() }
+        Self {
+            issuers,
+            clients: Clients::default(),
+            anchors,
+            replays: replays(),
+            fetchers,
+            guard: Guard::off(),
+        }
     }
 
     pub(crate) fn compile(&self, written: &Value, identity: Option<&Value>) -> Result<Chain, Faults> {

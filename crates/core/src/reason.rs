@@ -143,6 +143,8 @@ reasons! {
     TokenNotYetValid: "token_not_yet_valid", UNAUTHORIZED, TOKEN, Info, "The access token is not valid yet.";
     /// The token lives longer, or is older, than its issuer's tokens may.
     TokenLifetimeRefused: "token_lifetime_refused", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
+    /// A token that may be used once has been used.
+    TokenReplayed: "token_replayed", UNAUTHORIZED, TOKEN, Warn, "The access token has been used before.";
     /// The token's `iss` is not the issuer this API trusts.
     TokenIssuerRefused: "token_issuer_refused", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
     /// The token is meant for somebody else.
@@ -231,6 +233,7 @@ impl Reason {
             | Self::TokenExpired
             | Self::TokenNotYetValid
             | Self::TokenLifetimeRefused
+            | Self::TokenReplayed
             | Self::CertificateMissing
             | Self::CertificateExpired
             | Self::TooManyFailures

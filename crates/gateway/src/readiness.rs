@@ -75,6 +75,8 @@ pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
         telemetry.count_absolute("portcullis_guard_refusals_total", labels(), refusals);
         telemetry.gauge("portcullis_guard_records", labels(), held as f64);
     }
+    let kept = resources.keys.per_certificate();
+    telemetry.gauge("portcullis_jwks_certificate_sources", vec![], kept as f64);
     let store = resources.store.figures();
     telemetry.count_absolute("portcullis_store_commits_total", vec![], store.commits);
     telemetry.count_absolute("portcullis_store_errors_total", vec![], store.errors);

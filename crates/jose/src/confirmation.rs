@@ -1,6 +1,6 @@
 //! What a token is bound to: the `cnf` claim (RFC 7800, RFC 8705 section 3.1, RFC 9449 section 6.1).
 
-use portcullis_core::json::{Object, Value};
+use portcullis_core::json::{self, Object, Value};
 use portcullis_core::{Reason, Rejection};
 
 use crate::{base64url, digest};
@@ -38,18 +38,39 @@ impl Confirmation {
             return Ok(None);
         };
         let members = value.as_object().ok_or(ConfirmationError::NotAnObject)?;
+        Self::read(members).map(Some)
+    }
+
+    /// Reads the `cnf` claim of an issuer that may write the object as text, as some versions of one product do
+    /// (WS-08).
+    ///
+    /// # Errors
+    /// As [`Confirmation::of`].
+    pub fn of_object_or_text(claims: &Object) -> Result<Option<Self>, ConfirmationError> {
+        let Some(Value::Text(text)) = claims.get("cnf") else { return Self::of(claims) };
+        let members = json::parse_object(text.as_bytes(), json::Limits::default());
+        Self::read(&members.map_err(|_| ConfirmationError::NotAnObject)?).map(Some)
+    }
+
+    fn read(members: &Object) -> Result<Self, ConfirmationError> {
         let confirmation =
             Self { x5t_s256: thumbprint(members, "x5t#S256")?, jkt: thumbprint(members, "jkt")? };
         if confirmation.x5t_s256.is_none() && confirmation.jkt.is_none() {
             return Err(ConfirmationError::Unsupported);
         }
-        Ok(Some(confirmation))
+        Ok(confirmation)
     }
 
     /// Whether the token is bound to the certificate with this SHA-256 digest of its DER; in constant time.
     /// A token that is bound to no certificate matches none.
     pub fn certificate_matches(&self, sha256: &[u8; 32]) -> bool {
         self.x5t_s256.is_some_and(|expected| digest::constant_time_eq(&expected, sha256))
+    }
+
+    /// Whether the token is bound to the proof key with this thumbprint; in constant time. A token that is bound to
+    /// no key matches none.
+    pub fn key_matches(&self, thumbprint: &[u8; 32]) -> bool {
+        self.jkt.is_some_and(|expected| digest::constant_time_eq(&expected, thumbprint))
     }
 }
 
@@ -119,6 +140,33 @@ mod tests {
         let text = format!(r#"{{"cnf":{{"x5t#S256":"{THUMBPRINT}","jkt":"{THUMBPRINT}","kid":"a"}}}}"#);
         let found = read(&text).expect("valid").expect("bound");
         assert!(found.x5t_s256.is_some() && found.jkt.is_some());
+    }
+
+    /// WS-08: text only where the issuer's entry asks for it, and never text within text.
+    #[test]
+    fn an_object_written_as_text_is_read_only_where_that_is_asked_for() {
+        let text = format!(r#"{{"cnf":"{{\"x5t#S256\":\"{THUMBPRINT}\"}}"}}"#);
+        assert_eq!(read(&text), Err(ConfirmationError::NotAnObject));
+        let either = |claims: &str| {
+            Confirmation::of_object_or_text(
+                &parse_object(claims.as_bytes(), Limits::default()).expect(claims),
+            )
+        };
+        let object = format!(r#"{{"cnf":{{"x5t#S256":"{THUMBPRINT}"}}}}"#);
+        assert_eq!(either(&text), read(&object));
+        assert_eq!(either(&object), read(&object));
+        assert_eq!(either("{}"), Ok(None));
+        for (claims, expected) in [
+            (r#"{"cnf":""}"#, ConfirmationError::NotAnObject),
+            (r#"{"cnf":"{}"}"#, ConfirmationError::Unsupported),
+            (r#"{"cnf":"{} "}"#, ConfirmationError::Unsupported),
+            (r#"{"cnf":"[]"}"#, ConfirmationError::NotAnObject),
+            (r#"{"cnf":"\"{}\""}"#, ConfirmationError::NotAnObject),
+            (r#"{"cnf":7}"#, ConfirmationError::NotAnObject),
+            (r#"{"cnf":"{\"jkt\":\"a\",\"jkt\":\"b\"}"}"#, ConfirmationError::NotAnObject),
+        ] {
+            assert_eq!(either(claims), Err(expected), "{claims}");
+        }
     }
 
     /// CNF-01, CNF-02.

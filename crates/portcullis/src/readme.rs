@@ -8,17 +8,16 @@ use portcullis_gateway::{Environment, METRICS, MetricKind, listener::ListenLimit
 use crate::report::{Look, human};
 
 /// Compares a table with what stands between its markers, or writes it there if `BLESS` is set.
-fn check(what: &str, source: &str, table: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
-    let readme = std::fs::read_to_string(&path).expect("README.md");
+fn check(page: &str, what: &str, source: &str, table: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(page);
+    let readme = std::fs::read_to_string(&path).expect("the page");
     let begin = format!("<!-- {what}: begin (made from {source}; BLESS=1 ./tests/run rewrites it) -->\n");
     let end = format!("<!-- {what}: end -->");
-    let from =
-        readme.find(&begin).unwrap_or_else(|| panic!("README.md lacks the line {begin}")) + begin.len();
-    let to = readme.find(&end).unwrap_or_else(|| panic!("README.md lacks the line {end}"));
+    let from = readme.find(&begin).unwrap_or_else(|| panic!("{page} lacks the line {begin}")) + begin.len();
+    let to = readme.find(&end).unwrap_or_else(|| panic!("{page} lacks the line {end}"));
     if std::env::var_os("BLESS").is_some() {
         let blessed = format!("{}{table}{}", &readme[..from], &readme[to..]);
-        std::fs::write(&path, blessed).expect("README.md is written");
+        std::fs::write(&path, blessed).expect("the page is written");
     } else {
         assert_eq!(&readme[from..to], table, "run BLESS=1 ./tests/run and read the change");
     }
@@ -65,8 +64,14 @@ fn limits() -> String {
 /// One test for both, because both rewrite the same file.
 #[test]
 fn the_tables_of_the_readme_are_those_of_the_code() {
-    check("metrics", "crates/gateway/src/telemetry/mod.rs", &metrics());
-    check("limits", "crates/gateway/src/listener/limits.rs", &limits());
+    check("README.md", "metrics", "crates/gateway/src/telemetry/mod.rs", &metrics());
+    check("README.md", "limits", "crates/gateway/src/listener/limits.rs", &limits());
+}
+
+#[test]
+fn the_table_of_profiles_is_that_of_the_code() {
+    let source = "crates/authn/src/issuers/profile.rs";
+    check("policies/README.md", "profiles", source, &portcullis_authn::profile_table());
 }
 
 /// The policy that the readme shows.

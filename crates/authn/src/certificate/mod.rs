@@ -98,6 +98,11 @@ impl ClientCertificate {
         evidence.certificate.is_some_and(|certificate| self.trusts(certificate))
     }
 
+    /// Whether it takes fewer than all certificates of its authorities.
+    pub(crate) const fn is_pinned(&self) -> bool {
+        !(self.pins.subject.is_empty() && self.pins.names.is_empty() && self.pins.fingerprints.is_empty())
+    }
+
     /// Whether every certificate that is addressed to the other is addressed to this one as well.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         other.trust.iter().all(|anchor| self.trust.contains(anchor))

@@ -245,10 +245,35 @@ impl AlternativeSpec {
         let compiled: Vec<_> = self.members.iter().map(|member| member.compile(compiling, faults)).collect();
         let mut members = compiled.into_iter().collect::<Option<Vec<Authenticator>>>()?;
         let naming = naming?;
+        self.check_pins(&members, faults)?;
         members.sort_by_key(Authenticator::cost);
         let at = members.iter().position(|member| member.method() == naming)?;
         let named_alone = members.len() == 1 || rule.reads_only(naming);
         Some(Alternative { members, naming: at, named_alone })
+    }
+
+    /// SECURITY: where keys are found by the caller's certificate, whoever has a certificate of the authority could
+    /// have us fetch, and be believed, what they publish themselves. So only certificates that are pinned come there,
+    /// and in an `all_of` the certificate is judged first (OZ-05, OZ-07, JKS-12).
+    fn check_pins(&self, members: &[Authenticator], faults: &mut Faults) -> Option<()> {
+        let pinned = members.iter().any(|member| match member {
+            Authenticator::Certificate(certificate) => certificate.is_pinned(),
+            Authenticator::Jwt(_) | Authenticator::ApiKey(_) | Authenticator::Anonymous(_) => false,
+        });
+        let mut unpinned = self.members.iter().zip(members).filter(|(_, member)| match member {
+            Authenticator::Jwt(jwt) => jwt.issuer().needs_pinned_certificate() && !pinned,
+            Authenticator::Certificate(_) | Authenticator::ApiKey(_) | Authenticator::Anonymous(_) => false,
+        });
+        let Some((spec, _)) = unpinned.next() else { return Some(()) };
+        faults.push(
+            Diagnostic::error(
+                "certificate_not_pinned",
+                spec.place(),
+                "this issuer's keys are found by the caller's certificate, and any certificate would do",
+            )
+            .note("put it into an `all_of` with `certificate: { trust, subject: { ou } }`"),
+        );
+        None
     }
 
     /// Who names the caller. Where more than one could, the policy says (CHN-03).

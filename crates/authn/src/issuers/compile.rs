@@ -7,10 +7,13 @@ use portcullis_core::document::{Entry, Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Materials, Place, Spanned};
 use portcullis_jose::digest::sha256;
 use portcullis_jose::{Algorithm, ClaimRules, IssuerRule, Skew, TypeRule};
+use portcullis_store::Replays;
 
+use super::attributes::CertificateClaims;
+use super::claims::ClaimTest;
 use super::keys::KeysSpec;
 use super::profile::{self, PROFILES, Profile};
-use super::{Issuer, Issuers, KeyIdRule};
+use super::{BoundTo, CnfForm, Issuer, Issuers, KeyIdRule};
 use crate::identity::is_name;
 use crate::keys::KeySources;
 
@@ -32,7 +35,7 @@ struct IssuerSpec {
     sole_audience: bool,
     algorithms: Option<Vec<Spanned<Algorithm>>>,
     keys: KeysSpec,
-    skew: Skew,
+    skew: Option<Skew>,
     max_lifetime: Option<Duration>,
     max_age: Option<Duration>,
     types: Option<TypeRule>,
@@ -40,7 +43,16 @@ struct IssuerSpec {
     required: Vec<Spanned<String>>,
     scope: Option<Spanned<String>>,
     key_id: Option<KeyIdRule>,
+    claims: Vec<ClaimTest>,
+    certificate_claims: Option<CertificateClaims>,
+    cnf: CnfForm,
+    bound_to: Option<BoundTo>,
+    used_once: Option<bool>,
+    id_tokens: bool,
 }
+
+/// The longest life of a token that is used once: so long it must be remembered.
+const USED_ONCE_LIFETIME_MAX: Duration = Duration::from_hours(24);
 
 #[derive(Debug)]
 enum Audience {
@@ -61,9 +73,15 @@ impl IssuersSpec {
 
     /// Fetches local keys and finds the sources of the others. An entry with a fault is left out, but stays
     /// defined, so that one mistake is not reported again wherever the entry is used.
-    pub fn compile(self, materials: &dyn Materials, sources: &KeySources, faults: &mut Faults) -> Issuers {
+    pub fn compile(
+        self,
+        materials: &dyn Materials,
+        sources: &KeySources,
+        replays: &Replays,
+        faults: &mut Faults,
+    ) -> Issuers {
         let compiled = self.entries.iter().filter_map(|spec| {
-            let issuer = spec.compile(materials, sources, faults)?;
+            let issuer = spec.compile(materials, sources, replays, faults)?;
             Some((spec.name.value.clone(), Arc::new(issuer)))
         });
         Issuers { by_name: compiled.collect(), defined: self.defined }
@@ -91,6 +109,14 @@ impl IssuerSpec {
         let required = fields.get("required").map(|node| node.texts(faults));
         let scope = fields.get("scope").map(|node| node.text(faults));
         let key_id = fields.get("kid").map(|node| node.one_of(KEY_ID_RULES, faults));
+        let claims = fields.get("claims").map(|node| ClaimTest::read_all(node, faults));
+        let certificate_claims =
+            fields.get("certificate_claims").map(|node| CertificateClaims::read(node, faults));
+        let cnf = fields.get("cnf").map(|node| node.one_of(CNF_FORMS, faults));
+        let bound_to =
+            fields.get("bound_to").map(|node| node.one_of(&[("certificate", BoundTo::Certificate)], faults));
+        let used_once = fields.get("used_once").map(|node| node.boolean(faults));
+        let id_tokens = fields.get("id_tokens").map(|node| node.boolean(faults));
         fields.finish(faults);
         if !is_name(&name.value) {
             faults.error("bad_name", name.place, "an issuer's name is 1 to 255 printable characters");
@@ -105,7 +131,7 @@ impl IssuerSpec {
             sole_audience: sound(sole_audience)?.unwrap_or(false),
             algorithms: sound(algorithms)?,
             keys: keys?,
-            skew: sound(skew)?.unwrap_or_default(),
+            skew: sound(skew)?,
             max_lifetime: sound(max_lifetime)?,
             max_age: sound(max_age)?,
             types: sound(types)?,
@@ -113,6 +139,12 @@ impl IssuerSpec {
             required: sound(required)?.unwrap_or_default(),
             scope: sound(scope)?,
             key_id: sound(key_id)?,
+            claims: sound(claims)?.unwrap_or_default(),
+            certificate_claims: sound(certificate_claims)?,
+            cnf: sound(cnf)?.unwrap_or(CnfForm::Object),
+            bound_to: sound(bound_to)?,
+            used_once: sound(used_once)?,
+            id_tokens: sound(id_tokens)?.unwrap_or(false),
         })
     }
 
@@ -120,6 +152,7 @@ impl IssuerSpec {
         &self,
         materials: &dyn Materials,
         sources: &KeySources,
+        replays: &Replays,
         faults: &mut Faults,
     ) -> Option<Issuer> {
         let rules = self.rules(faults);
@@ -131,35 +164,101 @@ impl IssuerSpec {
         let (rules, (keys, described)) = (rules?, keys?);
         let scope = self.scope.as_ref().map(|scope| scope.value.as_str().into());
         // Whatever can change what a token is taken for is part of the description.
-        let description = format!("{name:?} {rules:?} {algorithms:?} {key_id:?} {scope:?} {described:?}");
+        let (claims, cnf) = (self.claims.clone(), self.cnf);
+        let description = format!(
+            "{name:?} {rules:?} {algorithms:?} {key_id:?} {scope:?} {claims:?} {cnf:?} {described:?}"
+        );
         let id = sources.entry_id(sha256(description.as_bytes()));
-        Some(Issuer { name, id, rules, algorithms, key_id, scope, keys })
+        // What follows is judged on every request, so it is not part of what a token is remembered by.
+        let certificate_claims = self.certificate_claims();
+        let bound_to = self.bound_to.unwrap_or(self.profile.defaults().bound_to);
+        let used_once = self.is_used_once().then(|| replays.space(&format!("jti {name}")));
+        Some(Issuer {
+            name,
+            id,
+            rules,
+            algorithms,
+            key_id,
+            scope,
+            claims,
+            certificate_claims,
+            cnf,
+            bound_to,
+            used_once,
+            keys,
+        })
     }
 
-    fn rules(&self, faults: &mut Faults) -> Option<ClaimRules> {
+    fn certificate_claims(&self) -> CertificateClaims {
+        self.certificate_claims.clone().unwrap_or_else(|| self.profile.certificate_claims())
+    }
+
+    fn is_used_once(&self) -> bool {
+        self.used_once.unwrap_or(self.profile.defaults().used_once)
+    }
+
+    /// What is asked of `iss`. Where the certificate says it, writing it as well would be a second truth.
+    fn issuer_rule(&self, faults: &mut Faults) -> Option<IssuerRule> {
         let defaults = self.profile.defaults();
-        let issuer = self.issuer.as_ref().map(|issuer| issuer.value.as_str()).or(defaults.issuer);
-        if issuer.is_none() {
+        if self.certificate_claims().names_issuer() {
+            if let Some(issuer) = &self.issuer {
+                faults.error(
+                    "two_issuers",
+                    issuer.place,
+                    "`certificate_claims` already says what `iss` must be",
+                );
+                return None;
+            }
+            return Some(IssuerRule::OfCertificate);
+        }
+        let Some(issuer) = self.issuer.as_ref().map(|issuer| issuer.value.as_str()).or(defaults.issuer)
+        else {
             faults.push(
                 Diagnostic::error("missing_key", self.name.place, "an issuer needs `issuer`")
                     .note("it is the exact `iss` of its tokens"),
             );
-        }
-        let audiences = self.audiences(defaults.any_audience, faults);
-        let issuer: Arc<str> = issuer?.into();
-        let issuer = if self.issuer_required.unwrap_or(defaults.issuer_required) {
-            IssuerRule::Required(issuer)
-        } else {
-            IssuerRule::Optional(issuer)
+            return None;
         };
-        let mut rules = profile::rules(issuer, audiences?, &defaults);
+        let required = self.issuer_required.unwrap_or(defaults.issuer_required);
+        Some(if required { IssuerRule::Required(issuer.into()) } else { IssuerRule::Optional(issuer.into()) })
+    }
+
+    /// SECURITY: a token that is used once is remembered until it ends, so it has to end soon.
+    fn check_used_once(&self, rules: &mut ClaimRules, faults: &mut Faults) -> Option<()> {
+        if !self.is_used_once() {
+            return Some(());
+        }
+        if rules.max_lifetime.is_none_or(|life| life > USED_ONCE_LIFETIME_MAX) {
+            faults.push(
+                Diagnostic::error(
+                    "missing_key",
+                    self.name.place,
+                    "tokens that are used once need a `max_lifetime` of 24h at most",
+                )
+                .note("each is remembered until it ends"),
+            );
+            return None;
+        }
+        let needed = ["jti", "iat"].map(Arc::<str>::from);
+        let missing = needed.into_iter().filter(|name| !rules.required.contains(name)).collect::<Vec<_>>();
+        rules.required.extend(missing);
+        Some(())
+    }
+
+    fn rules(&self, faults: &mut Faults) -> Option<ClaimRules> {
+        let defaults = self.profile.defaults();
+        let issuer = self.issuer_rule(faults);
+        let audiences = self.audiences(defaults.any_audience, faults);
+        let mut rules = profile::rules(issuer?, audiences?, &defaults);
         rules.sole_audience = self.sole_audience;
-        rules.skew = self.skew;
+        rules.skew = self.skew.unwrap_or(rules.skew);
+        rules.id_tokens_refused = !self.id_tokens;
         rules.max_lifetime = self.max_lifetime.or(rules.max_lifetime);
         rules.max_age = self.max_age;
         rules.types = self.types.clone().unwrap_or(rules.types);
         rules.content_types = self.content_types.clone().unwrap_or(rules.content_types);
         rules.required.extend(self.required.iter().map(|name| Arc::from(name.value.as_str())));
+        self.check_used_once(&mut rules, faults)?;
         Some(rules)
     }
 
@@ -221,6 +320,9 @@ impl IssuerSpec {
         Some(written.iter().map(|algorithm| algorithm.value).collect())
     }
 }
+
+const CNF_FORMS: &[(&str, CnfForm)] =
+    &[("object", CnfForm::Object), ("object_or_text", CnfForm::ObjectOrText)];
 
 const KEY_ID_RULES: &[(&str, KeyIdRule)] = &[
     ("optional", KeyIdRule::Optional),

@@ -9,7 +9,7 @@ use portcullis_jose::{Algorithm, JwkSet, JwkSource, KeyError, VerifyingKey};
 
 use super::Keys;
 use crate::json;
-use crate::keys::{KeySettings, KeySources};
+use crate::keys::{CertificateKeys, KeySettings, KeySources, UrlTemplate};
 
 /// The default for `refresh`.
 const REFRESH: Duration = Duration::from_mins(5);
@@ -17,6 +17,9 @@ const REFRESH: Duration = Duration::from_mins(5);
 const REFRESH_BOUNDS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_hours(1));
 /// The default for `serve_stale` (JKS-07).
 const SERVE_STALE: Duration = Duration::from_hours(1);
+/// The longest total age of a key set that is found by a certificate (OZ-03): its server lets ten minutes pass
+/// between publishing a key and using it, and no more between withdrawing one and counting on that.
+const CERTIFICATE_AGE_MAX: Duration = Duration::from_mins(10);
 /// The longest `serve_stale`.
 const SERVE_STALE_MAX: Duration = Duration::from_hours(24);
 
@@ -39,6 +42,7 @@ enum Kind {
 #[derive(Clone, Debug)]
 struct UrlSpec {
     url: Spanned<String>,
+    template: Option<UrlTemplate>,
     refresh: Duration,
     serve_stale: Duration,
     trust: Option<Spanned<String>>,
@@ -199,21 +203,39 @@ impl UrlSpec {
     fn read<'n>(node: &'n Node, fields: &mut Fields<'n>, faults: &mut Faults) -> Option<Self> {
         let (refresh, serve_stale) = (fields.get("refresh"), fields.get("serve_stale"));
         let (trust, plain) = (fields.get("trust"), fields.get("http_on_loopback"));
+        let url = node.text(faults)?;
+        let is_template = UrlTemplate::is_one(&url.value);
+        let template = is_template.then(|| UrlTemplate::read(&url, faults));
+        let stale_default = if is_template { CERTIFICATE_AGE_MAX - REFRESH } else { SERVE_STALE };
+        let ages = refresh.or(serve_stale).map_or(url.place, |node| node.place);
         let refresh = refresh.map_or(Some(REFRESH), |node| {
             within(node, REFRESH_BOUNDS.0, REFRESH_BOUNDS.1, "30s to 1h", faults)
         });
-        let serve_stale = serve_stale.map_or(Some(SERVE_STALE), |node| {
+        let serve_stale = serve_stale.map_or(Some(stale_default), |node| {
             within(node, Duration::ZERO, SERVE_STALE_MAX, "0s to 24h", faults)
         });
         let trust = trust.map(|node| node.file(faults));
         let loopback_http = plain.map_or(Some(false), |node| node.boolean(faults));
-        let url = node.text(faults);
-        let (url, loopback_http) = (url?, loopback_http?);
-        check_url(&url, loopback_http, faults)?;
+        let (template, loopback_http) = (template.map_or(Some(None), |read| read.map(Some))?, loopback_http?);
+        let whole = template.as_ref().map_or_else(|| url.value.clone(), UrlTemplate::example);
+        check_url(&Spanned::new(whole, url.place), loopback_http, faults)?;
+        let (refresh, serve_stale) = (refresh?, serve_stale?);
+        if is_template && refresh.saturating_add(serve_stale) > CERTIFICATE_AGE_MAX {
+            faults.push(
+                Diagnostic::error(
+                    "out_of_range",
+                    ages,
+                    "`refresh` and `serve_stale` are 10m at most, together",
+                )
+                .note("a key set that is found by a certificate is not relied on for longer"),
+            );
+            return None;
+        }
         Some(Self {
             url,
-            refresh: refresh?,
-            serve_stale: serve_stale?,
+            template,
+            refresh,
+            serve_stale,
             trust: match trust {
                 None => None,
                 Some(read) => Some(read?),
@@ -235,8 +257,16 @@ impl UrlSpec {
         };
         let description = format!("{} {:?} {}", self.url.value, pem, self.loopback_http);
         let trust = FetchTrust { anchors: pem, loopback_http: self.loopback_http, identity: None };
-        let settings =
-            KeySettings { issuer: issuer.into(), refresh: self.refresh, serve_stale: self.serve_stale };
+        let settings = KeySettings {
+            issuer: issuer.into(),
+            refresh: self.refresh,
+            serve_stale: self.serve_stale,
+            per_certificate: self.template.is_some(),
+        };
+        if let Some(template) = &self.template {
+            let keys = CertificateKeys::new(template.clone(), trust, settings, sources.clone());
+            return Some((Keys::ByCertificate(keys), description));
+        }
         match sources.source(&self.url.value, trust, settings) {
             Ok(source) => Some((Keys::Fetched(source), description)),
             Err(why) => {

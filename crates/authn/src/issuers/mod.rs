@@ -1,5 +1,7 @@
 //! `issuers:`: who may sign tokens, and what their tokens must say.
 
+mod attributes;
+mod claims;
 mod compile;
 mod keys;
 mod profile;
@@ -11,16 +13,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::json::{Limits, Object, Value};
-use portcullis_core::{AuthMethod, Identity, Moment, Place, Reason, Rejection};
+use portcullis_core::{AuthMethod, Identity, Moment, PeerCertificate, Place, Reason, Rejection};
 use portcullis_jose::{
     Algorithm, ClaimRules, CompactJws, Confirmation, IssuerRule, JwkSet, JwsLimits, VerifiedJws, scopes,
 };
+use portcullis_store::ReplaySpace;
 
+pub(crate) use attributes::{sole_value, unknown_attribute};
 pub use compile::IssuersSpec;
+pub use profile::profile_table;
 
 use crate::identity::{is_name, token_key};
-use crate::keys::{EntryId, KeySource, KeysUnavailable};
+use crate::keys::{CertificateKeys, EntryId, KeySource, KeysUnavailable, NoUrl};
 use crate::tokens::KnownToken;
+use attributes::CertificateClaims;
+use claims::ClaimTest;
 
 /// All issuer entries.
 #[derive(Debug, Default)]
@@ -50,7 +57,30 @@ pub(crate) struct Issuer {
     algorithms: Vec<Algorithm>,
     key_id: KeyIdRule,
     scope: Option<Arc<str>>,
+    claims: Vec<ClaimTest>,
+    certificate_claims: CertificateClaims,
+    cnf: CnfForm,
+    /// What all tokens of this issuer must be bound to, whatever an API asks for.
+    pub(crate) bound_to: BoundTo,
+    used_once: Option<ReplaySpace>,
     keys: Keys,
+}
+
+/// What the tokens of an issuer must be bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BoundTo {
+    /// Nothing, unless they say so themselves.
+    Nothing,
+    /// The certificate of the connection.
+    Certificate,
+}
+
+/// In what form `cnf` may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CnfForm {
+    Object,
+    /// Also as text that holds the object (WS-08).
+    ObjectOrText,
 }
 
 /// Whether a token must name its key.
@@ -62,17 +92,30 @@ enum KeyIdRule {
     Required,
 }
 
+impl KeyIdRule {
+    /// The word in a policy file.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Optional => "optional",
+            Self::WhenSeveral => "when_several",
+            Self::Required => "required",
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Keys {
     Fixed(JwkSet),
     Fetched(KeySource),
+    /// Fetched for each caller's certificate.
+    ByCertificate(CertificateKeys),
 }
 
 /// The generation of keys that never change: what does change is the entry they belong to.
 const FIXED: u64 = 0;
 
 /// Why no key verified a token. To the caller these are one refusal (ANS-06).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum SignatureError {
     #[error("the issuer's tokens are not signed with this algorithm")]
     AlgorithmRefused,
@@ -88,6 +131,8 @@ enum SignatureError {
     Wrong,
     #[error(transparent)]
     Unavailable(#[from] KeysUnavailable),
+    #[error(transparent)]
+    NoUrl(#[from] NoUrl),
 }
 
 impl From<SignatureError> for Rejection {
@@ -100,7 +145,9 @@ impl From<SignatureError> for Rejection {
             | SignatureError::KeyUnknown
             | SignatureError::NoKeyFits
             | SignatureError::Wrong => Reason::TokenSignatureInvalid,
-            SignatureError::Unavailable(_) => {
+            SignatureError::NoUrl(NoUrl::CertificateMissing) => Reason::CertificateMissing,
+            SignatureError::NoUrl(NoUrl::Attribute(_)) => Reason::CertificateRefused,
+            SignatureError::Unavailable(_) | SignatureError::NoUrl(NoUrl::Trust(_)) => {
                 return Self::new(Reason::KeysUnavailable)
                     .because(error.to_string())
                     .retry_after(Duration::from_secs(1));
@@ -118,30 +165,77 @@ impl Issuer {
             (IssuerRule::Required(expected) | IssuerRule::Optional(expected), Some(iss)) => {
                 **expected == *iss
             }
-            (IssuerRule::Optional(_), None) => true,
-            (IssuerRule::Required(_), None) => false,
+            (IssuerRule::Optional(_), None) | (IssuerRule::OfCertificate, Some(_)) => true,
+            (IssuerRule::Required(_) | IssuerRule::OfCertificate, None) => false,
         }
     }
 
-    /// The generation of the keys, if there are any that count now.
-    pub(crate) fn generation(&self, now: Moment) -> Option<u64> {
+    /// Whether its keys are found by the caller's certificate, so that only verified and pinned ones may come here.
+    pub(crate) const fn needs_pinned_certificate(&self) -> bool {
+        matches!(self.keys, Keys::ByCertificate(_))
+    }
+
+    /// Whether a token of it is nothing without a certificate.
+    pub(crate) fn needs_certificate(&self) -> bool {
+        self.needs_pinned_certificate()
+            || !self.certificate_claims.is_empty()
+            || self.bound_to == BoundTo::Certificate
+    }
+
+    /// The generation of the keys for a caller with that certificate, if there are any that count now.
+    pub(crate) fn generation(&self, certificate: Option<&PeerCertificate>, now: Moment) -> Option<u64> {
         match &self.keys {
             Keys::Fixed(_) => Some(FIXED),
             Keys::Fetched(source) => source.generation(now),
+            Keys::ByCertificate(keys) => keys.generation(certificate, now),
         }
+    }
+
+    /// Judges what depends on the request, for a token that is otherwise good: never remembered with it.
+    pub(crate) fn check_request(
+        &self,
+        token: &KnownToken,
+        certificate: Option<&PeerCertificate>,
+        now: Moment,
+    ) -> Result<(), Rejection> {
+        token.times.check(&self.rules, now)?;
+        self.certificate_claims.check(&token.identity.claims, certificate, now)
+    }
+
+    /// Uses up a token that may be used once. SECURITY: last of all, so that nobody uses up a token they may not use.
+    pub(crate) fn claim(&self, token: &KnownToken, now: Moment) -> Result<(), Rejection> {
+        let Some(space) = &self.used_once else { return Ok(()) };
+        // The rules demand all three claims where tokens are used once.
+        let claims = &token.identity.claims;
+        let text = |name: &str| claims.get(name).and_then(Value::as_text).map_or("", |text| &**text);
+        let issued = token.times.issued_seconds().unwrap_or_default();
+        let until_ms = token.times.unusable_from_ms(&self.rules).unwrap_or(i64::MAX);
+        // No text holds the byte between the two, for JSON's is UTF-8.
+        let key = [text("iss").as_bytes(), &[0xff], text("jti").as_bytes()].concat();
+        let until = until_ms.saturating_add(999).div_euclid(1000);
+        space.claim(&key, issued, until, now).or_refuse(Reason::TokenReplayed)
     }
 
     /// Verifies a token as far as neither the time nor the connection matters, and says with which generation of
     /// keys. What is found may be remembered for exactly these bytes.
-    pub(crate) async fn verify(&self, token: &[u8], now: Moment) -> Result<(KnownToken, u64), Rejection> {
+    pub(crate) async fn verify(
+        &self,
+        token: &[u8],
+        certificate: Option<&PeerCertificate>,
+        now: Moment,
+    ) -> Result<(KnownToken, u64), Rejection> {
         let jws = CompactJws::parse(token, JwsLimits::default())?;
         if !self.algorithms.contains(&jws.header().algorithm) {
             return Err(SignatureError::AlgorithmRefused.into());
         }
-        let (verified, generation) = self.check_signature(&jws, now).await?;
+        let (verified, generation) = self.check_signature(&jws, certificate, now).await?;
         let claims = verified.claims(Limits::default())?;
         let times = self.rules.check_static(jws.header(), &claims)?;
-        let confirmation = Confirmation::of(&claims)?;
+        self.claims.iter().try_for_each(|test| test.check(&claims))?;
+        let confirmation = match self.cnf {
+            CnfForm::Object => Confirmation::of(&claims)?,
+            CnfForm::ObjectOrText => Confirmation::of_object_or_text(&claims)?,
+        };
         let ends_ms = times.unusable_from_ms(&self.rules);
         let identity = Arc::new(self.identity(claims, ends_ms)?);
         Ok((KnownToken::new(identity, times, ends_ms, confirmation), generation))
@@ -150,11 +244,17 @@ impl Issuer {
     async fn check_signature<'t>(
         &self,
         jws: &CompactJws<'t>,
+        certificate: Option<&PeerCertificate>,
         now: Moment,
     ) -> Result<(VerifiedJws<'t>, u64), SignatureError> {
+        let held;
         let source = match &self.keys {
             Keys::Fixed(set) => return Ok((self.try_keys(set, jws)?, FIXED)),
             Keys::Fetched(source) => source,
+            Keys::ByCertificate(keys) => {
+                held = keys.find(certificate, now)?;
+                &held.source
+            }
         };
         let set = match source.current(now) {
             Some(set) => set,

@@ -1,6 +1,8 @@
 //! `jwt`: a signed token in a header.
 
 mod binding;
+#[cfg(test)]
+mod certificate_tests;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,7 @@ pub(crate) use spec::JwtSpec;
 use crate::chain::{Evidence, Outcome};
 use crate::guard::Claim;
 use crate::identity::{IdentityRule, Named};
-use crate::issuers::Issuer;
+use crate::issuers::{BoundTo, Issuer};
 use crate::place::Place;
 use crate::tokens::KnownToken;
 
@@ -45,7 +47,8 @@ impl Jwt {
     /// The issuer and the subject a token names, or the client where it names one. They are a stranger's word.
     pub(crate) fn claim(&self, evidence: &Evidence<'_>, into: &mut impl Hasher) -> Claim {
         let Ok(Some(token)) = self.place.find(&evidence.head.headers) else { return Claim::Absent };
-        let generation = self.issuer.generation(evidence.now);
+        let certificate = evidence.certificate.map(AsRef::as_ref);
+        let generation = self.issuer.generation(certificate, evidence.now);
         if generation.is_some_and(|generation| evidence.worker.knows(self.issuer.id, generation, token)) {
             return Claim::Known;
         }
@@ -73,6 +76,10 @@ impl Jwt {
         }
     }
 
+    fn is_bound(&self) -> bool {
+        self.bound_to_certificate || self.issuer.bound_to == BoundTo::Certificate
+    }
+
     async fn verify(
         &self,
         token: &[u8],
@@ -85,29 +92,27 @@ impl Jwt {
         }
         let known = self.know(token, evidence).await?;
         // Everything from here on is judged on every request, also for a token that is known (JKS-09, CNF-06).
-        known.times.check(&self.issuer.rules, evidence.now)?;
-        binding::check(
-            known.confirmation.as_ref(),
-            self.bound_to_certificate,
-            evidence.certificate.map(AsRef::as_ref),
-            evidence.now,
-        )?;
+        let certificate = evidence.certificate.map(AsRef::as_ref);
+        self.issuer.check_request(&known, certificate, evidence.now)?;
+        binding::check(known.confirmation.as_ref(), self.is_bound(), certificate, evidence.now)?;
         let named = rule.map(|rule| known.named(rule)).transpose()?;
+        self.issuer.claim(&known, evidence.now)?;
         Ok((known.identity.clone(), named))
     }
 
     /// What is known of the token, from the worker's memory or by verifying it.
     async fn know(&self, token: &[u8], evidence: &Evidence<'_>) -> Result<Rc<KnownToken>, Rejection> {
         let (issuer, now) = (&self.issuer, evidence.now);
+        let certificate = evidence.certificate.map(AsRef::as_ref);
         // SECURITY: a memory that outlives the keys would keep a removed key alive, so the keys are looked at first
         // (JKS-07, JKS-08).
-        if let Some(generation) = issuer.generation(now)
+        if let Some(generation) = issuer.generation(certificate, now)
             && let Some(known) = evidence.worker.find(issuer.id, generation, token, now)
         {
             return Ok(known);
         }
         // Boxed, so that the rare verifying does not widen the future of every request.
-        let (known, generation) = Box::pin(issuer.verify(token, now)).await?;
+        let (known, generation) = Box::pin(issuer.verify(token, certificate, now)).await?;
         let known = Rc::new(known);
         if known.times.check(&issuer.rules, now).is_ok() {
             evidence.worker.remember(issuer.id, generation, token, &known);

@@ -42,7 +42,10 @@ impl JwtSpec {
         if !issuers.defined().iter().any(|(defined, _)| *defined == name.value) {
             faults.undefined("issuer", name, issuers.defined());
         }
-        if let Some(place) = self.bound_to_certificate.filter(|_| compiling.trust_anchors.is_empty()) {
+        let issuer = issuers.get(&name.value).cloned();
+        let by_issuer = issuer.as_ref().filter(|issuer| issuer.needs_certificate()).map(|_| name.place);
+        let needs_certificate = self.bound_to_certificate.or(by_issuer);
+        if let Some(place) = needs_certificate.filter(|_| compiling.trust_anchors.is_empty()) {
             faults.push(
                 Diagnostic::error(
                     "certificate_never_asked",
@@ -57,7 +60,6 @@ impl JwtSpec {
             Some(header) if *header == AUTHORIZATION => Place::bearer(),
             Some(header) => Place::new(header.clone(), None),
         };
-        let issuer = issuers.get(&name.value)?.clone();
-        Some(Jwt { issuer, place, bound_to_certificate: self.bound_to_certificate.is_some() })
+        Some(Jwt { issuer: issuer?, place, bound_to_certificate: self.bound_to_certificate.is_some() })
     }
 }

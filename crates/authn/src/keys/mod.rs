@@ -6,11 +6,13 @@
 //! way (JKS-01 to JKS-11).
 
 mod absent;
+mod by_certificate;
 mod flight;
 mod lifetime;
 mod refresh;
 mod source;
 mod status;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -22,8 +24,10 @@ use std::time::Duration;
 use portcullis_core::{Clock, FetchTrust, Fetchers};
 use tokio::runtime::Handle;
 
+pub(crate) use by_certificate::CertificateKeys;
 pub(crate) use source::{KeySource, KeysUnavailable};
 pub use status::{KeySourceStatus, RefreshCount, RefreshReason, RefreshResult};
+pub(crate) use template::{NoUrl, UrlTemplate};
 
 use source::{Source, lock};
 
@@ -36,6 +40,9 @@ pub(crate) struct KeySettings {
     pub(crate) refresh: Duration,
     /// How long after that a set still counts that could not be refreshed.
     pub(crate) serve_stale: Duration,
+    /// Whether it is one of the sets found by a caller's certificate: what becomes of it is no matter of the
+    /// gateway's own readiness, and there may be a thousand.
+    pub(crate) per_certificate: bool,
 }
 
 /// All key sources of the process. They outlive a reload: what is defined by the same URL and trust is found
@@ -85,7 +92,13 @@ impl KeySources {
         }
     }
 
-    /// How every source in use is doing, for readiness, metrics and the admin API (JKS-11).
+    /// How many key sets are kept for callers' certificates.
+    pub fn per_certificate(&self) -> usize {
+        self.living().iter().filter(|source| source.is_per_certificate()).count()
+    }
+
+    /// How every source in use is doing, for readiness, metrics and the admin API (JKS-11). Without those that are
+    /// found by a caller's certificate.
     pub fn status(&self) -> Vec<KeySourceStatus> {
         let now = self.0.clock.now();
         self.living().iter().filter_map(|source| source.status(now)).collect()

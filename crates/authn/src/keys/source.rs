@@ -177,6 +177,10 @@ impl Source {
         &*self.url == url && self.trust == *trust
     }
 
+    pub(super) fn is_per_certificate(&self) -> bool {
+        lock(&self.users).iter().filter_map(Weak::upgrade).any(|user| user.per_certificate)
+    }
+
     pub(super) const fn url(&self) -> &Arc<str> {
         &self.url
     }
@@ -199,7 +203,8 @@ impl Source {
     }
 
     pub(super) fn status(&self, now: Moment) -> Option<KeySourceStatus> {
-        let users: Vec<_> = lock(&self.users).iter().filter_map(Weak::upgrade).collect();
+        let users: Vec<_> =
+            lock(&self.users).iter().filter_map(Weak::upgrade).filter(|user| !user.per_certificate).collect();
         if users.is_empty() {
             return None;
         }

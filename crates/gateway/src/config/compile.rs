@@ -101,7 +101,8 @@ pub(crate) fn compile(
     let pepper = gateway.api_keys.as_ref().and_then(|keys| keys.compile(sources, faults));
     let clients = clients.compile(pepper.as_ref(), faults);
     let issuers =
-        gateway.issuers.map(|issuers| issuers.compile(sources, &resources.keys, faults)).unwrap_or_default();
+        gateway.issuers.map(|issuers| issuers.compile(sources, &resources.keys, &resources.replays, faults));
+    let issuers = issuers.unwrap_or_default();
     let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
     let anchors = anchors(&gateway.listen);
     let durable = gateway.store.is_some();

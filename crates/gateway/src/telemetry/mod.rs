@@ -220,6 +220,11 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
         "Whether the last load of the policy files was good.",
     ),
     (Kind::Gauge, "portcullis_build_info", "1, labelled with the version."),
+    (
+        Kind::Gauge,
+        "portcullis_jwks_certificate_sources",
+        "Key sets kept that are found by a caller's certificate.",
+    ),
     (Kind::Counter, "portcullis_store_commits_total", "Durable commits of the store."),
     (Kind::Gauge, "portcullis_store_commit_seconds", "How long the store's last durable commit took."),
     (Kind::Counter, "portcullis_store_errors_total", "Commits of the store that failed."),

@@ -1,5 +1,6 @@
 //! What kind of token it is: `typ` and `cty` (RFC 7515 sections 4.1.9 and 4.1.10, RFC 8725 section 3.11).
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::ClaimError;
@@ -55,6 +56,15 @@ impl TypeRule {
 
     fn admits(&self, found: Option<&str>) -> bool {
         found.map_or(self.absent, |found| self.named.iter().any(|named| same(named, found)))
+    }
+}
+
+impl fmt::Display for TypeRule {
+    /// The words a policy file would have: `absent` and the types.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let absent = self.absent.then_some("absent").into_iter();
+        let words: Vec<_> = absent.chain(self.named.iter().map(|named| &**named)).collect();
+        f.write_str(&words.join(", "))
     }
 }
 

@@ -36,6 +36,9 @@ pub enum IssuerRule {
     Required(Arc<str>),
     /// If it is there it must be this. For issuers whose tokens carry no `iss`, chosen by the API's own policy.
     Optional(Arc<str>),
+    /// It must be there. What it must be is judged on every request, by the caller of these rules: it is a name in
+    /// the certificate the request came with (CHN-02).
+    OfCertificate,
 }
 
 /// The rules for one issuer's tokens.
@@ -61,7 +64,8 @@ pub struct ClaimRules {
     pub types: TypeRule,
     /// What is asked of `cty` (JWT-31).
     pub content_types: TypeRule,
-    /// Whether tokens that look like ID tokens are refused (JWT-32).
+    /// Whether tokens that look like ID tokens are refused (JWT-32). Where they are not, tokens are held to what
+    /// OpenID Connect Core section 3.1.3.7 asks of `azp`, `iat` and `nonce`.
     pub id_tokens_refused: bool,
 }
 
@@ -94,6 +98,9 @@ impl ClaimRules {
         if self.id_tokens_refused && OF_ID_TOKENS.iter().any(|name| claims.get(name).is_some()) {
             return Err(ClaimError::IdToken);
         }
+        if !self.id_tokens_refused {
+            self.check_id_token(claims)?;
+        }
         // SECURITY: a claim of the wrong kind is malformed, never absent (CVE-2026-25537).
         for name in NAMES {
             check_name(claims, name)?;
@@ -112,14 +119,33 @@ impl ClaimRules {
 
     fn check_issuer(&self, claims: &Object) -> Result<(), ClaimError> {
         let found = claims.get("iss").and_then(Value::as_text);
-        let expected = match &self.issuer {
-            IssuerRule::Required(expected) | IssuerRule::Optional(expected) => expected,
-        };
         match (found, &self.issuer) {
-            (Some(found), _) if found == expected => Ok(()),
-            (Some(_), _) => Err(ClaimError::OtherIssuer),
-            (None, IssuerRule::Optional(_)) => Ok(()),
-            (None, IssuerRule::Required(_)) => Err(ClaimError::Missing("iss".into())),
+            (Some(_), IssuerRule::OfCertificate) | (None, IssuerRule::Optional(_)) => Ok(()),
+            (Some(found), IssuerRule::Required(expected) | IssuerRule::Optional(expected)) => {
+                if found == expected { Ok(()) } else { Err(ClaimError::OtherIssuer) }
+            }
+            (None, IssuerRule::Required(_) | IssuerRule::OfCertificate) => {
+                Err(ClaimError::Missing("iss".into()))
+            }
+        }
+    }
+
+    /// An ID token says when it was made, names the party it was made for where it names several, and the hashes
+    /// and the nonce are strings. SECURITY: whether the nonce is the one of a login only the client that logged
+    /// somebody in can know.
+    fn check_id_token(&self, claims: &Object) -> Result<(), ClaimError> {
+        for name in OF_ID_TOKENS {
+            check_name(claims, name)?;
+        }
+        check_name(claims, "azp")?;
+        if matches!(claims.get("iat"), None | Some(Value::Null)) {
+            return Err(ClaimError::Missing("iat".into()));
+        }
+        let several = matches!(claims.get("aud"), Some(Value::List(named)) if named.len() > 1);
+        match (claims.get("azp").and_then(Value::as_text), &self.audiences) {
+            (Some(party), Some(audiences)) if !audiences.contains(party) => Err(ClaimError::OtherAudience),
+            (None, _) if several => Err(ClaimError::Missing("azp".into())),
+            _ => Ok(()),
         }
     }
 

@@ -94,6 +94,11 @@ impl TokenTimes {
         }
     }
 
+    /// The second since 1970 at which the token says it was issued, rounded down.
+    pub fn issued_seconds(&self) -> Option<i64> {
+        self.issued_ms.map(|issued| issued.div_euclid(1000))
+    }
+
     /// When `exp` and its skew end, in milliseconds since 1970: from then on nothing need be remembered of the
     /// token. `None` if it never expires.
     pub fn unusable_from_ms(&self, rules: &ClaimRules) -> Option<i64> {
