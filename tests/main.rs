@@ -15,6 +15,8 @@ mod compose;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod forwarded_certificates;
+#[cfg(test)]
 mod framing;
 #[cfg(test)]
 mod guard;
@@ -32,6 +34,9 @@ mod limits;
 mod observability;
 #[cfg(test)]
 mod ozone;
+mod proxies_in_front;
+#[cfg(test)]
+mod proxy_protocol;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

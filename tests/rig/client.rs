@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
@@ -62,6 +63,8 @@ pub(crate) struct Client {
     /// The name in the request.
     host: String,
     http2: bool,
+    /// What it sends before anything else, TLS included.
+    announcement: Vec<u8>,
     version: Option<&'static SupportedProtocolVersion>,
     /// The address it calls from.
     from: IpAddr,
@@ -81,6 +84,7 @@ impl Client {
             server_name: host.to_owned(),
             host: host.to_owned(),
             http2: false,
+            announcement: Vec::new(),
             version: None,
             from: Ipv4Addr::UNSPECIFIED.into(),
         }
@@ -113,6 +117,17 @@ impl Client {
     pub(crate) fn from(mut self, address: [u8; 4]) -> Self {
         self.from = address.into();
         self
+    }
+
+    /// Sends these bytes before anything else, as a proxy does that relays the rest.
+    pub(crate) fn announcing(mut self, header: impl AsRef<[u8]>) -> Self {
+        self.announcement = header.as_ref().to_vec();
+        self
+    }
+
+    /// What it sends before anything else.
+    pub(crate) fn announcement(&self) -> &[u8] {
+        &self.announcement
     }
 
     /// Speaks only this version of TLS.
@@ -193,8 +208,9 @@ impl Client {
         if !self.from.is_unspecified() {
             socket.bind((self.from, 0).into()).map_err(said)?;
         }
-        let stream = socket.connect(self.address).await.map_err(said)?;
+        let mut stream = socket.connect(self.address).await.map_err(said)?;
         stream.set_nodelay(true).map_err(said)?;
+        stream.write_all(&self.announcement).await.map_err(said)?;
         match self.tls_config() {
             None => self.handshake(stream).await,
             Some(config) => {

@@ -10,6 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod fronts;
 pub(crate) mod gateway;
 pub(crate) mod idp;
 pub(crate) mod interop;

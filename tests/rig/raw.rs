@@ -24,9 +24,10 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects the way the client would, with its TLS settings if it has any.
     pub(crate) fn connect(client: &Client) -> Self {
-        let socket = TcpStream::connect(client.address).expect("a connection");
+        let mut socket = TcpStream::connect(client.address).expect("a connection");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         socket.set_nodelay(true).expect("no delay");
+        socket.write_all(client.announcement()).expect("the first bytes");
         let stream = match client.tls_config() {
             None => Stream::Plain(socket),
             Some(config) => {

@@ -66,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) listener: String,
     /// More settings of the listener's client certificates, each line indented by eight blanks.
     pub(crate) client_certificates: String,
+    /// The authorities of client certificates, as they are written between braces.
+    pub(crate) trust: String,
     /// `never`, `optional` or `required`.
     pub(crate) ask: &'static str,
     /// More settings of the issuer, each line indented by four blanks.
@@ -109,6 +111,7 @@ impl Plan {
             third_parties,
             listener: String::new(),
             client_certificates: String::new(),
+            trust: "open-banking: { file: tls/open-banking-ca.pem }".to_owned(),
             ask: "optional",
             issuer: String::new(),
             keys,
@@ -133,7 +136,7 @@ impl Plan {
         let trust = if self.ask == "never" {
             String::new()
         } else {
-            "        trust: { open-banking: { file: tls/open-banking-ca.pem } }\n".to_owned()
+            format!("        trust: {{ {} }}\n", self.trust)
         };
         format!(
             "version: 1

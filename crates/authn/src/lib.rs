@@ -23,7 +23,10 @@ mod testing;
 mod tokens;
 
 pub use api_key::{KeyHash, PepperSpec, generate_key, hash_key};
-pub use certificate::{CertificateError, Validity, peer_certificate, validity};
+pub use certificate::{
+    CertificateError, ProxyProof, ProxyProofSpec, Validity, fingerprint_alone, peer_certificate, thumbprint,
+    validity,
+};
 pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence};
 pub use clients::{Clients, ClientsSpec};
 pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};

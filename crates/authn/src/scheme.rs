@@ -163,7 +163,12 @@ impl Authenticator {
 
 /// A word that names no authenticator.
 pub(crate) fn unknown(word: &str, place: FilePlace, words: &[&str]) -> Diagnostic {
-    let fault = Diagnostic::error("unknown_key", place, format!("`{word}` is not a way to authenticate"))
+    unknown_word(word, place, "a way to authenticate", words)
+}
+
+/// A word that names none of the things `what` says.
+pub(crate) fn unknown_word(word: &str, place: FilePlace, what: &str, words: &[&str]) -> Diagnostic {
+    let fault = Diagnostic::error("unknown_key", place, format!("`{word}` is not {what}"))
         .note(format!("words here: {}", words.join(", ")));
     match nearest(word, words.iter().copied()) {
         Some(near) => fault.label(format!("did you mean `{near}`?")),

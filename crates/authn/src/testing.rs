@@ -198,6 +198,7 @@ pub(crate) fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
 pub(crate) fn connection(certificate: Option<Arc<PeerCertificate>>) -> Connection {
     Connection {
         peer: SocketAddr::from(([192, 0, 2, 7], 4711)),
+        proxy: None,
         listener: "public".into(),
         tls: None,
         handshake_certificate: certificate,

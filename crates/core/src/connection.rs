@@ -24,8 +24,10 @@ pub struct TlsFacts {
 /// One accepted connection.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// The other end of the socket.
+    /// The caller's end: the other end of the socket, or what a trusted proxy there has announced.
     pub peer: SocketAddr,
+    /// The other end of the socket, where it is a proxy that announced the caller.
+    pub proxy: Option<SocketAddr>,
     /// The listener's name in the policy files.
     pub listener: Arc<str>,
     /// `None` on a plain listener.
@@ -42,6 +44,11 @@ impl Connection {
     pub fn address(&self) -> IpAddr {
         self.peer.ip().to_canonical()
     }
+
+    /// The address at the other end of the socket: the caller's, or that of the proxy in front.
+    pub fn hop(&self) -> IpAddr {
+        self.proxy.unwrap_or(self.peer).ip().to_canonical()
+    }
 }
 
 /// How the gateway came to know a certificate.
@@ -49,6 +56,8 @@ impl Connection {
 pub enum CertificateSource {
     /// The peer proved possession of its key in our own handshake.
     Handshake,
+    /// A proxy that the listener trusts told of it in a header.
+    Proxy,
 }
 
 /// One attribute of a subject, decoded from DER. SECURITY: never split from a printed name; legal names hold
@@ -77,9 +86,9 @@ pub enum SubjectAlternativeName {
 /// The leaf certificate of a peer.
 #[derive(Clone, Debug)]
 pub struct PeerCertificate {
-    /// The bytes of the handshake (CRT-08).
+    /// The bytes of the handshake or the proxy's (CRT-08). Empty where a proxy told the fingerprint alone.
     pub der: Arc<[u8]>,
-    /// SHA-256 of `der`: what `cnf.x5t#S256` is compared with (RFC 8705 section 3.1).
+    /// SHA-256 of the certificate: what `cnf.x5t#S256` is compared with (RFC 8705 section 3.1).
     pub thumbprint: [u8; 32],
     /// Subject attributes in the order of the certificate.
     pub subject: Vec<NameAttribute>,

@@ -163,6 +163,12 @@ reasons! {
     CertificateExpired: "certificate_expired", UNAUTHORIZED, TOKEN, Info, "The client certificate is not valid now.";
     /// The certificate is valid but is not one this API takes.
     CertificateRefused: "certificate_refused", UNAUTHORIZED, TOKEN, Warn, "The client certificate is not acceptable.";
+    /// The certificate was revoked by the authority that issued it.
+    CertificateRevoked: "certificate_revoked", UNAUTHORIZED, TOKEN, Warn, "The client certificate is not acceptable.";
+    /// The header in which a trusted proxy tells the client's certificate is repeated or cannot be read.
+    CertificateHeaderInvalid: "certificate_header_invalid", BAD_REQUEST, NONE, Warn, "The client certificate cannot be read.";
+    /// Nothing current says whether the certificate was revoked, so nothing can be said about it.
+    RevocationUnknown: "revocation_unknown", SERVICE_UNAVAILABLE, NONE, Error, "The client certificate cannot be checked right now.";
     /// The key is not known, or no longer counts. One reason, so that nobody learns which keys existed.
     ApiKeyInvalid: "api_key_invalid", UNAUTHORIZED, NONE, Warn, "The API key is not acceptable.";
     /// Too many attempts from this address have failed. The answer says when to try again.
@@ -236,6 +242,9 @@ impl Reason {
             | Self::TokenReplayed
             | Self::CertificateMissing
             | Self::CertificateExpired
+            | Self::CertificateRevoked
+            | Self::CertificateHeaderInvalid
+            | Self::RevocationUnknown
             | Self::TooManyFailures
             | Self::KeysUnavailable
             | Self::ClientInactive

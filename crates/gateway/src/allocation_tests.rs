@@ -80,6 +80,7 @@ async fn answer(exchange: Exchange<Admitted>) -> Result<Reply, Ended> {
 fn inbound() -> Rc<Inbound> {
     let connection = Connection {
         peer: ([127, 0, 0, 1], 40_000).into(),
+        proxy: None,
         listener: "public".into(),
         tls: None,
         handshake_certificate: None,

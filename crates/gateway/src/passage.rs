@@ -13,6 +13,7 @@ use crate::access_log::Record;
 use crate::forward::hex;
 use crate::ledger::{AuthRecord, Ledger};
 use crate::listener::Inbound;
+use crate::listener::forwarded::CallersCertificate;
 use crate::request_body::RequestBody;
 use crate::snapshot::LocalSnapshot;
 use crate::telemetry::shard::method_label;
@@ -28,6 +29,8 @@ pub(crate) struct Passage {
     pub(crate) body: RequestBody,
     /// The connection it arrived on.
     pub(crate) inbound: Rc<Inbound>,
+    /// Whose certificate is the caller's; settled by `route`, before any stage asks.
+    pub(crate) certificate_from: CallersCertificate,
     /// The configuration it is judged by, from the first stage to the last.
     pub(crate) snapshot: Rc<LocalSnapshot>,
     /// The thread that carries it, with its pools and caches.
@@ -64,7 +67,10 @@ impl Passage {
 
     /// The caller's certificate: the one accessor for whoever decides by it.
     pub(crate) fn certificate(&self) -> Option<&Arc<PeerCertificate>> {
-        self.inbound.connection().handshake_certificate.as_ref()
+        match &self.certificate_from {
+            CallersCertificate::Handshake => self.inbound.connection().handshake_certificate.as_ref(),
+            CallersCertificate::Told(told) => told.as_ref(),
+        }
     }
 
     /// The caller's certificate, if it counts at this moment. SECURITY: a connection outlives its certificate and the

@@ -19,6 +19,8 @@ pub(crate) struct Snapshot {
     pub(crate) routes: RouteTable,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) doors: Doors,
+    /// The fields in which proxies in front of any listener speak. They leave every request of every listener.
+    pub(crate) proxy_fields: Vec<HeaderName>,
     /// The configuration's hash, as `portcullis check` prints it.
     pub(crate) hash: Arc<str>,
 }
@@ -35,7 +37,7 @@ pub(crate) struct Api {
     pub(crate) rules: Rules,
     pub(crate) limits: Option<Limits>,
     pub(crate) forward: Forward,
-    /// What a caller's `Connection` field may not name: credentials, and what `forward` sets.
+    /// What a caller's `Connection` field may not name: credentials, what `forward` sets, and what proxies say.
     pub(crate) protected: Vec<HeaderName>,
     /// The headers credentials travel in, `Authorization` always among them.
     pub(crate) credentials: Vec<HeaderName>,

@@ -22,6 +22,7 @@ use crate::access_log::AccessLog;
 use crate::body::ReplyBody;
 use crate::exchange::{Accepted, Exchange};
 use crate::ledger::{Ledger, RequestIds};
+use crate::listener::forwarded::{CallersCertificate, ForwardedCounts, ForwardedMemory};
 use crate::listener::{Event, Inbound, IncomingBody, Serve};
 use crate::passage::Passage;
 use crate::request_body::RequestBody;
@@ -37,10 +38,12 @@ const TOKEN_CACHE_BYTES: usize = 32 << 20;
 /// What a worker's requests share. Nothing here is seen by another thread.
 pub(crate) struct Worker {
     pub(crate) tokens: WorkerTokens,
+    pub(crate) forwarded: ForwardedMemory,
     pub(crate) pools: Pools<RequestBody>,
     pub(crate) shard: Shard,
     pub(crate) access_log: Option<AccessLog>,
     cache_told: Cell<CacheCounts>,
+    forwarded_told: Cell<ForwardedCounts>,
     clock: Clock,
     ids: RequestIds,
     snapshot: RefCell<Rc<LocalSnapshot>>,
@@ -55,6 +58,8 @@ impl Worker {
     ) -> Self {
         Self {
             tokens: WorkerTokens::new(TOKEN_CACHE_BYTES),
+            forwarded: ForwardedMemory::default(),
+            forwarded_told: Cell::default(),
             pools,
             shard: Shard::default(),
             access_log,
@@ -89,6 +94,20 @@ impl Worker {
                 vec![Label::from_static_parts("cache", "tokens"), Label::from_static_parts("event", event)];
             telemetry.count("portcullis_cache_events_total", labels, now.saturating_sub(before));
         }
+        let counts = self.forwarded.counts();
+        let told = self.forwarded_told.replace(counts);
+        for (result, now, before) in [
+            ("taken", counts.taken, told.taken),
+            ("absent", counts.absent, told.absent),
+            ("refused", counts.refused, told.refused),
+            ("unreadable", counts.unreadable, told.unreadable),
+            ("not_the_proxy", counts.not_the_proxy, told.not_the_proxy),
+        ] {
+            if now > before {
+                let labels = vec![Label::from_static_parts("result", result)];
+                telemetry.count("portcullis_forwarded_certificates_total", labels, now - before);
+            }
+        }
     }
 
     pub(crate) fn open(
@@ -104,6 +123,7 @@ impl Worker {
             head,
             body: RequestBody::Streaming(body),
             inbound: Rc::clone(inbound),
+            certificate_from: CallersCertificate::default(),
             snapshot: Rc::clone(&self.snapshot.borrow()),
             worker: Rc::clone(self),
             ledger,
@@ -200,6 +220,7 @@ mod tests {
                 routes: Default::default(),
                 upstreams: Vec::new(),
                 doors: Doors::default(),
+                proxy_fields: Vec::new(),
                 hash: "none".into(),
             };
             let pools = Pools::new(PoolSettings::default());

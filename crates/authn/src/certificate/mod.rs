@@ -6,6 +6,7 @@
 
 pub(crate) mod name;
 mod parse;
+mod proxy;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,8 @@ use portcullis_core::{
     AuthMethod, Identity, Moment, PeerCertificate, Reason, Rejection, Scheme, SubjectAlternativeName,
 };
 
-pub use parse::{CertificateError, Validity, peer_certificate, validity};
+pub use parse::{CertificateError, Validity, fingerprint_alone, peer_certificate, thumbprint, validity};
+pub use proxy::{ProxyProof, ProxyProofSpec};
 pub(crate) use spec::CertificateSpec;
 
 use crate::chain::{Evidence, Outcome};
@@ -117,6 +119,16 @@ impl ClientCertificate {
         }
     }
 
+    /// Whether this very certificate is taken at this moment.
+    fn takes(&self, certificate: &PeerCertificate, now: Moment) -> bool {
+        self.judge(certificate, now).is_ok()
+    }
+
+    /// Whether it would be taken at a moment of its life.
+    fn fits(&self, certificate: &PeerCertificate) -> bool {
+        self.judge_names(certificate).is_ok()
+    }
+
     fn trusts(&self, certificate: &PeerCertificate) -> bool {
         certificate.trusted_by.iter().any(|anchor| self.trust.contains(anchor))
     }
@@ -125,6 +137,11 @@ impl ClientCertificate {
         if !certificate.is_current(now) {
             return Err(Unacceptable::OutOfDate);
         }
+        self.judge_names(certificate)
+    }
+
+    /// Everything that does not change with time.
+    fn judge_names(&self, certificate: &PeerCertificate) -> Result<(), Unacceptable> {
         if !self.trusts(certificate) {
             return Err(Unacceptable::Untrusted);
         }

@@ -39,6 +39,29 @@ impl Validity {
     }
 }
 
+/// SHA-256 of a certificate's DER: `x5t#S256` before its encoding (RFC 8705 section 3.1).
+pub fn thumbprint(der: &[u8]) -> [u8; 32] {
+    sha256(der)
+}
+
+/// A certificate of which a trusted proxy tells the fingerprint and nothing else. It satisfies bindings and pinned
+/// fingerprints, and no pin on a name; how long it is valid only the proxy knows.
+pub fn fingerprint_alone(thumbprint: [u8; 32], trusted_by: Vec<Arc<str>>) -> PeerCertificate {
+    PeerCertificate {
+        der: Arc::default(),
+        thumbprint,
+        subject: Vec::new(),
+        subject_text: Arc::default(),
+        issuer_text: Arc::default(),
+        serial: Arc::default(),
+        alternative_names: Vec::new(),
+        valid_from: i64::MIN,
+        valid_until: i64::MAX,
+        trusted_by,
+        source: CertificateSource::Proxy,
+    }
+}
+
 /// The validity of one certificate of a path: the gateway joins those of all of them (TLS-05).
 ///
 /// # Errors

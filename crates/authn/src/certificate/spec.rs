@@ -37,6 +37,12 @@ impl CertificateSpec {
         })
     }
 
+    /// Whether it tells one holder from others of the same authority.
+    pub(super) fn is_pinned(&self) -> bool {
+        let Pins { subject, names, fingerprints } = &self.pins;
+        !(subject.is_empty() && names.is_empty() && fingerprints.is_empty())
+    }
+
     /// Looks the anchors up among those the listeners trust.
     pub(crate) fn compile(
         &self,

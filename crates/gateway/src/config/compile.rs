@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::HeaderName;
 use http::header::AUTHORIZATION;
 use portcullis_authn::{Clients, Compiling, Guard, GuardLedger, Issuers, KeySources};
 use portcullis_core::{Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Spanned};
@@ -115,14 +116,19 @@ pub(crate) fn compile(
         durable,
         guard: gateway.guard.compile(&resources.failures),
     };
+    let mut proxy_fields: Vec<HeaderName> =
+        listeners.iter().flatten().flat_map(ListenerSettings::proxy_fields).cloned().collect();
+    proxy_fields.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    proxy_fields.dedup();
     let mut routes = Routes::default();
     let mut apis = Vec::new();
     for (file, api) in specs {
         let free = routes.claim(&api, faults);
         let (host, path) = (api.matches.host.clone(), api.matches.path.clone());
-        if let Some(compiled) = compile_api(apis.len(), file, api, &rooms, faults)
+        if let Some(mut compiled) = compile_api(apis.len(), file, api, &rooms, faults)
             && free
         {
+            compiled.protected.extend(proxy_fields.iter().cloned());
             routes.table.add(&host, path, apis.len());
             apis.push(Arc::new(compiled));
         }
@@ -133,6 +139,7 @@ pub(crate) fn compile(
         routes: routes.table,
         upstreams: upstreams.list,
         doors: Doors(listeners.clone()),
+        proxy_fields,
         hash: sources.hash().into(),
     };
     Some(Compiled { snapshot, listeners })

@@ -18,6 +18,7 @@ use super::drain::{Drain, Draining};
 use super::event::{CertificateOutcome, Event, HandshakeFailure};
 use super::inbound::Inbound;
 use super::limits::{ACCEPT_PAUSE, BACKLOG};
+use super::peer::Ends;
 use super::serve::{Ending, Serve};
 use super::settings::ListenerSettings;
 use super::tls::{TlsPolicy, TlsSettings};
@@ -180,14 +181,16 @@ impl<S: Serve> Door<S> {
         });
     }
 
-    async fn attend(&self, stream: TcpStream, peer: SocketAddr, draining: Draining) {
+    async fn attend(&self, mut stream: TcpStream, peer: SocketAddr, draining: Draining) {
         // A small answer must not wait for the acknowledgement of the one before it.
         let _ = stream.set_nodelay(true);
         let settings = &self.listener.settings;
+        let Some(ends) = self.announced(&mut stream, peer).await else { return };
         let ending = match &settings.tls {
             None => {
                 let connection = Connection {
-                    peer,
+                    peer: ends.peer,
+                    proxy: ends.proxy,
                     listener: Arc::clone(&settings.name),
                     tls: None,
                     handshake_certificate: None,
@@ -196,7 +199,7 @@ impl<S: Serve> Door<S> {
                 serve::connection(stream, inbound, Rc::clone(&self.serve), draining, &settings.limits).await
             }
             Some(tls) => {
-                let Some((stream, inbound)) = self.handshake(tls, stream, peer).await else { return };
+                let Some((stream, inbound)) = self.handshake(tls, stream, ends).await else { return };
                 serve::connection(stream, inbound, Rc::clone(&self.serve), draining, &settings.limits).await
             }
         };
@@ -205,17 +208,31 @@ impl<S: Serve> Door<S> {
         }
     }
 
+    /// Who is at the other end: the peer of the socket, or whom the proxy there announces before anything else.
+    async fn announced(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<Ends> {
+        let settings = &self.listener.settings;
+        let Some(protocol) = &settings.proxy_protocol else { return Some(Ends { peer, proxy: None }) };
+        match protocol.take(stream, peer).await {
+            Ok(None) => Some(Ends { peer, proxy: None }),
+            Ok(Some(client)) => Some(Ends { peer: client, proxy: Some(peer) }),
+            Err(failure) => {
+                self.serve.observe(&settings.name, Event::Unannounced(failure));
+                None
+            }
+        }
+    }
+
     async fn handshake(
         &self,
         tls: &TlsSettings,
         stream: TcpStream,
-        peer: SocketAddr,
+        ends: Ends,
     ) -> Option<(TlsStream<TcpStream>, Rc<Inbound>)> {
         let settings = &self.listener.settings;
         let deadline = Instant::now() + settings.limits.handshake_timeout;
         let failure = match tokio::time::timeout_at(deadline, negotiate(tls, stream)).await {
             Ok(Ok((policy, stream))) => {
-                match peer::connection(peer, &settings.name, policy, stream.get_ref().1, &self.clock) {
+                match peer::connection(ends, &settings.name, policy, stream.get_ref().1, &self.clock) {
                     Ok(connection) => {
                         self.serve.observe(&settings.name, outcome(policy, &connection));
                         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

@@ -36,6 +36,8 @@ pub(crate) struct ClientVerifier {
     purpose: Purpose,
     subjects: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
+    /// How the certificates it judges reach us.
+    source: CertificateSource,
     remembered: ChainCache,
 }
 
@@ -55,7 +57,13 @@ impl ClientVerifier {
         subjects.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
         subjects.dedup_by(|a, b| a.as_ref() == b.as_ref());
         let remembered = ChainCache::new(REMEMBERED_CHAINS);
-        Self { ask, sets, revocation, purpose, subjects, algorithms, remembered }
+        let source = CertificateSource::Handshake;
+        Self { ask, sets, revocation, purpose, subjects, algorithms, source, remembered }
+    }
+
+    /// One for certificates that reach us in another way.
+    pub(crate) fn judging(self, source: CertificateSource) -> Self {
+        Self { source, ..self }
     }
 
     /// Everything that decides which certificates are taken, as bytes, in a fixed order.
@@ -95,16 +103,28 @@ impl ClientVerifier {
         {
             return Ok(known);
         }
+        let peer = Arc::new(self.judge(leaf, intermediates, now)?);
+        self.remembered.remember(digest, &peer);
+        Ok(peer)
+    }
+
+    /// The same without a memory.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub(crate) fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<PeerCertificate, Error> {
         let (window, trusted_by) = self.verify(leaf, intermediates, now)?;
-        if !window.holds_at(seconds) {
+        if !window.holds_at(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)) {
             return Err(CertificateError::Expired.into());
         }
         let path = Validity { from: window.from, until: window.until };
-        let peer = peer_certificate(leaf, path, trusted_by, CertificateSource::Handshake)
-            .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))?;
-        let peer = Arc::new(peer);
-        self.remembered.remember(digest, &peer);
-        Ok(peer)
+        peer_certificate(leaf, path, trusted_by, self.source)
+            .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))).into())
     }
 
     /// Builds the paths: one for each named set that has one. The set counts only for the time in which all of

@@ -1,5 +1,6 @@
 //! What happens at the door, for the metrics.
 
+use super::proxy_protocol::ProxyHeaderFailure;
 use rustls::{AlertDescription, CertificateError, Error};
 
 /// Something that happened to a connection of a listener.
@@ -11,6 +12,8 @@ pub enum Event {
     Closed,
     /// A connection was closed at once because the listener has as many as it may have.
     OverCapacity,
+    /// A connection was closed because it did not begin as the listener's proxy begins one.
+    Unannounced(ProxyHeaderFailure),
     /// A TLS handshake was completed.
     Handshake {
         /// `TLSv1.2` or `TLSv1.3`.

@@ -161,7 +161,7 @@ fn headers_bytes(node: &Node, faults: &mut Faults) -> Option<usize> {
 }
 
 /// SECURITY: there is no word for "no timeout"; a zero would be read as one by some and as "at once" by others.
-fn positive(duration: Option<Duration>, place: Place, faults: &mut Faults) -> Option<Duration> {
+pub(crate) fn positive(duration: Option<Duration>, place: Place, faults: &mut Faults) -> Option<Duration> {
     let duration = duration?;
     if duration.is_zero() {
         faults.error("out_of_range", place, "a timeout of zero is not possible");

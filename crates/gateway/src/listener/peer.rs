@@ -10,6 +10,15 @@ use rustls_pki_types::UnixTime;
 
 use super::tls::TlsPolicy;
 
+/// Who is at the other end of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    /// The caller's end.
+    pub(crate) peer: SocketAddr,
+    /// The socket's, where it is a proxy that announced the caller.
+    pub(crate) proxy: Option<SocketAddr>,
+}
+
 /// Why a finished handshake still makes no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
@@ -26,7 +35,7 @@ pub(crate) enum PeerError {
 /// # Errors
 /// The handshake left something out that the stages depend on.
 pub(crate) fn connection(
-    peer: SocketAddr,
+    ends: Ends,
     listener: &Arc<str>,
     policy: &TlsPolicy,
     session: &ServerConnection,
@@ -38,7 +47,8 @@ pub(crate) fn connection(
         _ => return Err(PeerError::Version),
     };
     Ok(Connection {
-        peer,
+        peer: ends.peer,
+        proxy: ends.proxy,
         listener: Arc::clone(listener),
         tls: Some(TlsFacts {
             policy: policy.id,

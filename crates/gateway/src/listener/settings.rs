@@ -10,9 +10,13 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::client_verifier::ClientVerifier;
+use super::forwarded::{ForwardedCertificates, ForwardedSpec};
 use super::limits::ListenLimits;
 use super::policy_id::TlsPolicyIds;
-use super::spec::{Ask, CertificateSpec, ClientCertificatesSpec, HostSpec, ListenSpec, TlsSpec};
+use super::proxy_protocol::ProxyProtocol;
+use super::spec::{
+    Ask, CertificateSpec, ClientCertificatesSpec, HostSpec, ListenSpec, RevocationSpec, TlsSpec, WhenUnknown,
+};
 use super::tls::{self, Certificates, TlsPolicy, TlsSettings};
 use super::trust::{self, RevocationLists, TrustSet};
 use super::x509;
@@ -27,6 +31,8 @@ pub struct ListenerSettings {
     /// Its bounds.
     pub limits: ListenLimits,
     pub(crate) tls: Option<TlsSettings>,
+    pub(crate) forwarded: Option<ForwardedCertificates>,
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
     expiries: Vec<Expiry>,
 }
 
@@ -63,6 +69,7 @@ impl ListenerSettings {
         let (trusted, expiries) = (Vec::new(), Vec::new());
         let mut compiler = Compiler { materials, clock, ids, provider, faults, trusted, expiries };
         compiler.distinct_addresses(specs);
+        compiler.distinct_names(specs);
         let compiled: Vec<_> = specs.iter().map(|spec| compiler.listener(spec)).collect();
         compiled.into_iter().collect()
     }
@@ -73,18 +80,23 @@ impl ListenerSettings {
         self.tls.as_ref().map(|tls| tls.policy_for(Some(host)).id)
     }
 
+    /// Every field a proxy in front of this listener speaks in.
+    pub(crate) fn proxy_fields(&self) -> impl Iterator<Item = &http::HeaderName> {
+        self.forwarded.iter().flat_map(ForwardedCertificates::fields)
+    }
+
     /// Certificates and revocation lists, each with the second it ends.
     pub fn expiries(&self) -> &[Expiry] {
         &self.expiries
     }
 }
 
-struct Compiler<'c> {
-    materials: &'c dyn Materials,
+pub(super) struct Compiler<'c> {
+    pub(super) materials: &'c dyn Materials,
     clock: &'c Clock,
     ids: &'c TlsPolicyIds,
-    provider: Arc<CryptoProvider>,
-    faults: &'c mut Faults,
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) faults: &'c mut Faults,
     /// Every name of `trust` so far, with what it stands for.
     trusted: Vec<(Spanned<String>, Vec<rustls_pki_types::CertificateDer<'static>>)>,
     expiries: Vec<Expiry>,
@@ -107,9 +119,36 @@ impl Compiler<'_> {
         }
     }
 
+    /// SECURITY: policies name what they trust without naming a listener, so a name for which a proxy answers may not
+    /// stand for authorities elsewhere.
+    fn distinct_names(&mut self, specs: &[ListenSpec]) {
+        let forwarded = || specs.iter().filter_map(|spec| spec.forwarded.as_ref());
+        for name in forwarded().filter_map(ForwardedSpec::vouched_name) {
+            let handshakes = specs.iter().flat_map(ListenSpec::handshake_trust_names);
+            let mut verified = handshakes.chain(forwarded().flat_map(ForwardedSpec::verified_names));
+            if let Some(other) = verified.find(|other| other.value == name.value) {
+                let message =
+                    format!("`{}` stands for authorities elsewhere, and here for a proxy's word", name.value);
+                self.faults.push(
+                    Diagnostic::error("trust_differs", name.place, message)
+                        .related(other.place, "defined here with authorities")
+                        .note("policies refer to it by this name, so it needs one meaning"),
+                );
+            }
+        }
+    }
+
     fn listener(&mut self, spec: &ListenSpec) -> Option<ListenerSettings> {
         let tls = match &spec.tls {
             Some(tls) => Some(self.tls(tls)?),
+            None => None,
+        };
+        let forwarded = match &spec.forwarded {
+            Some(forwarded) => {
+                let names = spec.handshake_trust_names();
+                let anchors: Vec<_> = names.map(|name| (name.value.clone(), name.place)).collect();
+                Some(self.forwarded(forwarded, &anchors)?)
+            }
             None => None,
         };
         Some(ListenerSettings {
@@ -117,6 +156,8 @@ impl Compiler<'_> {
             address: spec.address.value,
             limits: spec.limits.clone(),
             tls,
+            forwarded,
+            proxy_protocol: spec.proxy_protocol.clone(),
             expiries: std::mem::take(&mut self.expiries),
         })
     }
@@ -172,31 +213,28 @@ impl Compiler<'_> {
             return Some(Clients(None, self.ids.without_certificates()));
         }
         let sets: Vec<_> = spec.trust.iter().map(|(name, path)| self.trust(name, path)).collect();
-        let revocation = match &spec.revocation {
-            Some(spec) => {
-                let now = self.clock.now().unix_seconds();
-                let lists = RevocationLists::load(spec, self.materials, now, self.faults);
-                Some(lists.map(|lists| (lists, spec.when_unknown)))
-            }
-            None => None,
-        };
+        let revocation = spec.revocation.as_ref().map(|spec| self.revocation(spec));
         let sets = sets.into_iter().collect::<Option<Vec<_>>>()?;
         let revocation = match revocation {
             Some(loaded) => Some(loaded?),
             None => None,
         };
-        if let Some((lists, _)) = &revocation {
-            self.expiries.extend(lists.expiries());
-        }
         let algorithms = self.provider.signature_verification_algorithms;
         let verifier = ClientVerifier::new(spec.ask, sets, revocation, spec.purpose, algorithms);
         let id = self.ids.of(&verifier);
         Some(Clients(Some(Arc::new(verifier)), id))
     }
 
+    pub(super) fn revocation(&mut self, spec: &RevocationSpec) -> Option<(RevocationLists, WhenUnknown)> {
+        let now = self.clock.now().unix_seconds();
+        let lists = RevocationLists::load(spec, self.materials, now, self.faults)?;
+        self.expiries.extend(lists.expiries());
+        Some((lists, spec.when_unknown))
+    }
+
     /// SECURITY: policies name anchors without naming a listener, so one name must stand for the same
     /// authorities wherever it is defined.
-    fn trust(&mut self, name: &Spanned<String>, path: &Spanned<String>) -> Option<TrustSet> {
+    pub(super) fn trust(&mut self, name: &Spanned<String>, path: &Spanned<String>) -> Option<TrustSet> {
         let set = TrustSet::load(name, path, self.materials, self.faults)?;
         match self.trusted.iter().find(|(known, _)| known.value == name.value) {
             Some((known, certificates)) if *certificates != set.certificates => {

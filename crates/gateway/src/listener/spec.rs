@@ -1,11 +1,14 @@
 //! Listeners as they are written under `listen` in `gateway.yaml`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use portcullis_core::document::{Content, Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Place, SecretSpec, Spanned};
 
+use super::forwarded::ForwardedSpec;
 use super::limits::ListenLimits;
+use super::proxy_protocol::ProxyProtocol;
 
 /// One listener as written.
 #[derive(Clone, Debug)]
@@ -16,6 +19,10 @@ pub struct ListenSpec {
     pub address: Spanned<SocketAddr>,
     /// `None` for a plain listener.
     pub tls: Option<TlsSpec>,
+    /// How a proxy in front tells client certificates.
+    pub(crate) forwarded: Option<ForwardedSpec>,
+    /// Whether a proxy in front announces whom it relays for.
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
     /// Its bounds.
     pub limits: ListenLimits,
 }
@@ -105,6 +112,8 @@ impl ListenSpec {
         let mut fields = Fields::of(node, "a listener", faults)?;
         let address = fields.require("address", faults).and_then(|node| address(node, faults));
         let tls = fields.get("tls").map(|node| TlsSpec::read(node, faults));
+        let forwarded = fields.get("client_certificate_header").map(|node| ForwardedSpec::read(node, faults));
+        let proxy_protocol = fields.get("proxy_protocol").map(|node| ProxyProtocol::read(node, faults));
         let limits = fields.get("limits").map(|node| ListenLimits::read(node, faults));
         fields.finish(faults);
         Some(Self {
@@ -115,12 +124,26 @@ impl ListenSpec {
                 Some(read) => Some(read?),
                 None => None,
             },
+            forwarded: match forwarded {
+                Some(read) => Some(read?),
+                None => None,
+            },
+            // SECURITY: nor does a `proxy_protocol` that cannot be read let anybody in without one.
+            proxy_protocol: match proxy_protocol {
+                Some(read) => Some(read?),
+                None => None,
+            },
             limits: limits.unwrap_or_else(|| Some(ListenLimits::default()))?,
         })
     }
 
     /// The names of its trust anchors and where each is defined, for policies that refer to them.
     pub fn trust_names(&self) -> impl Iterator<Item = &Spanned<String>> {
+        self.handshake_trust_names().chain(self.forwarded.iter().flat_map(ForwardedSpec::trust_names))
+    }
+
+    /// Those among them that its own handshakes know.
+    pub(crate) fn handshake_trust_names(&self) -> impl Iterator<Item = &Spanned<String>> {
         let tls = self.tls.iter();
         tls.flat_map(|tls| {
             let hosts = tls.hosts.iter().filter_map(|host| host.clients.as_ref());
@@ -223,11 +246,7 @@ impl ClientCertificatesSpec {
             Some(node) => RevocationSpec::read(node, faults).map(Some),
             None => Some(None),
         };
-        let words = [("if_present", Purpose::CheckedIfPresent), ("required", Purpose::Required)];
-        let purpose = match fields.get("extended_key_usage") {
-            Some(node) => node.one_of(&words, faults),
-            None => Some(Purpose::CheckedIfPresent),
-        };
+        let purpose = purpose(fields.get("extended_key_usage"), faults);
         fields.finish(faults);
         let (ask, trust, revocation) = (ask?, trust?, revocation?);
         match ask {
@@ -249,7 +268,48 @@ impl ClientCertificatesSpec {
     }
 }
 
-fn trust(node: &Node, faults: &mut Faults) -> Option<Vec<(Spanned<String>, Spanned<String>)>> {
+/// `extended_key_usage`
+pub(crate) fn purpose(node: Option<&Node>, faults: &mut Faults) -> Option<Purpose> {
+    let words = [("if_present", Purpose::CheckedIfPresent), ("required", Purpose::Required)];
+    node.map_or(Some(Purpose::CheckedIfPresent), |node| node.one_of(&words, faults))
+}
+
+/// `from`: addresses and ranges of the proxies in front.
+pub(crate) fn ranges(node: &Node, faults: &mut Faults) -> Option<Vec<IpNet>> {
+    let texts = node.texts(faults)?;
+    let read: Vec<IpNet> = texts
+        .iter()
+        .filter_map(|text| {
+            let address = |text: &str| text.parse::<IpAddr>().ok().map(IpNet::from);
+            let Some(range) = text.value.parse().ok().or_else(|| address(&text.value)) else {
+                faults.push(
+                    Diagnostic::error(
+                        "bad_range",
+                        text.place,
+                        format!("`{}` is not an address or range", text.value),
+                    )
+                    .note("write `10.0.0.5`, `10.0.0.0/24` or `fd00::/64`"),
+                );
+                return None;
+            };
+            if IpNet::trunc(&range) != range {
+                let message =
+                    format!("`{}` has bits behind its prefix; is `{}` meant?", text.value, range.trunc());
+                faults.error("bad_range", text.place, message);
+                return None;
+            }
+            // SECURITY: a proxy that may be anywhere is anybody.
+            if range.prefix_len() == 0 {
+                faults.error("bad_range", text.place, format!("`{}` is every address there is", text.value));
+                return None;
+            }
+            Some(range)
+        })
+        .collect();
+    (read.len() == texts.len()).then_some(read)
+}
+
+pub(crate) fn trust(node: &Node, faults: &mut Faults) -> Option<Vec<(Spanned<String>, Spanned<String>)>> {
     let entries = node.named(faults)?;
     let read: Vec<_> =
         entries.iter().map(|entry| Some((entry.key.clone(), entry.value.file(faults)?))).collect();
@@ -257,7 +317,7 @@ fn trust(node: &Node, faults: &mut Faults) -> Option<Vec<(Spanned<String>, Spann
 }
 
 impl RevocationSpec {
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+    pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`revocation`", faults)?;
         let lists = fields.require("crls", faults).and_then(|node| match &node.content {
             Content::List(nodes) if !nodes.is_empty() => {

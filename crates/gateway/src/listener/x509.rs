@@ -38,8 +38,21 @@ pub(crate) struct CertificateFacts {
     pub(crate) may_sign: bool,
     /// `keyUsage` is absent or holds `keyCertSign` (CRT-01).
     pub(crate) may_certify: bool,
+    /// What `extendedKeyUsage` says.
+    pub(crate) purposes: Purposes,
     /// An RSA key of 2048 bits or more, or a key of another kind (CRT-01).
     pub(crate) is_strong: bool,
+}
+
+/// Whether a certificate may authenticate a client (CRT-02).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purposes {
+    /// It does not say.
+    NotStated,
+    /// It says so.
+    ClientAuthentication,
+    /// It names purposes, and this is none of them.
+    Others,
 }
 
 /// The smallest RSA key.
@@ -49,10 +62,16 @@ const RSA_BITS: usize = 2_048;
 pub(crate) fn certificate(der: &[u8]) -> Option<CertificateFacts> {
     let Ok(([], certificate)) = X509Certificate::from_der(der) else { return None };
     let usage = certificate.key_usage().ok()?;
+    let purposes = match certificate.extended_key_usage().ok()? {
+        None => Purposes::NotStated,
+        Some(usage) if usage.value.client_auth => Purposes::ClientAuthentication,
+        Some(_) => Purposes::Others,
+    };
     let validity = certificate.validity();
     Some(CertificateFacts {
         window: Window { from: validity.not_before.timestamp(), until: validity.not_after.timestamp() },
         is_authority: certificate.is_ca(),
+        purposes,
         may_sign: usage.as_ref().is_none_or(|usage| usage.value.digital_signature()),
         is_strong: match certificate.public_key().parsed() {
             Ok(PublicKey::RSA(key)) => key.key_size() >= RSA_BITS,

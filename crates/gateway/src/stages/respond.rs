@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use pin_project_lite::pin_project;
-use portcullis_core::{Problem, Rejection};
+use portcullis_core::{Challenge, Problem, Rejection, Scheme};
 use tower::{Layer, Service};
 
 use crate::body::ReplyBody;
@@ -92,6 +93,14 @@ fn write_fields(headers: &mut HeaderMap, rejection: &Rejection, api: Option<&Api
     if challenged && let Some(api) = api {
         // One field for each challenge: clients stumble over combined ones (ANS-02).
         for challenge in api.chain.challenges() {
+            if let Ok(value) = HeaderValue::from_str(&challenge.render(rejection)) {
+                headers.append(header::WWW_AUTHENTICATE, value);
+            }
+        }
+        // A certificate that a proxy told may be refused where the chain asks for none: a 401 has its challenge.
+        let is_asked_for = api.chain.challenges().iter().any(|own| own.scheme == Scheme::Certificate);
+        if rejection.scheme() == Some(Scheme::Certificate) && !is_asked_for {
+            let challenge = Challenge { scheme: Scheme::Certificate, realm: Arc::clone(&api.name) };
             if let Ok(value) = HeaderValue::from_str(&challenge.render(rejection)) {
                 headers.append(header::WWW_AUTHENTICATE, value);
             }

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use http::request::Parts;
 use http::{Method, Version, header};
 use http_body::Body as _;
 use portcullis_core::{Reason, Rejection};
@@ -10,6 +9,7 @@ use portcullis_proxy::hygiene;
 
 use crate::exchange::{Accepted, Ended, Exchange, Routed};
 use crate::listener::FramingFault;
+use crate::passage::Passage;
 use crate::{host, path};
 
 /// Refuses what no API should see, and finds the API.
@@ -17,7 +17,7 @@ pub(crate) async fn route(mut exchange: Exchange<Accepted>) -> Result<Exchange<R
     match find(&exchange) {
         Ok(routed) => {
             exchange.passage.ledger.api = Some(Rc::clone(&routed.api));
-            if let Err(rejection) = guard(&mut exchange.passage.head, &routed) {
+            if let Err(rejection) = guard(&mut exchange, &routed) {
                 return Err(exchange.refuse(rejection));
             }
             Ok(exchange.advance(|_| routed))
@@ -82,7 +82,8 @@ fn check_http2(exchange: &Exchange<Accepted>) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn guard(head: &mut Parts, routed: &Routed) -> Result<(), Rejection> {
+fn guard(exchange: &mut Exchange<Accepted>, routed: &Routed) -> Result<(), Rejection> {
+    let head = &exchange.passage.head;
     if let Some(methods) = &routed.api.methods
         && !methods.list.contains(&head.method)
     {
@@ -96,6 +97,25 @@ fn guard(head: &mut Parts, routed: &Routed) -> Result<(), Rejection> {
             Some(_) => {}
         }
     }
-    // SECURITY: before anything reads a header: what a caller may not say is gone from here on (FWD-02, PRX-05).
-    hygiene::prepare_request(&mut head.headers, &routed.api.protected)
+    settle_certificate(exchange)?;
+    // SECURITY: before anything else reads a header: what a caller may not say is gone from here on (FWD-02, PRX-05).
+    let Passage { head, snapshot, .. } = &mut *exchange.passage;
+    hygiene::prepare_request(&mut head.headers, &routed.api.protected)?;
+    hygiene::remove_aliases(&mut head.headers, &snapshot.shared.proxy_fields);
+    Ok(())
+}
+
+/// Finds out whose certificate counts, where a proxy in front may tell one. The one reader of those headers.
+fn settle_certificate(exchange: &mut Exchange<Accepted>) -> Result<(), Rejection> {
+    let shared = &exchange.passage.snapshot.shared;
+    if shared.proxy_fields.is_empty() {
+        return Ok(());
+    }
+    let connection = exchange.connection();
+    let listener = shared.doors.listener(&connection.listener);
+    let Some(forwarded) = listener.and_then(|listener| listener.forwarded.as_ref()) else { return Ok(()) };
+    let memory = &exchange.passage.worker.forwarded;
+    let settled = forwarded.settle(&exchange.passage.head.headers, connection, memory, exchange.now())?;
+    exchange.passage.certificate_from = settled;
+    Ok(())
 }

@@ -84,7 +84,7 @@ impl Telemetry {
         let (version, certificate, result) = match event {
             Event::Handshake { version, certificate } => (version, certificate.as_str(), "completed"),
             Event::HandshakeFailed(failure) => ("", "", failure.as_str()),
-            Event::OverCapacity | Event::Malformed | Event::Panicked => {
+            Event::OverCapacity | Event::Malformed | Event::Panicked | Event::Unannounced(_) => {
                 let labels =
                     vec![Label::new("listener", Arc::clone(listener)), Label::new("event", refusal(event))];
                 return self.count("portcullis_connections_refused_total", labels, 1);
@@ -129,6 +129,7 @@ const fn refusal(event: Event) -> &'static str {
         Event::OverCapacity => "over_capacity",
         Event::Malformed => "malformed",
         Event::Panicked => "panicked",
+        Event::Unannounced(failure) => failure.as_str(),
         Event::Opened | Event::Closed | Event::Handshake { .. } | Event::HandshakeFailed(_) => "",
     }
 }
@@ -199,6 +200,11 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
         Kind::Counter,
         "portcullis_connections_refused_total",
         "Connections that were not served to a good end, by listener and event.",
+    ),
+    (
+        Kind::Counter,
+        "portcullis_forwarded_certificates_total",
+        "Requests of listeners behind a proxy that tells client certificates, by result.",
     ),
     (Kind::Counter, "portcullis_jwks_refresh_total", "Fetches of key sets by issuer and result."),
     (Kind::Gauge, "portcullis_jwks_age_seconds", "Age of the key set in use, by issuer."),

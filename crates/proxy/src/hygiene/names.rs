@@ -118,12 +118,15 @@ fn describes_a_certificate(name: &str) -> bool {
             | "x-arr-clientcert"
             | "x-client-verify"
             | "x-forwarded-client-cert"
+            | "x-tls-client-cert"
     ) || name.starts_with("x-forwarded-tls-client-cert")
         || name.starts_with("x-ssl-")
         || name.starts_with("ssl-client-")
+        || name.starts_with("x-goog-client-cert")
         || name.starts_with("x-client-cert")
         || name.starts_with("x-amzn-mtls-")
         || name.starts_with("cf-client-cert-")
+        || name.starts_with("cf-cert-")
         || (name.starts_with("x-wso2-") && name.contains("-cert"))
 }
 

@@ -359,6 +359,7 @@ fn trailers_keep_what_may_trail() {
 fn forwarded_fields_tell_of_our_own_connection() {
     let plain = Connection {
         peer: "[::ffff:192.0.2.7]:4711".parse().unwrap(),
+        proxy: None,
         listener: "public".into(),
         tls: None,
         handshake_certificate: None,

@@ -321,8 +321,13 @@ fn a_client_that_abandons_its_requests_is_cut() {
 /// Serves HTTP/2 without the TLS that agrees on it.
 fn serve_http2(rig: &Rig, server: DuplexStream) -> JoinHandle<Ending> {
     let limits = rig.listener.settings().limits.clone();
-    let connection =
-        Connection { peer: rig.address, listener: "door".into(), tls: None, handshake_certificate: None };
+    let connection = Connection {
+        peer: rig.address,
+        proxy: None,
+        listener: "door".into(),
+        tls: None,
+        handshake_certificate: None,
+    };
     let service = Rc::new(Service(Rc::clone(&rig.recorder)));
     let (inbound, draining) = (Inbound::new(connection, true), rig.drain.enter());
     tokio::task::spawn_local(

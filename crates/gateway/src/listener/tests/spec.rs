@@ -18,6 +18,8 @@ fn files() -> Files {
         .with("other-ca.pem", Authority::new("Other CA").pem())
         .with("client.pem", &client.chain)
         .with("empty.pem", "")
+        .with("secret", "what-only-the-proxy-knows")
+        .with("short", "0123456789abcde")
         .with("list.crl", authority.revoking(&[]))
         .with("future.crl", authority.revoking_between(&[], 2039, 2040))
         .with("junk.crl", "junk")
@@ -93,11 +95,6 @@ fn what_is_not_built_is_refused() {
         &json!({ "address": address, "trusted_proxies": ["10.0.0.0/8"] }),
         "unknown_key",
         "trusted_proxies",
-    );
-    check(
-        &json!({ "address": address, "client_certificate_header": {} }),
-        "unknown_key",
-        "client_certificate_header",
     );
     let clients = |revocation| {
         tls(json!({ "client_certificates": {
@@ -204,4 +201,97 @@ fn what_ends_is_known_with_its_time() {
         assert!(names.contains(&file), "{file} of {names:?}");
     }
     assert!(settings.expiries().iter().all(|expiry| expiry.at > Clock::System.now().unix_seconds()));
+}
+
+/// FWD-01, FWD-05, OPS-05: what would trust too much is no configuration.
+#[test]
+fn a_certificate_header_says_who_sends_it_and_who_verifies() {
+    let secret = json!({ "secret": { "header": "x-lb", "value": { "file": "secret" } } });
+    let header = |changes: Value| {
+        let mut written = json!({
+            "from": ["10.0.0.0/24"], "proxy": secret, "format": "pem_url_encoded", "header": "x-cert",
+            "trust": { "open-banking": { "file": "ca.pem" } },
+        });
+        for (key, value) in changes.as_object().expect("changes") {
+            match value {
+                Value::Null => drop(written.as_object_mut().expect("a mapping").remove(key)),
+                value => written[key] = value.clone(),
+            }
+        }
+        json!({ "address": "127.0.0.1:0", "client_certificate_header": written })
+    };
+    let vouched = json!({ "trust": null, "trusted_as": "by-lb" });
+    let with = |mut base: Value, key: &str, value: Value| {
+        base[key] = value;
+        base
+    };
+    assert_eq!(faults(&header(json!({}))), []);
+    assert_eq!(faults(&header(with(vouched.clone(), "verdict", json!({ "x-verify": "SUCCESS" })))), []);
+    assert_eq!(
+        faults(&header(json!({ "format": "rfc9440", "header": null, "trust": null, "trusted_as": "a" }))),
+        []
+    );
+    assert_eq!(faults(&header(json!({ "proxy": { "address_alone": { "because": "a cable" } } }))), []);
+    for (changes, code, words) in [
+        (json!({ "from": null }), "missing_key", "`from`"),
+        (json!({ "from": ["0.0.0.0/0"] }), "bad_range", "every address"),
+        (json!({ "from": ["::/0"] }), "bad_range", "every address"),
+        (json!({ "from": ["10.0.0.1/24"] }), "bad_range", "10.0.0.0/24"),
+        (json!({ "from": ["lb.example"] }), "bad_range", "`lb.example`"),
+        (json!({ "proxy": null }), "missing_key", "`proxy`"),
+        (json!({ "proxy": { "secrte": {} } }), "unknown_key", "`secrte`"),
+        (json!({ "proxy": { "address_alone": { "because": " " } } }), "empty", "say why"),
+        (
+            json!({ "proxy": { "secret": { "header": "x-lb", "value": { "file": "short" } } } }),
+            "secret_weak",
+            "16 bytes",
+        ),
+        (json!({ "proxy": { "certificate": { "trust": "lb" } } }), "proxy_not_pinned", "an authority alone"),
+        (
+            json!({ "proxy": { "certificate": { "trust": "lb", "subject": { "cn": "lb-1" } } } }),
+            "undefined",
+            "`lb`",
+        ),
+        (json!({ "format": "pem_url" }), "unknown_word", "pem_url"),
+        (json!({ "header": null }), "missing_key", "no header of its own"),
+        (json!({ "header": "x cert" }), "bad_header", "`x cert`"),
+        (json!({ "chain_header": "x-cert" }), "bad_header", "the same"),
+        (json!({ "trust": null }), "one_key", "either `trust` or `trusted_as`"),
+        (json!({ "trusted_as": "by-lb" }), "one_key", "either `trust` or `trusted_as`"),
+        (vouched.clone(), "missing_key", "`verdict`"),
+        (with(vouched.clone(), "verdict", json!({ "x-verify": "" })), "empty", "must not be empty"),
+        (
+            with(vouched.clone(), "revocation", json!({ "crls": ["list.crl"] })),
+            "no_use",
+            "the proxy verifies",
+        ),
+        (with(vouched, "hash_suffices", json!(true)), "no_use", "`format: xfcc`"),
+        (json!({ "hash_suffices": true }), "no_use", "cannot be verified"),
+    ] {
+        let found = faults(&header(changes.clone()));
+        assert!(
+            found.iter().any(|(found, message)| *found == code && message.contains(words)),
+            "wanted {code} with {words:?}, found {found:?} for {changes}"
+        );
+    }
+    check(&json!({ "address": "127.0.0.1:0", "proxy_protocol": {} }), "missing_key", "`from`");
+    let everybody = json!({ "address": "127.0.0.1:0", "proxy_protocol": { "from": ["0.0.0.0/0"] } });
+    check(&everybody, "bad_range", "every address");
+    let hasty =
+        json!({ "address": "127.0.0.1:0", "proxy_protocol": { "from": ["10.0.0.1"], "timeout": "0s" } });
+    check(&hasty, "out_of_range", "zero");
+}
+
+/// SECURITY: a name for which a proxy answers stands for no authorities elsewhere.
+#[test]
+fn a_name_is_either_a_proxys_word_or_authorities() {
+    let clients = json!({ "ask": "optional", "trust": { "open-banking": { "file": "ca.pem" } } });
+    let mut listener = tls(json!({ "client_certificates": clients }));
+    listener["client_certificate_header"] = json!({
+        "from": ["10.0.0.1"], "proxy": { "address_alone": { "because": "a cable" } }, "format": "xfcc",
+        "trusted_as": "open-banking",
+    });
+    check(&listener, "trust_differs", "a proxy's word");
+    listener["client_certificate_header"]["trusted_as"] = json!("by-envoy");
+    assert_eq!(faults(&listener), []);
 }
