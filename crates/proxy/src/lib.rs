@@ -4,9 +4,14 @@
 //! ([`Pools`]). [`hygiene`] takes from a request what a client may not say, and from an answer what concerns only
 //! the hop it came over. [`HttpFetcher`] asks short questions on the background runtime.
 
+// The fuzz target's body names this crate as the fuzzer sees it.
+#[cfg(test)]
+extern crate self as portcullis_proxy;
+
 mod connect;
 mod error;
 mod fetcher;
+mod http1;
 pub mod hygiene;
 mod lookup;
 mod outgoing;
@@ -20,7 +25,8 @@ mod upstream;
 
 pub use error::{BodyError, BodyFault, ForwardError};
 pub use fetcher::HttpFetcher;
+pub use http1::{AnswerRead, Fault as AnswerFault, read_answer};
 pub use outgoing::BodyLimits;
-pub use pool::{PoolSettings, Pools, UpstreamBody};
+pub use pool::{PoolSettings, Pools, Sending, UpstreamBody};
 pub use tls::TlsError;
 pub use upstream::{Upstream, UpstreamSpec};

@@ -1,4 +1,4 @@
-//! The request as it leaves: its body under limits, its target and framing in the form the next hop needs.
+//! The request as it leaves: its body under limits, and the form HTTP/2 wants.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -59,18 +59,38 @@ impl<B: Body> Outgoing<B> {
             self.watch = Some(Rc::clone(watch));
         }
     }
+}
 
-    fn turn_to(&self, turn: Turn) {
-        if let Some(watch) = &self.watch {
-            watch.turn_to(turn);
-        }
+impl<B> Outgoing<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    /// What the caller sends next; `None` behind the last of it. Once something came it is the upstream's turn; while
+    /// nothing comes, whose turn it is depends on whether all that came before has been sent.
+    pub(crate) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        watch: &Watch,
+    ) -> Poll<Option<Result<Bytes, BodyFault>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else { return Poll::Pending };
+        watch.turn_to(Turn::Upstream);
+        Poll::Ready(match frame {
+            None => None,
+            Some(Err(error)) => Some(Err(BodyFault::Broken(error.to_string()))),
+            Some(Ok(frame)) => match frame.into_data() {
+                Err(_trailers) => None,
+                Ok(data) => Some(self.count(data, watch)),
+            },
+        })
     }
 
-    fn stop(&self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
-        if let Some(watch) = &self.watch {
-            watch.note_fault(fault);
+    fn count(&mut self, data: Bytes, watch: &Watch) -> Result<Bytes, BodyFault> {
+        if let Some(fault) = watch.overdue_body() {
+            return Err(fault);
         }
-        Poll::Ready(Some(Err(Stopped)))
+        self.left = self.left.checked_sub(data.len() as u64).ok_or(BodyFault::TooLarge(self.limit))?;
+        Ok(data)
     }
 }
 
@@ -84,27 +104,19 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
         let this = self.get_mut();
-        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            this.turn_to(Turn::Caller);
-            return Poll::Pending;
-        };
-        this.turn_to(Turn::Upstream);
-        match frame {
-            None => Poll::Ready(None),
-            Some(Err(error)) => this.stop(BodyFault::Broken(error.to_string())),
-            Some(Ok(frame)) => match frame.into_data() {
-                Err(_trailers) => Poll::Ready(None),
-                Ok(_) if let Some(fault) = this.watch.as_ref().and_then(|watch| watch.overdue_body()) => {
-                    this.stop(fault)
-                }
-                Ok(data) => match this.left.checked_sub(data.len() as u64) {
-                    None => this.stop(BodyFault::TooLarge(this.limit)),
-                    Some(left) => {
-                        this.left = left;
-                        Poll::Ready(Some(Ok(Frame::data(data))))
-                    }
-                },
-            },
+        // Without a watch nothing is left of the body.
+        let Some(watch) = this.watch.clone() else { return Poll::Ready(None) };
+        match this.poll_piece(cx, &watch) {
+            Poll::Pending => {
+                watch.turn_to(Turn::Caller);
+                Poll::Pending
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Ok(data))) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Poll::Ready(Some(Err(fault))) => {
+                watch.note_fault(fault);
+                Poll::Ready(Some(Err(Stopped)))
+            }
         }
     }
 
@@ -115,39 +127,6 @@ where
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-/// Gives a request the form HTTP/1.1 wants: origin-form target, `Host`, one framing field.
-///
-/// The target is the caller's path and query, byte for byte; `Host` is the caller's. May be applied to a request
-/// that was already given the other form.
-pub(crate) fn for_http1<B: Body>(request: &mut Request<B>, origin: &Origin) -> Result<(), ForwardError> {
-    refuse_tunnel(request)?;
-    let inbound = std::mem::replace(request.version_mut(), Version::HTTP_11);
-    if !request.headers().contains_key(HOST) {
-        let host = match request.uri().authority() {
-            Some(authority) => {
-                HeaderValue::from_str(authority.as_str()).map_err(|_refused| ForwardError::HostInvalid)?
-            }
-            None => origin.authority_value.clone(),
-        };
-        request.headers_mut().insert(HOST, host);
-    }
-    if request.uri().authority().is_some() || request.uri().scheme().is_some() {
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        (parts.scheme, parts.authority) = (None, None);
-        parts.path_and_query = Some(origin_form(parts.path_and_query));
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|_refused| ForwardError::HostInvalid)?;
-    }
-    if inbound == Version::HTTP_2 {
-        join_cookies(request.headers_mut());
-    }
-    // `TE` would have to be named by a `Connection` field of ours; no trailers are asked of an HTTP/1.1 upstream.
-    request.headers_mut().remove(TE);
-    if frame(request) {
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    Ok(())
 }
 
 /// Gives a request the form HTTP/2 wants: scheme and authority beside the path, no `Host`, no connection fields.
@@ -188,26 +167,11 @@ fn origin_form(path: Option<PathAndQuery>) -> PathAndQuery {
     }
 }
 
-/// HTTP/2 may split `Cookie` into crumbs; HTTP/1.1 may not (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(COOKIE).iter();
-    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
-    let mut joined = first.as_bytes().to_vec();
-    for crumb in std::iter::once(second).chain(crumbs) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(crumb.as_bytes());
-    }
-    // Parts of valid values with `; ` between them are a valid value.
-    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
-        headers.insert(COOKIE, joined);
-    }
-}
-
-/// Makes the framing fields say what the body is, and returns whether its length is unknown.
+/// Makes the length say what the body is.
 ///
-/// SECURITY: the framing the upstream sees is derived from the body we hold, never from the caller's fields, so
-/// the two cannot disagree about where the request ends.
-fn frame<B: Body>(request: &mut Request<B>) -> bool {
+/// SECURITY: the length the upstream sees is derived from the body we hold, never from the caller's fields, so the
+/// two cannot disagree about where the request ends.
+fn frame<B: Body>(request: &mut Request<B>) {
     let length = request.body().size_hint().exact();
     let ended = request.body().is_end_stream();
     // Servers expect a length where the method means to send something, even if it is nothing (RFC 9110 section 8.6).
@@ -215,23 +179,16 @@ fn frame<B: Body>(request: &mut Request<B>) -> bool {
     let headers = request.headers_mut();
     headers.remove(TRANSFER_ENCODING);
     match length {
-        _ if ended => {
-            if expects_content {
-                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-            } else {
-                headers.remove(CONTENT_LENGTH);
-            }
-            false
+        _ if ended && expects_content => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        Some(length) => {
+        Some(length) if !ended => {
             if !says(headers, length) {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
             }
-            false
         }
-        None => {
+        _ => {
             headers.remove(CONTENT_LENGTH);
-            true
         }
     }
 }
@@ -250,9 +207,9 @@ mod tests {
     use http::{HeaderMap, Request, Version};
     use serde_json::json;
 
-    use super::{for_http1, for_http2};
-    use crate::ForwardError;
+    use super::for_http2;
     use crate::rig::{TestBody, body, no_body, upstream};
+    use crate::{ForwardError, http1};
 
     fn lines(headers: &HeaderMap) -> Vec<String> {
         let mut lines: Vec<_> =
@@ -270,39 +227,6 @@ mod tests {
     }
 
     #[test]
-    fn http1_form_of_a_request() {
-        let upstream = upstream(json!({ "urls": "http://accounts:8080" }));
-        let origin = &upstream.definition().endpoints[0];
-        for (version, target, fields, expected_target, expected) in [
-            (Version::HTTP_11, "/a?b", &[("host", "h")][..], "/a?b", &["host: h"][..]),
-            (Version::HTTP_10, "/a", &[("host", "h")], "/a", &["host: h"]),
-            (Version::HTTP_11, "http://h/a?b", &[("host", "h")], "/a?b", &["host: h"]),
-            (Version::HTTP_11, "http://h", &[("host", "h")], "/", &["host: h"]),
-            (Version::HTTP_2, "https://h:1/a", &[], "/a", &["host: h:1"]),
-            (Version::HTTP_11, "/a", &[], "/a", &["host: accounts:8080"]),
-            (Version::HTTP_11, "*", &[("host", "h")], "*", &["host: h"]),
-            // RFC 9113 section 8.2.3: crumbs are joined where they may have been split.
-            (
-                Version::HTTP_2,
-                "https://h/",
-                &[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")],
-                "/",
-                &["cookie: a=1; b=2; c=3", "host: h"],
-            ),
-            (Version::HTTP_11, "/", &[("host", "h"), ("te", "trailers")], "/", &["host: h"]),
-            // There is no body, so there is no framing to speak of.
-            (Version::HTTP_11, "/", &[("host", "h"), ("content-length", "5")], "/", &["host: h"]),
-            (Version::HTTP_11, "/", &[("host", "h"), ("transfer-encoding", "chunked")], "/", &["host: h"]),
-        ] {
-            let mut request = request(version, target, fields, no_body());
-            for_http1(&mut request, origin).unwrap();
-            assert_eq!(request.version(), Version::HTTP_11);
-            assert_eq!(request.uri().to_string(), expected_target);
-            assert_eq!(lines(request.headers()), expected, "{target}");
-        }
-    }
-
-    #[test]
     fn framing_is_the_bodys_own_whatever_the_fields_say() {
         let upstream = upstream(json!({ "urls": "http://accounts" }));
         let origin = &upstream.definition().endpoints[0];
@@ -315,20 +239,16 @@ mod tests {
             &[("content-length", "5"), ("transfer-encoding", "chunked")],
             &[],
         ] {
-            for form in [for_http1, for_http2] {
-                let mut request = request(Version::HTTP_11, "/", fields, body("hello"));
-                form(&mut request, origin).unwrap();
-                request.headers_mut().remove("host");
-                assert_eq!(lines(request.headers()), ["content-length: 5"], "{fields:?}");
-            }
+            let mut request = request(Version::HTTP_11, "/", fields, body("hello"));
+            for_http2(&mut request, origin).unwrap();
+            assert_eq!(lines(request.headers()), ["content-length: 5"], "{fields:?}");
         }
         for (method, expected) in
             [("POST", &["content-length: 0"][..]), ("PUT", &["content-length: 0"]), ("DELETE", &[])]
         {
             let mut request = request(Version::HTTP_2, "http://h/", &[], no_body());
             *request.method_mut() = method.parse().unwrap();
-            for_http1(&mut request, origin).unwrap();
-            request.headers_mut().remove("host");
+            for_http2(&mut request, origin).unwrap();
             assert_eq!(lines(request.headers()), expected, "{method}");
         }
     }
@@ -349,9 +269,12 @@ mod tests {
             assert_eq!(request.uri().to_string(), expected);
             assert!(request.headers().is_empty());
             // A request that did not go out on HTTP/2 may go out on HTTP/1.1.
-            for_http1(&mut request, origin).unwrap();
-            assert!(expected.ends_with(&request.uri().to_string()));
-            assert!(expected.contains(request.headers()["host"].to_str().unwrap()));
+            let (head, body) = request.into_parts();
+            let mut written = Vec::new();
+            http1::request_head::write(&mut written, &head, &body, origin).unwrap();
+            let lines = String::from_utf8(written).unwrap();
+            let (host, path) = expected.trim_start_matches("http://").split_once('/').unwrap();
+            assert_eq!(lines, format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\n\r\n"));
         }
         for host in ["user@h", "h h", "h/p", ""] {
             let mut request = request(Version::HTTP_11, "/", &[("host", host)], no_body());

@@ -18,9 +18,7 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
     let request = passage.take_request();
     let worker = Rc::clone(&passage.worker);
     passage.ledger.forwarded_at = Some(worker.since(passage.ledger.opened));
-    // Boxed: the future of an exchange is some kilobytes, and unboxed it would be copied from stage to stage.
-    let sending = worker.pools.send(&proof.api.upstream, request, proof.api.body);
-    let sent = Box::pin(sending).await;
+    let sent = worker.pools.send(&proof.api.upstream, request, proof.api.body).await;
     passage.ledger.answered_at = Some(worker.since(passage.ledger.opened));
     let response = match sent {
         Ok(response) => response,

@@ -1,48 +1,47 @@
-//! The answer: whether it may be passed on, and its body as it arrives.
+//! The body of an answer as it arrives.
 
 use std::error::Error;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::deadline::{Turn, Watch};
-use super::endpoint::Lease;
+use super::deadline::{Lapse, Watch};
+use super::lease::Lease;
 use super::shared::Stream;
 use crate::error::{BodyError, ForwardError};
+use crate::http1::Piece;
 use crate::hygiene;
 
 /// The body of an answer. Read to its end, it hands its connection back for the next request; dropped earlier, it
 /// closes it.
 #[derive(Debug)]
 pub struct UpstreamBody<B> {
+    source: Source<B>,
+}
+
+#[derive(Debug)]
+enum Source<B> {
+    /// All of it is here. The connection that brought it is not needed any more.
+    Whole(Bytes),
+    /// It arrives on an HTTP/1.1 connection.
+    Http1(Lease<B>),
+    /// It arrives on an HTTP/2 connection.
+    Http2(Streaming),
+    /// It is over, or has failed.
+    Over,
+}
+
+/// An answer on an HTTP/2 connection.
+#[derive(Debug)]
+struct Streaming {
     incoming: Incoming,
-    carrier: Carrier<B>,
+    stream: Stream,
     /// Whether the announced length is this body's, and not what another method would have got.
     length_counts: bool,
-}
-
-/// What the answer arrives on.
-#[derive(Debug)]
-enum Carrier<B> {
-    Http1(Lease<B>),
-    Http2(Stream),
-    /// The answer is complete, or has failed.
-    None,
-}
-
-/// Takes an answer from an HTTP/1.1 connection.
-pub(crate) fn from_http1<B>(
-    answer: Response<Incoming>,
-    lease: Lease<B>,
-) -> Result<Response<UpstreamBody<B>>, ForwardError> {
-    check_framing(answer.headers())?;
-    // hyper itself holds an HTTP/1.1 body to its announced length.
-    passed_on(answer, Carrier::Http1(lease), false)
 }
 
 /// Takes an answer from an HTTP/2 connection, whose framing is not in the headers.
@@ -52,7 +51,20 @@ pub(crate) fn from_http2<B>(
     method: &Method,
 ) -> Result<Response<UpstreamBody<B>>, ForwardError> {
     let length_counts = method != Method::HEAD && answer.status() != StatusCode::NOT_MODIFIED;
-    passed_on(answer, Carrier::Http2(stream), length_counts)
+    // SECURITY: HTTP/2 knows no upgrade, so 101 is a lie (RFC 9113 section 8.6).
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(ForwardError::Malformed("the upstream switched protocols unasked".into()));
+    }
+    let (mut head, incoming) = answer.into_parts();
+    // Which version the upstream speaks is nobody's business behind us, nor are hyper's own notes.
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    let source = if incoming.is_end_stream() {
+        Source::Over
+    } else {
+        Source::Http2(Streaming { incoming, stream, length_counts })
+    };
+    Ok(Response::from_parts(head, UpstreamBody { source }))
 }
 
 /// An error with its causes, on one line.
@@ -67,78 +79,93 @@ pub(crate) fn explain(error: &dyn Error) -> String {
     text
 }
 
-fn passed_on<B>(
-    answer: Response<Incoming>,
-    carrier: Carrier<B>,
-    length_counts: bool,
-) -> Result<Response<UpstreamBody<B>>, ForwardError> {
-    // SECURITY: no upgrade was asked for, so 101 is a lie or belongs to somebody else's request. What follows it
-    // is not HTTP, and the connection must not be used again.
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(ForwardError::Malformed("the upstream switched protocols unasked".into()));
-    }
-    let (mut head, incoming) = answer.into_parts();
-    // Which version the upstream speaks is nobody's business behind us, nor are hyper's own notes.
-    head.version = Version::HTTP_11;
-    head.extensions.clear();
-    let mut body = UpstreamBody { incoming, carrier, length_counts };
-    if body.incoming.is_end_stream() {
-        body.finish();
-    }
-    Ok(Response::from_parts(head, body))
-}
-
-/// SECURITY: refuses an answer whose length can be read in two ways. hyper would take one of them and leave the
-/// other in the headers for the next reader to believe (RFC 9112 section 6.3).
-fn check_framing(headers: &HeaderMap) -> Result<(), ForwardError> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    let ambiguous = lengths.next().is_some()
-        || length.is_some_and(|length| !length.as_bytes().iter().all(u8::is_ascii_digit));
-    if ambiguous {
-        return Err(ForwardError::Malformed("the upstream gave more than one length".into()));
-    }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(()) };
-    if length.is_some() {
-        return Err(ForwardError::Malformed("the upstream gave both a length and a transfer coding".into()));
-    }
-    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-        return Err(ForwardError::Malformed("the upstream used a transfer coding nobody asked for".into()));
-    }
-    Ok(())
-}
-
-impl<B> Carrier<B> {
-    fn watch(&self) -> Option<&Watch> {
-        match self {
-            Self::Http1(lease) => Some(lease.watch()),
-            Self::Http2(stream) => Some(stream.watch()),
-            Self::None => None,
-        }
-    }
-}
-
 impl<B> UpstreamBody<B> {
+    /// One of which all is here.
+    pub(crate) const fn whole(body: Bytes) -> Self {
+        Self { source: Source::Whole(body) }
+    }
+
+    /// One that arrives on this connection.
+    pub(crate) const fn arriving(lease: Lease<B>) -> Self {
+        Self { source: Source::Http1(lease) }
+    }
+
     /// The answer is complete: the connection is free for the next request.
     fn finish(&mut self) {
-        if let Carrier::Http1(lease) = std::mem::replace(&mut self.carrier, Carrier::None) {
+        if let Source::Http1(lease) = std::mem::replace(&mut self.source, Source::Over) {
             lease.give_back();
         }
     }
 
-    /// The answer broke off: the connection is closed.
-    fn fail(&mut self, otherwise: impl FnOnce() -> String) -> BodyError {
-        let error = match self.carrier.watch() {
-            Some(watch) => match (watch.expired(), watch.take_fault()) {
-                (Some(Turn::Upstream), _) => BodyError::TimedOut(watch.patience().upstream),
-                (_, Some(fault)) => BodyError::RequestBody(fault),
-                (_, None) => BodyError::Broken(otherwise()),
-            },
-            None => BodyError::Broken(otherwise()),
+    fn poll_http1(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Source::Http1(lease) = &self.source else { return Poll::Ready(None) };
+        match ready!(lease.poll_piece(cx)) {
+            Ok((piece, last)) => {
+                if last {
+                    self.finish();
+                }
+                Poll::Ready(match piece {
+                    Piece::Data(data) => Some(Ok(Frame::data(data))),
+                    Piece::Trailers(trailers) => passed_on(Frame::trailers(trailers)),
+                    Piece::End | Piece::Nothing => None,
+                })
+            }
+            Err(error) => {
+                self.source = Source::Over;
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+
+    fn poll_http2(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Source::Http2(streaming) = &mut self.source else { return Poll::Ready(None) };
+        let (polled, over) = ready!(streaming.poll_frame(cx));
+        if over || matches!(polled, Some(Err(_))) {
+            self.source = Source::Over;
+        }
+        Poll::Ready(polled)
+    }
+}
+
+fn passed_on(mut frame: Frame<Bytes>) -> Option<Result<Frame<Bytes>, BodyError>> {
+    if let Some(trailers) = frame.trailers_mut() {
+        hygiene::prepare_trailers(trailers);
+    }
+    Some(Ok(frame))
+}
+
+impl Streaming {
+    /// The next frame, and whether it is the last.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<(Option<Result<Frame<Bytes>, BodyError>>, bool)> {
+        let watch = self.stream.watch();
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            if watch.expired().is_some() {
+                return Poll::Ready((Some(Err(failed(watch, || "it fell silent".into()))), true));
+            }
+            watch.wait(cx);
+            return Poll::Pending;
         };
-        self.carrier = Carrier::None;
-        error
+        watch.rest();
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                let last = frame.is_trailers() || self.incoming.is_end_stream();
+                (passed_on(frame), last)
+            }
+            Some(Err(error)) => (Some(Err(failed(watch, || explain(&error)))), true),
+            // A stream may be reset "without error" before all of its announced length has come.
+            None if self.length_counts && self.incoming.size_hint().lower() > 0 => {
+                (Some(Err(failed(watch, || "it ended before its announced length".into()))), true)
+            }
+            None => (None, true),
+        })
+    }
+}
+
+fn failed(watch: &Watch, otherwise: impl FnOnce() -> String) -> BodyError {
+    match watch.lapse() {
+        Some(Lapse::Upstream(limit)) => BodyError::TimedOut(limit),
+        Some(Lapse::Caller(fault)) => BodyError::RequestBody(fault),
+        None => BodyError::Broken(otherwise()),
     }
 }
 
@@ -154,48 +181,33 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
-            return match this.carrier.watch() {
-                Some(watch) if watch.expired().is_some() => {
-                    Poll::Ready(Some(Err(this.fail(|| "it fell silent".into()))))
-                }
-                Some(watch) => {
-                    watch.wait(cx);
-                    Poll::Pending
-                }
-                None => Poll::Pending,
-            };
-        };
-        if let Some(watch) = this.carrier.watch() {
-            watch.rest();
-        }
-        match frame {
-            Some(Ok(mut frame)) => {
-                if let Some(trailers) = frame.trailers_mut() {
-                    hygiene::prepare_trailers(trailers);
-                    this.finish();
-                } else if this.incoming.is_end_stream() {
-                    this.finish();
-                }
-                Poll::Ready(Some(Ok(frame)))
+        match &mut this.source {
+            Source::Whole(body) => {
+                let body = std::mem::take(body);
+                this.source = Source::Over;
+                Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(this.fail(|| explain(&error))))),
-            // A stream may be reset "without error" before all of its announced length has come.
-            None if this.length_counts && this.incoming.size_hint().lower() > 0 => {
-                Poll::Ready(Some(Err(this.fail(|| "it ended before its announced length".into()))))
-            }
-            None => {
-                this.finish();
-                Poll::Ready(None)
-            }
+            Source::Http1(_) => this.poll_http1(cx),
+            Source::Http2(_) => this.poll_http2(cx),
+            Source::Over => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.source {
+            Source::Whole(body) => body.is_empty(),
+            Source::Http1(_) => false,
+            Source::Http2(streaming) => streaming.incoming.is_end_stream(),
+            Source::Over => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.source {
+            Source::Whole(body) => SizeHint::with_exact(body.len() as u64),
+            Source::Http1(lease) => lease.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Source::Http2(streaming) => streaming.incoming.size_hint(),
+            Source::Over => SizeHint::with_exact(0),
+        }
     }
 }

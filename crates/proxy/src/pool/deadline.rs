@@ -55,8 +55,17 @@ pub(crate) struct Patience {
 pub(crate) enum Remedy {
     /// The connection's task is ended, which closes the socket; whoever waits on it learns that way.
     EndConnection(AbortHandle),
-    /// Whoever waits is woken; the connection goes on, because others share it.
+    /// Whoever waits is woken and ends what it holds. If nobody waits, the next sweep does.
     WakeWaiter(RefCell<Option<Waker>>),
+}
+
+/// Why an exchange goes no further, although its connection stands.
+#[derive(Debug)]
+pub(crate) enum Lapse {
+    /// The upstream was silent for this long.
+    Upstream(Duration),
+    /// The caller's body failed.
+    Caller(BodyFault),
 }
 
 /// One deadline.
@@ -151,7 +160,10 @@ impl Watch {
     /// Somebody waits for the upstream: starts the clock if it is not running.
     pub(crate) fn wait(&self, cx: &Context<'_>) {
         if let Remedy::WakeWaiter(waiter) = &self.remedy {
-            waiter.replace(Some(cx.waker().clone()));
+            let mut waiter = waiter.borrow_mut();
+            if !waiter.as_ref().is_some_and(|waiter| waiter.will_wake(cx.waker())) {
+                *waiter = Some(cx.waker().clone());
+            }
         }
         if self.deadline.get().is_none() {
             self.start();
@@ -170,6 +182,10 @@ impl Watch {
         self.turn.set(Turn::Upstream);
         self.deadline.set(Some(deadline));
         self.keeper.expect(deadline);
+        if let Remedy::WakeWaiter(waiter) = &self.remedy {
+            // It would keep what is left of a finished task.
+            waiter.take();
+        }
     }
 
     /// As [`Watch::idle`], counted from now.
@@ -178,10 +194,12 @@ impl Watch {
         self.idle(limit);
     }
 
-    /// The request's body is being read, and it is now this side's turn. Restarts the clock if it runs; the one
-    /// for the whole body runs on.
+    /// The request's body is being read, and it is now this side's turn. Restarts the clock if it runs, unless the
+    /// caller was waited for before: only something that came restarts that. The one for the whole body runs on.
     pub(crate) fn turn_to(&self, turn: Turn) {
-        self.turn.set(turn);
+        if self.turn.replace(turn) == Turn::Caller && turn == Turn::Caller {
+            return;
+        }
         if turn == Turn::Caller && self.body_end.get().is_none() {
             self.body_end.set(Instant::now().checked_add(self.patience.get().body));
         }
@@ -218,10 +236,27 @@ impl Watch {
         self.fault.take()
     }
 
-    /// Closes the connection now, if it is ours alone.
-    pub(crate) fn end(&self) {
-        if let Remedy::EndConnection(task) = &self.remedy {
-            task.abort();
+    /// Why whoever waits shall wait no longer, if so.
+    pub(crate) fn lapse(&self) -> Option<Lapse> {
+        match (self.expired.get(), self.fault.take()) {
+            (Some(Turn::Upstream), _) => Some(Lapse::Upstream(self.patience.get().upstream)),
+            (_, Some(fault)) => Some(Lapse::Caller(fault)),
+            (Some(Turn::Caller), None) => {
+                Some(Lapse::Caller(BodyFault::TimedOut(self.patience.get().caller)))
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Wakes whoever waits: what it waits for will not come.
+    pub(crate) fn wake(&self) {
+        match &self.remedy {
+            Remedy::EndConnection(task) => task.abort(),
+            Remedy::WakeWaiter(waiter) => {
+                if let Some(waiter) = waiter.take() {
+                    waiter.wake();
+                }
+            }
         }
     }
 
@@ -247,14 +282,7 @@ impl Watch {
             let whole = deadline == self.body_end.get();
             self.note_fault(BodyFault::TimedOut(if whole { patience.body } else { patience.caller }));
         }
-        match &self.remedy {
-            Remedy::EndConnection(task) => task.abort(),
-            Remedy::WakeWaiter(waiter) => {
-                if let Some(waiter) = waiter.take() {
-                    waiter.wake();
-                }
-            }
-        }
+        self.wake();
     }
 }
 

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
 
 use super::PoolSettings;
 use super::answer::{self, UpstreamBody};
-use super::deadline::{Deadlines, Patience, Remedy, Turn, Watch};
+use super::deadline::{Deadlines, Patience, Turn, Watch};
+use super::lease::{Kept, Lease};
 use super::shared::{Shared, Stream};
 use crate::connect::{self, ConnectError, Host, Protocol};
 use crate::error::ForwardError;
@@ -27,9 +27,6 @@ use crate::outgoing::{self, Outgoing};
 use crate::transport::Transport;
 use crate::upstream::Origin;
 
-/// Largest head of an answer, and largest piece of a body read at once.
-const BUFFER: usize = 256 * 1024;
-
 /// One endpoint.
 #[derive(Debug)]
 pub(crate) struct Endpoint<B> {
@@ -37,7 +34,7 @@ pub(crate) struct Endpoint<B> {
     settings: PoolSettings,
     deadlines: Rc<Deadlines>,
     /// HTTP/1.1 connections without an exchange; the warmest last.
-    idle: RefCell<Vec<Http1<B>>>,
+    idle: RefCell<Vec<Rc<Kept<B>>>>,
     /// The HTTP/2 connection.
     shared: RefCell<Option<Shared<B>>>,
     /// Held while the HTTP/2 connection is being made, so that it is made once.
@@ -62,72 +59,9 @@ impl From<ForwardError> for Failure {
     }
 }
 
-/// An HTTP/1.1 connection.
-#[derive(Debug)]
-struct Http1<B> {
-    sender: http1::SendRequest<Outgoing<B>>,
-    watch: Rc<Watch>,
-}
-
-/// An HTTP/1.1 connection while it carries an exchange. It goes back to its endpoint only by [`Lease::give_back`];
-/// dropped before that, it is closed, because nobody knows what is still in it.
-#[derive(Debug)]
-pub(crate) struct Lease<B> {
-    connection: Option<Http1<B>>,
-    watch: Rc<Watch>,
-    home: Rc<Endpoint<B>>,
-}
-
 enum Opened<B> {
     Http1(Lease<B>),
     Http2(Shared<B>),
-}
-
-impl<B> Lease<B> {
-    fn new(connection: Http1<B>, home: &Rc<Endpoint<B>>) -> Self {
-        let watch = Rc::clone(&connection.watch);
-        Self { connection: Some(connection), watch, home: Rc::clone(home) }
-    }
-
-    /// The deadline of the exchange.
-    pub(crate) const fn watch(&self) -> &Rc<Watch> {
-        &self.watch
-    }
-
-    /// The exchange is over and the answer was read to its end.
-    ///
-    /// The connection's task runs on this thread and has finished its own part by the time we see the end, so
-    /// there is nothing to wait for. One that is not ready now is still sending a body the upstream did not wait
-    /// for; it is closed, because nobody would ever end a caller's trickle into it.
-    pub(crate) fn give_back(mut self) {
-        if !self.connection.as_ref().is_some_and(Http1::is_usable) {
-            return;
-        }
-        let Some(connection) = self.connection.take() else { return };
-        let mut idle = self.home.idle.borrow_mut();
-        if idle.len() >= self.home.settings.max_idle {
-            idle.retain(Http1::is_usable);
-        }
-        if idle.len() < self.home.settings.max_idle {
-            connection.watch.idle(self.home.settings.idle_timeout);
-            idle.push(connection);
-        }
-    }
-}
-
-impl<B> Drop for Lease<B> {
-    fn drop(&mut self) {
-        if self.connection.is_some() {
-            self.watch.end();
-        }
-    }
-}
-
-impl<B> Http1<B> {
-    /// Whether the next request may go out on it: open, and the last exchange complete in both directions.
-    fn is_usable(&self) -> bool {
-        self.sender.is_ready() && self.watch.expired().is_none()
-    }
 }
 
 impl<B> Endpoint<B>
@@ -142,11 +76,8 @@ where
         connect_limit: Duration,
         patience: Patience,
     ) -> Result<Response<UpstreamBody<B>>, Failure> {
-        while let Some(connection) = self.check_out() {
-            match self.over_http1(Lease::new(connection, self), request, patience).await {
-                Err(Failure::Unsent(_)) => {}
-                decided => return decided,
-            }
+        if let Some(lease) = self.check_out() {
+            return self.over_http1(lease, request, patience).await;
         }
         if let Some(shared) = self.shared() {
             match self.over_http2(shared, request, patience).await {
@@ -164,24 +95,29 @@ where
 
     async fn over_http1(
         &self,
-        mut lease: Lease<B>,
+        lease: Lease<B>,
         request: &mut Option<Request<Outgoing<B>>>,
         patience: Patience,
     ) -> Result<Response<UpstreamBody<B>>, Failure> {
-        let (Some(connection), Some(outgoing)) = (lease.connection.as_mut(), request.as_mut()) else {
+        let Some(request) = request.take() else {
             return Err(Failure::Unsent("there is nothing to send".into()));
         };
-        outgoing::for_http1(outgoing, &self.origin)?;
-        outgoing.body_mut().attach(&connection.watch);
-        connection.watch.begin(patience);
-        let Some(outgoing) = request.take() else {
-            return Err(Failure::Unsent("there is nothing to send".into()));
-        };
-        let answer = connection.sender.try_send_request(outgoing);
-        match head(answer, &lease.watch).await {
-            Some(Ok(answer)) => Ok(answer::from_http1(answer, lease)?),
-            refused => Err(failure(refused.and_then(Result::err), &lease.watch, request)),
-        }
+        self.begin(&lease, request, patience)?;
+        let head = std::future::poll_fn(|cx| lease.poll_head(cx)).await?;
+        Ok(lease.answer(head))
+    }
+
+    /// Begins an exchange on a connection that is idle, if there is one.
+    ///
+    /// # Errors
+    /// The request cannot be sent. Nothing of it was.
+    pub(crate) fn begin(
+        &self,
+        lease: &Lease<B>,
+        request: Request<Outgoing<B>>,
+        patience: Patience,
+    ) -> Result<(), ForwardError> {
+        lease.begin(request, &self.origin, patience)
     }
 
     async fn over_http2(
@@ -216,17 +152,6 @@ where
         }
     }
 
-    fn check_out(&self) -> Option<Http1<B>> {
-        let mut idle = self.idle.borrow_mut();
-        while let Some(connection) = idle.pop() {
-            if connection.is_usable() {
-                return Some(connection);
-            }
-            connection.watch.end();
-        }
-        None
-    }
-
     fn shared(&self) -> Option<Shared<B>> {
         self.shared.borrow().as_ref().filter(|shared| shared.is_usable()).cloned()
     }
@@ -243,7 +168,9 @@ where
             let (transport, protocol) = self.connect(limit, end).await?;
             self.chosen.set(Some(protocol));
             let opened = match protocol {
-                Protocol::Http1 => Opened::Http1(self.start_http1(transport).await?),
+                Protocol::Http1 => {
+                    Opened::Http1(Lease::new(Kept::new(transport, &self.deadlines), Rc::clone(self)))
+                }
                 Protocol::Http2 => {
                     let shared =
                         Shared::start(transport, &self.deadlines, self.settings.idle_timeout).await?;
@@ -279,21 +206,6 @@ where
         }
         Ok((transport, chosen))
     }
-
-    async fn start_http1(self: &Rc<Self>, transport: Transport) -> Result<Lease<B>, ConnectError> {
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(BUFFER)
-            .handshake(TokioIo::new(transport))
-            .await
-            .map_err(|error| ConnectError::Dial(error.to_string()))?;
-        let task = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an upstream connection ended");
-            }
-        });
-        let watch = self.deadlines.watch(Remedy::EndConnection(task.abort_handle()));
-        Ok(Lease::new(Http1 { sender, watch }, self))
-    }
 }
 
 impl<B> Endpoint<B> {
@@ -310,6 +222,31 @@ impl<B> Endpoint<B> {
         }
     }
 
+    /// The warmest idle connection on which nothing has happened since it became idle.
+    ///
+    /// SECURITY: what has come since then belongs to no request, and would be taken for the answer to the next one.
+    pub(crate) fn check_out(self: &Rc<Self>) -> Option<Lease<B>> {
+        let mut idle = self.idle.borrow_mut();
+        loop {
+            let kept = idle.pop()?;
+            if kept.is_usable() {
+                return Some(Lease::new(kept, Rc::clone(self)));
+            }
+        }
+    }
+
+    /// Takes a connection back whose exchange is over.
+    pub(crate) fn keep(&self, kept: &Rc<Kept<B>>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= self.settings.max_idle {
+            idle.retain(|kept| kept.is_usable());
+        }
+        if idle.len() < self.settings.max_idle {
+            kept.watch().idle(self.settings.idle_timeout);
+            idle.push(Rc::clone(kept));
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn idle_len(&self) -> usize {
         self.idle.borrow().len()
@@ -318,7 +255,7 @@ impl<B> Endpoint<B> {
     /// Forgets connections that are closed, and returns whether any is left.
     pub(crate) fn sweep(&self) -> bool {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|connection| !connection.sender.is_closed() && connection.watch.expired().is_none());
+        idle.retain(|kept| kept.is_usable());
         let mut shared = self.shared.borrow_mut();
         shared.take_if(|shared| !shared.is_usable());
         !idle.is_empty() || shared.is_some()

@@ -7,6 +7,8 @@
 mod answer;
 pub(crate) mod deadline;
 mod endpoint;
+mod lease;
+mod sending;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -30,6 +32,7 @@ use endpoint::{Endpoint, Failure};
 
 pub use answer::UpstreamBody;
 pub(crate) use answer::explain;
+pub use sending::Sending;
 
 /// How many connections are kept when nobody uses them, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,42 +101,68 @@ where
         }
     }
 
-    /// Sends a request to an endpoint of the upstream and returns the head of its answer, with the body to come.
+    /// Sends a request to an endpoint of the upstream; ready with the head of its answer, with the body to come.
     ///
     /// The target goes out as it is, as path and query; so does `Host`. Header hygiene is not done here. Must be
-    /// called on a `LocalSet` or local runtime, because connections are tasks of this thread. Dropping the future,
-    /// or the body before its end, closes an HTTP/1.1 connection or resets an HTTP/2 stream.
+    /// called on a `LocalSet` or local runtime, because some of what carries it are tasks of this thread. Dropping the
+    /// future, or the body before its end, closes an HTTP/1.1 connection or resets an HTTP/2 stream.
     ///
     /// SECURITY: a request goes out a second time only if it provably never went out the first time: the
     /// connection was not made, or hyper gave the request back unsent. It never depends on the method (PRX-08).
+    /// On a kept HTTP/1.1 connection it goes out once, whatever comes of it.
     ///
     /// # Errors
     /// [`ForwardError`]; it converts to the refusal.
-    pub async fn send(
+    pub fn send(&self, upstream: &Arc<Upstream>, request: Request<B>, limits: BodyLimits) -> Sending<B> {
+        self.begin(upstream, request, limits).unwrap_or_else(Sending::refused)
+    }
+
+    fn begin(
         &self,
         upstream: &Arc<Upstream>,
         request: Request<B>,
         limits: BodyLimits,
-    ) -> Result<Response<UpstreamBody<B>>, ForwardError> {
+    ) -> Result<Sending<B>, ForwardError> {
         let (mut head, body) = request.into_parts();
         // hyper keeps notes for itself there: an upgrade it could make, the spelling of names.
         head.extensions.clear();
-        let mut request = Some(Request::from_parts(head, Outgoing::new(body, limits)?));
+        let request = Request::from_parts(head, Outgoing::new(body, limits)?);
         let pool = self.inner.pool(upstream);
         let patience = Patience { upstream: upstream.timeout(), caller: limits.idle, body: limits.total };
-        let mut failure = String::new();
-        for endpoint in pool.round() {
-            match endpoint.exchange(&mut request, upstream.connect_timeout(), patience).await {
-                Ok(answer) => return Ok(answer),
-                Err(Failure::Sent(error)) => return Err(error),
-                Err(Failure::Unsent(why)) => {
-                    tracing::debug!(upstream = %upstream.name(), %why, "an endpoint was passed over");
-                    failure = why;
-                }
+        let turn = pool.next_turn();
+        let first = pool.round(turn).next();
+        if let Some((endpoint, lease)) = first.and_then(|first| Some((first, first.check_out()?))) {
+            endpoint.begin(&lease, request, patience)?;
+            return Ok(Sending::kept(lease));
+        }
+        Ok(Sending::searching(Box::pin(search(pool, turn, Arc::clone(upstream), request, patience))))
+    }
+}
+
+/// Asks one endpoint after the other, from this one on, until one takes the request.
+async fn search<B>(
+    pool: Rc<Pool<B>>,
+    turn: usize,
+    upstream: Arc<Upstream>,
+    request: Request<Outgoing<B>>,
+    patience: Patience,
+) -> Result<Response<UpstreamBody<B>>, ForwardError>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::fmt::Display,
+{
+    let (mut request, mut failure) = (Some(request), String::new());
+    for endpoint in pool.round(turn) {
+        match endpoint.exchange(&mut request, upstream.connect_timeout(), patience).await {
+            Ok(answer) => return Ok(answer),
+            Err(Failure::Sent(error)) => return Err(error),
+            Err(Failure::Unsent(why)) => {
+                tracing::debug!(upstream = %upstream.name(), %why, "an endpoint was passed over");
+                failure = why;
             }
         }
-        Err(ForwardError::Unreachable(failure))
     }
+    Err(ForwardError::Unreachable(failure))
 }
 
 impl<B> Inner<B>
@@ -194,10 +223,14 @@ impl<B> Pool<B> {
         Self { definition, endpoints, turn: Cell::new(upstream.first_turn()) }
     }
 
-    /// Every endpoint once, beginning with the one whose turn it is.
-    fn round(&self) -> impl Iterator<Item = &Rc<Endpoint<B>>> {
+    fn next_turn(&self) -> usize {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+
+    /// Every endpoint once, beginning with the one whose turn it is.
+    fn round(&self, turn: usize) -> impl Iterator<Item = &Rc<Endpoint<B>>> {
         let first = turn.checked_rem(self.endpoints.len()).unwrap_or(0);
         let (before, from) = self.endpoints.split_at(first);
         from.iter().chain(before)

@@ -20,6 +20,9 @@ use crate::{BodyError, BodyFault, BodyLimits, ForwardError};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
 
+/// An answer that keeps its connection until it is read.
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+
 /// A body that the test feeds.
 struct Feed(mpsc::UnboundedReceiver<Result<Frame<Bytes>, std::io::Error>>);
 
@@ -84,7 +87,9 @@ fn concurrent_requests_have_a_connection_each_and_the_warmest_is_used_first() {
         let server = Raw::start(|mut peer| async move {
             while peer.message().await.is_some() {
                 let number = peer.number;
-                peer.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{number}")).await;
+                // Of an answer whose length is known all is taken at once, and the connection is free again.
+                let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1";
+                peer.say(&format!("{answer}\r\n{number}\r\n0\r\n\r\n")).await;
             }
         })
         .await;
@@ -706,7 +711,7 @@ fn idle_connections_are_closed_in_time_and_kept_in_number() {
             let told = Rc::clone(&told);
             async move {
                 while peer.message().await.is_some() {
-                    peer.say(OK).await;
+                    peer.say(CHUNKED).await;
                 }
                 told.notify_one();
             }
