@@ -88,6 +88,81 @@ fn an_upstream_that_talks_nonsense_is_502() {
     assert!(world.gateway.is_alive());
 }
 
+/// What two readers could take differently is nobody's answer, and its connection carries no other.
+#[test]
+fn an_answer_that_can_be_read_in_two_ways_is_502() {
+    let plan = impatient().with(|plan| plan.settings = "workers: 1\n".to_owned());
+    let world = plan.start();
+    let mut session = world.plain().connect().expect("a connection");
+    for (number, ambiguous) in [
+        &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"[..],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: a\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nhi",
+        b"HTTP/1.1 200 OK\r\nX: a\r\n folded\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 100 Continue\r\nContent-Length: 38\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        world.upstream().behave(Manner::Says(ambiguous.to_vec()));
+        let answer = session.send(world.plain().get("/public/x")).expect("an answer");
+        answer.assert_refused(Reason::UpstreamMalformed);
+        world.upstream().behave(Manner::Polite);
+        session.send(world.plain().get("/public/x")).expect("an answer").assert_passed();
+        assert_eq!(world.upstream().connections(), 2 + number, "{}", String::from_utf8_lossy(ambiguous));
+    }
+}
+
+/// A server that is tired of waiting says so on a connection nobody uses, just before the next request.
+#[test]
+fn a_late_timeout_is_no_answer_to_the_next_request() {
+    let plan = Plan::new(&[PUBLIC]).with(|plan| plan.settings = "workers: 1\n".to_owned());
+    let world = plan.start();
+    let mut session = world.plain().connect().expect("a connection");
+    let late = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec();
+    let hello = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n".to_vec();
+    world.upstream().behave(Manner::InTwoParts(hello, late));
+    session.send(world.plain().get("/public/x")).expect("an answer").assert_passed();
+    world.upstream().behave(Manner::Polite);
+    world.upstream().release();
+    std::thread::sleep(Duration::from_millis(200));
+    session.send(world.plain().get("/public/x")).expect("an answer").assert_passed();
+    assert_eq!(world.upstream().connections(), 2);
+}
+
+/// A chunk that does not end where it says is not passed on as if it did.
+#[test]
+fn broken_chunks_are_a_broken_transfer() {
+    let world = impatient().start();
+    for chunks in [
+        &b"2\r\nhi!\r\n0\r\n\r\n"[..],
+        b"2\nhi\r\n0\r\n\r\n",
+        b"2 \r\nhi\r\n0\r\n\r\n",
+        b"2\r\nhi\r\n-0\r\n\r\n",
+        b"2\r\nhi\r\nfffffffffffffffff\r\n",
+        b"2\r\nhi\r\n0\r\nContent-Length: 2\n\r\n",
+    ] {
+        let answer = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunks].concat();
+        world.upstream().behave(Manner::Says(answer));
+        for client in [world.plain(), world.stranger().http2()] {
+            let answer = client.get("/public/x").attempt();
+            assert!(answer.is_err(), "{}: {answer:?}", String::from_utf8_lossy(chunks));
+        }
+    }
+    world.upstream().behave(Manner::Polite);
+    world.plain().get("/public/x").send().assert_passed();
+}
+
 /// What has reached the upstream has happened, also if nobody waited for the answer.
 #[test]
 fn a_request_whose_caller_left_is_in_the_log() {

@@ -313,7 +313,7 @@ impl Server {
 }
 
 impl Shake {
-    fn config(self) -> rustls::ServerConfig {
+    pub(crate) fn config(self) -> rustls::ServerConfig {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()

@@ -52,9 +52,10 @@ pub(crate) fn write<B: Body>(
     field(out, &HOST, host(head, origin)?);
     let crumbs = head.version == Version::HTTP_2;
     for (name, value) in &head.headers {
-        if !is_ours(name) && !(crumbs && *name == COOKIE) {
-            field(out, name, value.as_bytes());
+        if is_ours(name) || (crumbs && *name == COOKIE) {
+            continue;
         }
+        field(out, name, value.as_bytes());
     }
     if crumbs {
         join_cookies(out, &head.headers);

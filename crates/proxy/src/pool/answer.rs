@@ -35,6 +35,9 @@ enum Source<B> {
     Over,
 }
 
+/// What a body says when it is asked for more.
+type NextFrame = Option<Result<Frame<Bytes>, BodyError>>;
+
 /// An answer on an HTTP/2 connection.
 #[derive(Debug)]
 struct Streaming {
@@ -97,7 +100,7 @@ impl<B> UpstreamBody<B> {
         }
     }
 
-    fn poll_http1(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_http1(&mut self, cx: &mut Context<'_>) -> Poll<NextFrame> {
         let Source::Http1(lease) = &self.source else { return Poll::Ready(None) };
         match ready!(lease.poll_piece(cx)) {
             Ok((piece, last)) => {
@@ -117,7 +120,7 @@ impl<B> UpstreamBody<B> {
         }
     }
 
-    fn poll_http2(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_http2(&mut self, cx: &mut Context<'_>) -> Poll<NextFrame> {
         let Source::Http2(streaming) = &mut self.source else { return Poll::Ready(None) };
         let (polled, over) = ready!(streaming.poll_frame(cx));
         if over || matches!(polled, Some(Err(_))) {
@@ -127,7 +130,7 @@ impl<B> UpstreamBody<B> {
     }
 }
 
-fn passed_on(mut frame: Frame<Bytes>) -> Option<Result<Frame<Bytes>, BodyError>> {
+fn passed_on(mut frame: Frame<Bytes>) -> NextFrame {
     if let Some(trailers) = frame.trailers_mut() {
         hygiene::prepare_trailers(trailers);
     }
@@ -136,7 +139,7 @@ fn passed_on(mut frame: Frame<Bytes>) -> Option<Result<Frame<Bytes>, BodyError>>
 
 impl Streaming {
     /// The next frame, and whether it is the last.
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<(Option<Result<Frame<Bytes>, BodyError>>, bool)> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<(NextFrame, bool)> {
         let watch = self.stream.watch();
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             if watch.expired().is_some() {

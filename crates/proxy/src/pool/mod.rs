@@ -4,6 +4,8 @@
 //! requests it carries. HTTP/1.1 connections are kept last in, first out, so that as few as possible stay warm and
 //! the rest are closed by their idle deadline.
 
+#[cfg(test)]
+mod allocation_tests;
 mod answer;
 pub(crate) mod deadline;
 mod endpoint;

@@ -1,4 +1,5 @@
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use http_body::Frame;
 use http_body_util::BodyExt as _;
 use portcullis_core::{Reason, Rejection};
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 
@@ -362,6 +363,71 @@ fn bytes_that_come_later_on_an_idle_connection_end_it() {
     });
 }
 
+/// A server that is tired of waiting says so to nobody in particular, and closes.
+#[test]
+fn late_word_to_an_idle_connection_is_no_answer_to_the_next_request() {
+    on_a_worker(async {
+        let server = Raw::start(|mut peer| async move {
+            while peer.message().await.is_some() {
+                peer.say(OK).await;
+                if peer.number == 0 {
+                    peer.say(
+                        "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+                    )
+                    .await;
+                    return;
+                }
+            }
+        })
+        .await;
+        let upstream = upstream(json!({ "urls": server.url() }));
+        let pools = pools();
+        assert_eq!(exchange(&pools, &upstream, get("/first")).await, Ok((200, "hi".to_owned())));
+        let open = || pools.inner.known.borrow().values().any(|known| known.pool.endpoints[0].sweep());
+        until(|| !open()).await;
+        assert_eq!(exchange(&pools, &upstream, post("/second", "hello")).await, Ok((200, "hi".to_owned())));
+        assert_eq!(server.connections.get(), 2);
+    });
+}
+
+#[test]
+fn answers_that_end_with_their_connection_are_whole_and_the_last_on_it() {
+    for (answer, body) in [
+        ("HTTP/1.1 200 OK\r\n\r\nall that comes", "all that comes"),
+        ("HTTP/1.0 200 OK\r\n\r\nall that comes", "all that comes"),
+        ("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nhi", "hi"),
+        ("HTTP/1.1 200 OK\r\n\r\n", ""),
+    ] {
+        on_a_worker(async {
+            let server = Raw::saying_once(answer).await;
+            let upstream = upstream(json!({ "urls": server.url() }));
+            let pools = pools();
+            for connections in 1..3 {
+                assert_eq!(
+                    exchange(&pools, &upstream, get("/")).await,
+                    Ok((200, body.to_owned())),
+                    "{answer}"
+                );
+                assert_eq!((idle(&pools), server.connections.get()), (0, connections), "{answer}");
+            }
+        });
+    }
+}
+
+#[test]
+fn old_server_that_keeps_its_connection_keeps_it() {
+    on_a_worker(async {
+        let answer = "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nhi";
+        let server = Raw::saying(answer).await;
+        let upstream = upstream(json!({ "urls": server.url() }));
+        let pools = pools();
+        for _ in 0..3 {
+            assert_eq!(exchange(&pools, &upstream, get("/")).await, Ok((200, "hi".to_owned())));
+        }
+        assert_eq!(server.connections.get(), 1);
+    });
+}
+
 #[test]
 fn connection_the_server_closed_meanwhile_is_replaced_without_the_caller_noticing() {
     on_a_worker(async {
@@ -455,6 +521,144 @@ fn early_answer_to_a_long_body_reaches_the_caller_and_its_connection_is_not_used
         assert_eq!(exchange(&pools, &upstream, request).await, Ok((413, "no".to_owned())));
         assert_eq!(exchange(&pools, &upstream, get("/")).await, Ok((413, "no".to_owned())));
         assert_eq!(server.connections.get(), 2);
+    });
+}
+
+/// A caller may read the answer only after it has sent all.
+#[test]
+fn body_goes_out_while_nobody_reads_the_answer_that_has_begun() {
+    on_a_worker(async {
+        let server = Raw::start(|mut peer| async move {
+            peer.message().await;
+            peer.say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n").await;
+            peer.message_until("0\r\n\r\n").await;
+            peer.say("0\r\n\r\n").await;
+            peer.closed().await;
+        })
+        .await;
+        let upstream = upstream(json!({ "urls": server.url() }));
+        let pools = pools();
+        let (feeder, body) = fed();
+        feeder.send(data("first")).unwrap();
+        let request = Request::post("/").header("host", "h").body(body).unwrap();
+        let answer = pools.send(&upstream, request, WIDE).await.unwrap();
+        for _ in 0..100 {
+            feeder.send(data("more")).unwrap();
+            tokio::task::yield_now().await;
+        }
+        drop(feeder);
+        until(|| server.seen.borrow().len() == 2).await;
+        assert_eq!(server.seen.borrow()[1].matches("4\r\nmore\r\n").count(), 100);
+        assert_eq!(text(answer).await, "hi");
+        assert_eq!(idle(&pools), 1, "complete in both directions");
+    });
+}
+
+/// The connection breaks under the body; what the upstream had to say about it has come before.
+#[test]
+fn early_answer_survives_the_broken_upload() {
+    on_a_worker(async {
+        let server = Raw::saying_once("HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno").await;
+        let upstream = upstream(json!({ "urls": server.url() }));
+        let pools = pools();
+        let large: &'static str = "x".repeat(1 << 20).leak();
+        let (feeder, body) = fed();
+        for _ in 0..32 {
+            feeder.send(data(large)).unwrap();
+        }
+        let request = Request::post("/").header("host", "h").body(body).unwrap();
+        assert_eq!(exchange(&pools, &upstream, request).await, Ok((413, "no".to_owned())));
+        assert_eq!(idle(&pools), 0);
+    });
+}
+
+/// A body that says of itself how long it is, and is not.
+struct Announced(u64, Feed);
+
+impl http_body::Body for Announced {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        std::pin::Pin::new(&mut self.1).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.0)
+    }
+}
+
+/// SECURITY: the upstream would take the next request for the rest of this one, or the rest of this one for a request.
+#[test]
+fn body_unlike_its_announced_length_ends_its_connection() {
+    for (announced, ended) in [(9, true), (3, false)] {
+        on_a_worker(async {
+            let server = Raw::start(|mut peer| async move {
+                peer.message().await;
+                peer.closed().await;
+            })
+            .await;
+            let upstream = upstream(json!({ "urls": server.url() }));
+            let pools = pools();
+            let (feeder, feed) = mpsc::unbounded_channel();
+            feeder.send(data("ab")).unwrap();
+            feeder.send(data("cde")).unwrap();
+            let feeder = (!ended).then_some(feeder);
+            let body = Announced(announced, Feed(feed)).boxed_unsync();
+            let request = Request::post("/").header("host", "h").body(body).unwrap();
+            let error = exchange(&pools, &upstream, request).await.unwrap_err();
+            assert!(matches!(error, ForwardError::RequestBody(BodyFault::Broken(_))), "{error}");
+            assert_eq!(idle(&pools), 0);
+            drop(feeder);
+        });
+    }
+}
+
+/// SECURITY: an empty piece written as a chunk would be the last one, and the rest a request of its own.
+#[test]
+fn empty_pieces_do_not_end_a_chunked_body() {
+    on_a_worker(async {
+        let server = Raw::start(|mut peer| async move {
+            peer.message_until("0\r\n\r\n").await;
+            peer.say(OK).await;
+        })
+        .await;
+        let upstream = upstream(json!({ "urls": server.url() }));
+        let (feeder, body) = fed();
+        for piece in ["", "hel", "", "", "lo", ""] {
+            feeder.send(data(piece)).unwrap();
+        }
+        drop(feeder);
+        let request = Request::post("/").header("host", "h").body(body).unwrap();
+        exchange(&pools(), &upstream, request).await.unwrap();
+        assert!(server.seen.borrow()[0].ends_with("\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"));
+    });
+}
+
+#[test]
+fn long_bodies_pass_whole_both_ways() {
+    on_a_worker(async {
+        let server = Server::start(None, false).await;
+        let upstream = upstream(json!({ "urls": server.url("http") }));
+        let pools = pools();
+        let pieces: Vec<String> =
+            (0..400_usize).map(|n| format!("{n:>7}").repeat(1 + n * n % 3001)).collect();
+        let (feeder, body) = fed();
+        let sent = pieces.concat();
+        let feeding = tokio::task::spawn_local(async move {
+            for piece in pieces {
+                feeder.send(Ok(Frame::data(Bytes::from(piece)))).unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let request = Request::post("/").header("host", "h").body(body).unwrap();
+        let (status, echoed) = exchange(&pools, &upstream, request).await.unwrap();
+        feeding.await.unwrap();
+        assert!(status == 200 && echoed == sent);
+        assert_eq!(idle(&pools), 1);
     });
 }
 
@@ -796,6 +1000,66 @@ fn server_certificate_is_checked_against_the_anchors_and_the_name() {
                 }
             }
         }
+    });
+}
+
+/// A server over TLS that speaks bytes: these at once, those when told to. Then it goes without a farewell.
+async fn secure_raw(first: &'static str, later: &'static str) -> (Arc<crate::Upstream>, Rc<Notify>) {
+    let authority = Authority::new();
+    let shake = Shake { issued: authority.issue(&["localhost"]), clients: None, alpn: &[] };
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(shake.config()));
+    let go = Rc::new(Notify::new());
+    let gate = Rc::clone(&go);
+    let server = Raw::start(move |peer| {
+        let (acceptor, gate) = (acceptor.clone(), Rc::clone(&gate));
+        async move {
+            let mut stream = acceptor.accept(peer.stream).await.unwrap();
+            let mut space = [0; 1024];
+            while stream.read(&mut space).await.is_ok_and(|read| read > 0) {
+                stream.write_all(first.as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
+                if peer.number == 0 {
+                    gate.notified().await;
+                    stream.write_all(later.as_bytes()).await.unwrap();
+                    stream.flush().await.unwrap();
+                    gate.notify_one();
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let mut files = Files::default();
+    files.0.insert("ca.pem", authority.pem());
+    let url = format!("https://localhost:{}", server.address.port());
+    let upstream =
+        compile(&json!({ "urls": url, "tls": { "trust": { "file": "ca.pem" } } }), &files).unwrap();
+    (upstream, go)
+}
+
+/// Without the farewell anybody on the way could have cut it.
+#[test]
+fn answer_that_ends_with_its_tls_connection_must_be_ended_by_the_server() {
+    on_a_worker(async {
+        let (upstream, go) = secure_raw("HTTP/1.1 200 OK\r\n\r\nhalf of", " it").await;
+        let answer = pools().send(&upstream, get("/"), WIDE).await.unwrap();
+        go.notify_one();
+        let error = answer.into_body().collect().await.unwrap_err();
+        assert!(matches!(error, BodyError::Broken(_)), "{error}");
+    });
+}
+
+#[test]
+fn bytes_that_come_later_on_an_idle_tls_connection_end_it() {
+    on_a_worker(async {
+        let (upstream, go) = secure_raw(OK, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil").await;
+        let pools = pools();
+        exchange(&pools, &upstream, get("/first")).await.unwrap();
+        assert_eq!(idle(&pools), 1);
+        go.notify_one();
+        let open = || pools.inner.known.borrow().values().any(|known| known.pool.endpoints[0].sweep());
+        until(|| !open()).await;
+        assert_eq!(exchange(&pools, &upstream, get("/second")).await, Ok((200, "hi".to_owned())));
     });
 }
 
