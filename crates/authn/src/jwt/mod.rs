@@ -86,10 +86,6 @@ impl Jwt {
         evidence: &Evidence<'_>,
         rule: Option<&IdentityRule>,
     ) -> Result<(Arc<Identity>, Option<Named>), Rejection> {
-        if !is_b64token(token) {
-            return Err(Rejection::new(Reason::CredentialsMalformed)
-                .because("the scheme is not followed by exactly one token"));
-        }
         let known = self.know(token, evidence).await?;
         // Everything from here on is judged on every request, also for a token that is known (JKS-09, CNF-06).
         let certificate = evidence.certificate.map(AsRef::as_ref);
@@ -110,6 +106,11 @@ impl Jwt {
             && let Some(known) = evidence.worker.find(issuer.id, generation, token, now)
         {
             return Ok(known);
+        }
+        // What is remembered is byte for byte a token that was judged before, so its bytes need no second look.
+        if !is_b64token(token) {
+            return Err(Rejection::new(Reason::CredentialsMalformed)
+                .because("the scheme is not followed by exactly one token"));
         }
         // Boxed, so that the rare verifying does not widen the future of every request.
         let (known, generation) = Box::pin(issuer.verify(token, certificate, now)).await?;
