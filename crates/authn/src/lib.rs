@@ -28,7 +28,7 @@ pub use certificate::{
     validity,
 };
 pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence};
-pub use clients::{Clients, ClientsSpec};
+pub use clients::{Clients, ClientsSpec, Registering};
 pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};
 pub use identity::IdentitySpec;
 pub use issuers::{Issuers, IssuersSpec, profile_table};

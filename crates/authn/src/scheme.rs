@@ -2,18 +2,21 @@
 //! here; the compiler lists the rest.
 
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use portcullis_core::document::{Entry, Node};
-use portcullis_core::{AuthMethod, Diagnostic, Faults, Place as FilePlace, Scheme, diagnostic::nearest};
+use portcullis_core::{
+    AuthMethod, Challenge, Diagnostic, Faults, Place as FilePlace, Scheme, diagnostic::nearest,
+};
 
 use crate::anonymous::{Anonymous, AnonymousSpec};
 use crate::api_key::{ApiKey, ApiKeySpec};
 use crate::certificate::{CertificateSpec, ClientCertificate};
-use crate::chain::{Compiling, Evidence, Outcome};
+use crate::chain::{Addressed, Compiling, Evidence, Outcome};
 use crate::guard::Claim;
 use crate::identity::IdentityRule;
 use crate::jwt::{Jwt, JwtSpec};
-use crate::place::Place;
+use crate::place::Places;
 
 /// An authenticator as written in a chain, with the place of its name.
 #[derive(Clone, Debug)]
@@ -35,6 +38,10 @@ pub(crate) enum Authenticator {
 
 /// The words that name authenticators.
 pub(crate) const WORDS: &[&str] = &["jwt", "certificate", "api_key", "anonymous"];
+
+/// The words of `identity_from`: the authenticators whose identity can name a caller.
+pub(crate) const NAMING: &[(&str, AuthMethod)] =
+    &[("jwt", AuthMethod::Jwt), ("certificate", AuthMethod::Certificate), ("api_key", AuthMethod::ApiKey)];
 
 impl AuthenticatorSpec {
     /// Reads `jwt: { … }`.
@@ -59,7 +66,7 @@ impl AuthenticatorSpec {
                 spec.compile(compiling.trust_anchors, faults).map(Authenticator::Certificate)
             }
             Self::ApiKey(spec, _) => {
-                spec.compile(compiling.clients.keys(), faults).map(Authenticator::ApiKey)
+                spec.compile(compiling.clients.api_keys(), faults).map(Authenticator::ApiKey)
             }
             Self::Anonymous(spec, _) => Some(Authenticator::Anonymous(spec.compile())),
         }
@@ -124,16 +131,29 @@ impl Authenticator {
         }
     }
 
-    /// The header its credential travels in; `None` where it is part of the connection, or nothing is asked for.
-    pub(crate) const fn place(&self) -> Option<&Place> {
+    /// Where its credential is looked for; `None` where it is part of the connection, or nothing is asked for.
+    pub(crate) const fn places(&self) -> Option<&Places> {
         match self {
-            Self::Jwt(jwt) => Some(jwt.place()),
-            Self::ApiKey(key) => Some(key.place()),
+            Self::Jwt(jwt) => Some(jwt.places()),
+            Self::ApiKey(key) => Some(key.places()),
             Self::Certificate(_) | Self::Anonymous(_) => None,
         }
     }
 
-    /// The scheme of its challenge.
+    /// What tells its credentials from those of others at the same place.
+    pub(crate) fn addressed(&self) -> Addressed {
+        match self {
+            Self::Jwt(jwt) => Addressed::Issuer(jwt.issuer().clone()),
+            Self::Certificate(_) | Self::ApiKey(_) | Self::Anonymous(_) => Addressed::Place,
+        }
+    }
+
+    /// Whether a credential at one place can be told to be this one's or the other's by what it says.
+    pub(crate) fn shares_places_with(&self, other: &Self) -> bool {
+        self.method() == other.method()
+    }
+
+    /// The scheme its credential is refused under.
     pub(crate) const fn scheme(&self) -> Option<Scheme> {
         match self {
             Self::Jwt(_) => Some(Scheme::Bearer),
@@ -147,6 +167,16 @@ impl Authenticator {
     pub(crate) const fn reads_content(&self) -> bool {
         match self {
             Self::Jwt(_) | Self::Certificate(_) | Self::ApiKey(_) | Self::Anonymous(_) => false,
+        }
+    }
+
+    /// What it challenges a caller with who shows nothing; `realm` is the API's name.
+    pub(crate) fn challenges(&self, realm: &Arc<str>) -> Vec<Challenge> {
+        match self {
+            Self::Jwt(_) => vec![Challenge::new(Scheme::Bearer, realm.clone())],
+            Self::Certificate(_) => vec![Challenge::new(Scheme::Certificate, realm.clone())],
+            Self::ApiKey(_) => vec![Challenge::new(Scheme::ApiKey, realm.clone())],
+            Self::Anonymous(_) => Vec::new(),
         }
     }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Chain, ChainSpec, Clients, ClientsSpec, Compiling, Evidence, Guard, IdentitySpec, Issuers, IssuersSpec,
-    KeySources, Validity, WorkerTokens, peer_certificate,
+    KeySources, Registering, Validity, WorkerTokens, peer_certificate,
 };
 
 /// The second at which tests take place.
@@ -132,7 +132,8 @@ pub(crate) fn clients(written: &Value) -> Clients {
     let mut faults = Faults::default();
     let mut spec = ClientsSpec::default();
     spec.read(&node(written), &mut faults);
-    let clients = spec.compile(Some(&pepper()), &mut faults);
+    let registering = Registering { pepper: Some(&pepper()), materials: &Memory::default() };
+    let clients = spec.compile(&registering, &mut faults);
     assert!(!faults.any_error(), "{:#?}", told(faults));
     clients
 }

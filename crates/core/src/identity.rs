@@ -28,6 +28,22 @@ impl AuthMethod {
             Self::Anonymous => "anonymous",
         }
     }
+
+    /// Whether the identity has claims and scopes.
+    pub const fn is_token(self) -> bool {
+        match self {
+            Self::Jwt => true,
+            Self::Certificate | Self::ApiKey | Self::Anonymous => false,
+        }
+    }
+
+    /// Whether the identity belongs to a registered client.
+    pub const fn leads_to_client(self) -> bool {
+        match self {
+            Self::ApiKey => true,
+            Self::Jwt | Self::Certificate | Self::Anonymous => false,
+        }
+    }
 }
 
 /// What one authenticator proved.
@@ -86,10 +102,10 @@ impl Principal {
     /// another one of the same request is. SECURITY: never a union, because two tokens of one request may speak
     /// about two subjects, and what one subject may do must not be lent to the other.
     pub fn grant(&self) -> &Arc<Identity> {
-        if self.identity.method == AuthMethod::Jwt {
+        if self.identity.method.is_token() {
             return &self.identity;
         }
-        self.others.iter().find(|identity| identity.method == AuthMethod::Jwt).unwrap_or(&self.identity)
+        self.others.iter().find(|identity| identity.method.is_token()).unwrap_or(&self.identity)
     }
 
     /// The registered client, if any identity belongs to one.

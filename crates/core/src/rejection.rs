@@ -33,15 +33,32 @@ impl Scheme {
 pub struct Challenge {
     /// The scheme.
     pub scheme: Scheme,
-    /// The `realm`: the API's name.
+    /// The `realm`: the API's name, if its policy does not say otherwise.
     pub realm: Arc<str>,
+    /// Parameters the scheme has of its own, in the order they are sent.
+    parameters: Vec<(&'static str, Box<str>)>,
 }
 
 impl Challenge {
+    /// A challenge with no other parameter than the realm.
+    pub const fn new(scheme: Scheme, realm: Arc<str>) -> Self {
+        Self { scheme, realm, parameters: Vec::new() }
+    }
+
+    /// Adds a parameter, which is sent as a quoted string.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Box<str>>) -> Self {
+        self.parameters.push((name, value.into()));
+        self
+    }
+
     /// The field value. `refused` is the scheme whose credential was refused: only its challenge carries the
     /// error, and only Bearer knows such attributes. SECURITY: nothing of the credential is ever repeated here.
     pub fn render(&self, rejection: &Rejection) -> String {
         let mut value = format!("{} realm=\"{}\"", self.scheme.as_str(), quotable(&self.realm));
+        for (name, parameter) in &self.parameters {
+            value.push_str(&format!(", {name}=\"{}\"", quotable(parameter)));
+        }
         if self.scheme != Scheme::Bearer || rejection.scheme() != Some(Scheme::Bearer) {
             return value;
         }
@@ -193,8 +210,8 @@ mod tests {
 
     #[test]
     fn only_the_refused_scheme_carries_the_error() {
-        let bearer = Challenge { scheme: Scheme::Bearer, realm: "bank".into() };
-        let key = Challenge { scheme: Scheme::ApiKey, realm: "bank".into() };
+        let bearer = Challenge::new(Scheme::Bearer, "bank".into());
+        let key = Challenge::new(Scheme::ApiKey, "bank".into());
         let expired = Rejection::new(Reason::TokenExpired).of(Scheme::Bearer);
         assert_eq!(
             bearer.render(&expired),
@@ -205,8 +222,15 @@ mod tests {
     }
 
     #[test]
+    fn a_scheme_has_parameters_of_its_own() {
+        let challenge = Challenge::new(Scheme::ApiKey, "bank".into()).with("in", "he\"ader").with("b", "c");
+        let missing = Rejection::new(Reason::CredentialsMissing);
+        assert_eq!(challenge.render(&missing), "ApiKey realm=\"bank\", in=\"header\", b=\"c\"");
+    }
+
+    #[test]
     fn needed_scope_is_named() {
-        let bearer = Challenge { scheme: Scheme::Bearer, realm: "bank".into() };
+        let bearer = Challenge::new(Scheme::Bearer, "bank".into());
         let rejection =
             Rejection::new(Reason::ScopeInsufficient).of(Scheme::Bearer).needing_scope("accounts");
         assert!(bearer.render(&rejection).ends_with(", scope=\"accounts\""));

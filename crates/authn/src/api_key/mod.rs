@@ -1,5 +1,6 @@
 //! `api_key`: a key of a registered client, in a header.
 
+mod credential;
 mod key;
 mod spec;
 mod table;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use portcullis_core::{Reason, Rejection, Scheme};
 
+pub(crate) use credential::ApiKeyCredential;
 pub use key::{KeyHash, generate_key, hash_key};
 pub(crate) use spec::ApiKeySpec;
 pub use spec::PepperSpec;
@@ -18,7 +20,7 @@ pub(crate) use table::{ApiKeys, KeyOwner};
 
 use crate::chain::{Evidence, Outcome};
 use crate::guard::Claim;
-use crate::place::Place;
+use crate::place::Places;
 
 /// The longest key that is looked at, in bytes.
 const MAX_KEY: usize = 512;
@@ -26,21 +28,21 @@ const MAX_KEY: usize = 512;
 /// The authenticator.
 #[derive(Debug)]
 pub(crate) struct ApiKey {
-    place: Place,
+    places: Places,
     table: Arc<ApiKeys>,
 }
 
 impl ApiKey {
     /// Where the key is looked for.
-    pub(crate) const fn place(&self) -> &Place {
-        &self.place
+    pub(crate) const fn places(&self) -> &Places {
+        &self.places
     }
 
     /// A key has no name beside itself: repeating one is one failure, trying others is many.
     pub(crate) fn claim(&self, evidence: &Evidence<'_>, into: &mut impl Hasher) -> Claim {
-        match self.place.find(&evidence.head.headers) {
-            Ok(Some(key)) => {
-                into.write(key);
+        match self.places.find(evidence.head) {
+            Ok(Some(found)) => {
+                into.write(&found.credential);
                 Claim::Named
             }
             Ok(None) | Err(_) => Claim::Absent,
@@ -52,15 +54,15 @@ impl ApiKey {
         let refused = |reason: Reason, why: &str| {
             Outcome::Rejected(Rejection::new(reason).of(Scheme::ApiKey).because(why))
         };
-        let key = match self.place.find(&evidence.head.headers) {
-            Ok(Some(key)) => key,
+        let key = match self.places.find(evidence.head) {
+            Ok(Some(found)) => found.credential,
             Ok(None) => return Outcome::Absent,
             Err(error) => return Outcome::Rejected(error.rejection(Scheme::ApiKey)),
         };
         if key.len() > MAX_KEY || !key.iter().all(u8::is_ascii_graphic) {
             return refused(Reason::CredentialsMalformed, "the key is too long or has characters no key has");
         }
-        let Some(owner) = self.table.find(key) else {
+        let Some(owner) = self.table.find(&key) else {
             return refused(Reason::ApiKeyInvalid, "no client has this key");
         };
         // The key was right, so its owner may learn that it is their registration that ended.

@@ -7,7 +7,7 @@ use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Materials, Secret, SecretSpec};
 
 use super::{ApiKey, ApiKeys};
-use crate::place::{Place, header_name, is_token_byte};
+use crate::place::{Place, Places, cookie_name, header_name, parameter_name, scheme_word};
 
 /// The shortest pepper, in bytes: the output length of the hash it keys (RFC 2104 section 3).
 const MIN_PEPPER: usize = 32;
@@ -50,27 +50,34 @@ impl PepperSpec {
 /// Where an alternative takes the key from.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiKeySpec {
-    place: Place,
+    places: Places,
     at: portcullis_core::Place,
 }
 
 impl ApiKeySpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`api_key`", faults)?;
-        let header = fields.require("header", faults);
-        let scheme = fields.get("scheme");
+        let (header, scheme) = (fields.get("header"), fields.get("scheme"));
+        let (query, cookie) = (fields.get("query"), fields.get("cookie"));
         fields.finish(faults);
-        let header = header.and_then(|node| header_name(node, faults));
-        let word = scheme.map(|node| scheme_word(node, faults));
-        let (header, word) = (header?, word.unwrap_or(Some(None))?);
-        if let (Some(scheme), true) = (scheme, header != AUTHORIZATION) {
+        if header.is_none() && query.is_none() && cookie.is_none() {
             faults.push(
-                Diagnostic::error("misplaced_scheme", scheme.place, "only `authorization` has a scheme")
-                    .note("elsewhere the key is the whole value of the header: leave `scheme` out"),
+                Diagnostic::error("missing_key", node.place, "`api_key` needs a place the key is read from")
+                    .note("write `header: x-api-key`, `query: api_key`, `cookie: key`, or several of them"),
             );
             return None;
         }
-        Some(Self { place: Place::new(header, word.as_deref()), at: node.place })
+        let read = [
+            header.map(|header| header_place(header, scheme, faults)),
+            query.map(|node| parameter_name(node, faults).map(Place::Query)),
+            cookie.map(|node| cookie_name(node, faults).map(Place::Cookie)),
+        ];
+        if let (None, Some(scheme)) = (header, scheme) {
+            misplaced_scheme(scheme, faults);
+            return None;
+        }
+        let places = read.into_iter().flatten().collect::<Option<Vec<Place>>>()?;
+        Some(Self { places: Places::new(places), at: node.place })
     }
 
     pub(crate) fn compile(&self, table: Option<&Arc<ApiKeys>>, faults: &mut Faults) -> Option<ApiKey> {
@@ -80,15 +87,25 @@ impl ApiKeySpec {
                     .note("add `api_keys: { pepper: { file: secrets/pepper } }` to gateway.yaml"),
             );
         }
-        Some(ApiKey { place: self.place.clone(), table: table?.clone() })
+        Some(ApiKey { places: self.places.clone(), table: table?.clone() })
     }
 }
 
-fn scheme_word(node: &Node, faults: &mut Faults) -> Option<Option<String>> {
-    let text = node.text(faults)?;
-    if text.value.bytes().all(is_token_byte) {
-        return Some(Some(text.value));
+/// The whole value of a header, or what follows a scheme in `Authorization`.
+fn header_place(header: &Node, scheme: Option<&Node>, faults: &mut Faults) -> Option<Place> {
+    let name = header_name(header, faults);
+    let Some(scheme) = scheme else { return name.map(Place::Header) };
+    let word = scheme_word(scheme, faults);
+    if name? != AUTHORIZATION {
+        misplaced_scheme(scheme, faults);
+        return None;
     }
-    faults.error("bad_scheme", text.place, format!("`{}` is not an authentication scheme", text.value));
-    None
+    word.map(|word| Place::authorization(&word))
+}
+
+fn misplaced_scheme(scheme: &Node, faults: &mut Faults) {
+    faults.push(
+        Diagnostic::error("misplaced_scheme", scheme.place, "only `authorization` has a scheme")
+            .note("elsewhere the key is the whole value: leave `scheme` out"),
+    );
 }

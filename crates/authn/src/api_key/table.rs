@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use portcullis_core::{Identity, Secret};
+use portcullis_core::{Identity, Place, Secret};
 use portcullis_jose::digest::KeyedHash;
 
 use super::key::KeyHash;
@@ -15,6 +15,8 @@ pub(crate) struct KeyOwner {
     pub(crate) identity: Arc<Identity>,
     /// Second since 1970 from which the client no longer counts.
     pub(crate) expires_at: Option<i64>,
+    /// Where it is declared.
+    pub(crate) declared: Place,
 }
 
 /// The keys of all declared clients, found by the keyed hash of the whole key.

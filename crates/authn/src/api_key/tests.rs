@@ -1,6 +1,6 @@
 use std::str::FromStr as _;
 
-use portcullis_core::{Faults, Secret};
+use portcullis_core::{AuthMethod, Faults, Place, Secret};
 use serde_json::json;
 
 use super::{KeyHash, PepperSpec, generate_key, hash_key};
@@ -121,7 +121,7 @@ fn faults_are_told_where_they_are() {
     assert_eq!(missing, ["missing_pepper: `api_key` needs a pepper to look keys up with"]);
     let house = house();
     for (written, expected) in [
-        (json!({}), "missing_key: `api_key` needs `header`"),
+        (json!({}), "missing_key: `api_key` needs a place the key is read from"),
         (json!({"header": "x api"}), "bad_header: `x api` is not a header name"),
         (json!({"header": "Host"}), "bad_header: `host` cannot carry a credential"),
         (
@@ -132,7 +132,11 @@ fn faults_are_told_where_they_are() {
             json!({"header": "authorization", "scheme": "a b"}),
             "bad_scheme: `a b` is not an authentication scheme",
         ),
-        (json!({"header": "x-api-key", "query": "key"}), "unknown_key: unknown key `query` in `api_key`"),
+        (json!({"header": "x-api-key", "queri": "key"}), "unknown_key: unknown key `queri` in `api_key`"),
+        (json!({"query": "a key"}), "bad_parameter: `a key` cannot name a parameter"),
+        (json!({"cookie": "a;b"}), "bad_cookie: `a;b` is not the name of a cookie"),
+        (json!({"query": "key", "scheme": "ApiKey"}), "misplaced_scheme: only `authorization` has a scheme"),
+        (json!({"header": "cookie"}), "bad_header: `cookie` cannot carry a credential"),
     ] {
         assert_eq!(told_by(&house, written), [expected]);
     }
@@ -145,7 +149,11 @@ fn many_keys_are_told_apart() {
     let hash = portcullis_jose::digest::KeyedHash::new(&pepper());
     let owner = |name: &str| {
         let client = clients(&json!({ name: {} })).get(name).expect("a client").clone();
-        crate::clients::key_owner(&client)
+        super::KeyOwner {
+            identity: crate::clients::identity_of(&client, AuthMethod::ApiKey),
+            expires_at: None,
+            declared: Place::default(),
+        }
     };
     let (acme, other) = (owner("acme"), owner("other"));
     for number in 0..100_000_u32 {

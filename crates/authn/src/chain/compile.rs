@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_core::document::{Content, Entry, Fields, Node};
-use portcullis_core::{AuthMethod, Challenge, Diagnostic, Faults, Fetchers, Place, Scheme, Spanned};
+use portcullis_core::{AuthMethod, Diagnostic, Faults, Fetchers, Place, Scheme, Spanned};
 use portcullis_store::Replays;
 
 use super::select::{MAX_KINDS, Selector};
@@ -12,7 +12,8 @@ use crate::clients::Clients;
 use crate::guard::Guard;
 use crate::identity::{IdentityRule, IdentitySpec};
 use crate::issuers::Issuers;
-use crate::scheme::{Authenticator, AuthenticatorSpec, WORDS, unknown};
+use crate::place::{self, Places};
+use crate::scheme::{Authenticator, AuthenticatorSpec, NAMING, WORDS, unknown};
 
 /// What a chain is compiled against.
 #[derive(Clone, Copy)]
@@ -47,10 +48,6 @@ struct AlternativeSpec {
     identity_from: Option<Spanned<AuthMethod>>,
     place: Place,
 }
-
-/// The words of `identity_from`.
-const NAMING: &[(&str, AuthMethod)] =
-    &[("jwt", AuthMethod::Jwt), ("certificate", AuthMethod::Certificate), ("api_key", AuthMethod::ApiKey)];
 
 impl ChainSpec {
     /// Reads the value of `authenticate`: one authenticator, one `all_of`, or `any_of` with a list of these.
@@ -117,28 +114,19 @@ impl ChainSpec {
             Authenticator::Anonymous(anonymous) => Some(anonymous.because().clone()),
             Authenticator::Jwt(_) | Authenticator::Certificate(_) | Authenticator::ApiKey(_) => None,
         });
-        let (mut challenges, mut credential_headers) = (Vec::new(), Vec::new());
-        let mut takes_tokens = false;
+        let takes_tokens = members().any(|member| member.scheme() == Some(Scheme::Bearer));
         let realm: Arc<str> = compiling.api.into();
-        for member in members() {
-            takes_tokens |= member.scheme() == Some(Scheme::Bearer);
-            if let Some(challenge) = member.scheme().map(|scheme| Challenge { scheme, realm: realm.clone() })
-                && !challenges.contains(&challenge)
-            {
-                challenges.push(challenge);
-            }
-            if let Some(header) = member.place().map(|place| place.header().clone())
-                && !credential_headers.contains(&header)
-            {
-                credential_headers.push(header);
-            }
-        }
+        let challenges = unique(members().flat_map(|member| member.challenges(&realm)));
+        let places = unique(members().filter_map(Authenticator::places).flat_map(Places::iter).cloned());
+        let credential_headers = unique(places.iter().filter_map(place::Place::header).cloned());
+        let inner = places.into_iter().filter(|place| place.header().is_none()).collect();
         Some(Chain {
             alternatives,
             selector,
             rule,
             challenges,
             credential_headers,
+            inner_places: inner,
             takes_tokens,
             reads_content,
             anonymous_because,
@@ -146,27 +134,28 @@ impl ChainSpec {
         })
     }
 
-    /// A place that takes the whole value of a header cannot be told from another one in the same header.
+    /// Places where one credential could be taken for another one.
     fn check_places<'a>(
         &self,
         members: impl Iterator<Item = &'a Authenticator> + Clone,
         faults: &mut Faults,
     ) -> bool {
         let mut good = true;
-        let places = members.filter_map(|member| Some((member.place()?, member.method())));
-        for (at, (place, method)) in places.clone().enumerate() {
-            let clash = places.clone().take(at).find(|(other, kind)| {
-                other.header() == place.header()
-                    && (other.is_bare() || place.is_bare() || *other == place)
-                    && (*other != place || *kind != method)
+        let places = members.enumerate().filter_map(|(at, member)| Some((at, member, member.places()?)));
+        let places =
+            places.flat_map(|(at, member, places)| places.iter().map(move |place| (at, member, place)));
+        for (at, member, place) in places.clone() {
+            let clash = places.clone().find(|(earlier, other_member, other)| {
+                let same = *other == place && member.shares_places_with(other_member);
+                *earlier < at && place.overlaps(other) && !same
             });
             if clash.is_some() {
                 good = false;
                 faults.push(
                     Diagnostic::error(
-                        "header_shared",
+                        "place_shared",
                         self.place,
-                        format!("two kinds of credentials in `{}` cannot be told apart", place.header()),
+                        format!("two kinds of credentials in {} cannot be told apart", place.described()),
                     )
                     .note("give each its own header, or its own `scheme` in `authorization`"),
                 );
@@ -181,7 +170,7 @@ impl ChainSpec {
         for (at, (spec, later)) in self.alternatives.iter().zip(alternatives).enumerate() {
             let before = alternatives.iter().zip(&self.alternatives).enumerate().take(at);
             let mut shadowing = before.filter(|(earlier_at, (earlier, _))| {
-                selector.asked(*earlier_at) == selector.asked(at) && earlier.shadows(later)
+                selector.takes_all_of(*earlier_at, at) && earlier.shadows(later)
             });
             if let Some((_, (_, earlier))) = shadowing.next() {
                 good = false;
@@ -366,6 +355,16 @@ fn nested(entry: &Entry, faults: &mut Faults) {
             WORDS.join(", ")
         )),
     );
+}
+
+/// Each once, in the order of the first.
+fn unique<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
+    items.fold(Vec::new(), |mut seen, item| {
+        if !seen.contains(&item) {
+            seen.push(item);
+        }
+        seen
+    })
 }
 
 fn entry_of<'n>(node: &'n Node, key: &str) -> Option<&'n Entry> {

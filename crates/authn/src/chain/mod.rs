@@ -2,7 +2,7 @@
 //!
 //! Which alternative decides follows from what the request brings, before anything is verified:
 //!
-//! - A credential in a header is *explicit*: the caller chose to send it with this request. The alternative that
+//! - A credential in a header, in the query or in a cookie is *explicit*: the caller chose to send it with this request. The alternative that
 //!   decides is the first that asks for exactly the explicit credentials there are. So none is ever left unread
 //!   beside another, and a bad one cannot be stepped over: the alternative that asks for it refuses.
 //! - Explicit credentials that no alternative asks for together are ambiguous.
@@ -31,11 +31,13 @@ use portcullis_core::{
 
 pub use compile::{ChainSpec, Compiling};
 pub use content::{Content, ContentFuture};
+pub(crate) use select::Addressed;
 
 use crate::WorkerTokens;
 use crate::guard::{Guard, Watch};
 use crate::identity::{IdentityRule, Named};
 use crate::jwt::query_carries_token;
+use crate::place::Place;
 use crate::scheme::Authenticator;
 use select::Selector;
 
@@ -91,6 +93,8 @@ pub struct Chain {
     rule: IdentityRule,
     challenges: Vec<Challenge>,
     credential_headers: Vec<HeaderName>,
+    /// Where credentials are only a part of something: of the query, of the cookies.
+    inner_places: Vec<Place>,
     takes_tokens: bool,
     reads_content: bool,
     anonymous_because: Option<Arc<str>>,
@@ -135,7 +139,7 @@ impl Chain {
         self.reads_content
     }
 
-    /// The challenges of all alternatives, each scheme once.
+    /// The challenges of all alternatives, each once.
     pub fn challenges(&self) -> &[Challenge] {
         &self.challenges
     }
@@ -143,6 +147,14 @@ impl Chain {
     /// The headers credentials travel in, to be removed before the request is forwarded (KEY-03).
     pub fn credential_headers(&self) -> &[HeaderName] {
         &self.credential_headers
+    }
+
+    /// Takes credentials out of the query and the cookies before the request is forwarded, and leaves everything
+    /// else of both as it was sent (KEY-03).
+    pub fn strip(&self, head: &mut Parts) {
+        for place in &self.inner_places {
+            place.strip(head);
+        }
     }
 
     /// Why the API is public, if one of its alternatives is `anonymous` (CHN-08).
@@ -185,10 +197,8 @@ impl Alternative {
     /// The refusal where a member finds nothing. Where the caller shows that they know the API, by presenting what
     /// another member asks for, they are told that it is the certificate that is missing.
     fn missing(&self, member: &Authenticator, evidence: &Evidence<'_>) -> Rejection {
-        let headers = &evidence.head.headers;
-        let presented = |other: &Authenticator| {
-            other.place().is_some_and(|place| !matches!(place.find(headers), Ok(None)))
-        };
+        let presented =
+            |other: &Authenticator| other.places().is_some_and(|places| places.are_filled(evidence.head));
         let alone = self.members.len() == 1;
         if member.method() == AuthMethod::Certificate && (alone || self.members.iter().any(presented)) {
             return Rejection::new(Reason::CertificateMissing).of(Scheme::Certificate);

@@ -1,5 +1,7 @@
 //! Which alternative a request is for.
 
+use std::sync::Arc;
+
 use portcullis_core::{Reason, Rejection, Scheme};
 
 use super::{Alternative, Evidence};
@@ -14,12 +16,63 @@ pub(super) type Kinds = u32;
 /// The most kinds one chain can tell apart.
 pub(super) const MAX_KINDS: u32 = Kinds::BITS;
 
+/// What tells a credential from others at the same place. It only chooses; whoever is chosen verifies.
+#[derive(Clone, Debug)]
+pub(crate) enum Addressed {
+    /// Nothing does: what is found there is for this authenticator.
+    Place,
+    /// The issuer a signed token names (JWT-07).
+    Issuer(Arc<Issuer>),
+}
+
+impl Addressed {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Place, Self::Place) => true,
+            (Self::Issuer(own), Self::Issuer(other)) => own.id == other.id,
+            (Self::Place, Self::Issuer(_)) | (Self::Issuer(_), Self::Place) => false,
+        }
+    }
+
+    fn issuer(&self) -> Option<&Issuer> {
+        match self {
+            Self::Place => None,
+            Self::Issuer(issuer) => Some(issuer),
+        }
+    }
+}
+
 /// Tells what a request brings, and which alternative that is for.
 #[derive(Debug, Default)]
 pub(super) struct Selector {
     sources: Vec<Source>,
-    /// For each alternative, the explicit credentials it asks for.
-    asked: Vec<Kinds>,
+    asked: Vec<Asked>,
+}
+
+/// The explicit credentials an alternative asks for.
+#[derive(Debug, Default)]
+struct Asked {
+    /// For each member, the kinds that will do: one for each place its credential may be at.
+    members: Vec<Kinds>,
+    all: Kinds,
+}
+
+impl Asked {
+    /// Whether nothing is presented that it does not ask for.
+    const fn allows(&self, presented: Kinds) -> bool {
+        presented & !self.all == 0
+    }
+
+    /// Whether every credential it asks for is presented, and no other.
+    fn is_complete(&self, presented: Kinds) -> bool {
+        self.allows(presented) && self.members.iter().all(|kinds| kinds & presented != 0)
+    }
+
+    /// Whether it is complete with whatever the other is complete with.
+    fn takes_all_of(&self, other: &Self) -> bool {
+        self.allows(other.all)
+            && self.members.iter().all(|own| other.members.iter().any(|kinds| kinds & !own == 0))
+    }
 }
 
 /// One place where explicit credentials are found.
@@ -27,8 +80,8 @@ pub(super) struct Selector {
 struct Source {
     place: Place,
     scheme: Scheme,
-    /// The kinds found there, with the issuer where they are tokens.
-    kinds: Vec<(Kinds, Option<std::sync::Arc<Issuer>>)>,
+    /// The kinds found there.
+    kinds: Vec<(Kinds, Addressed)>,
 }
 
 impl Selector {
@@ -36,26 +89,35 @@ impl Selector {
     pub(super) fn new(alternatives: &[Alternative]) -> Option<Self> {
         let mut selector = Self::default();
         for alternative in alternatives {
-            let mut asked = 0;
+            let mut asked = Asked::default();
             for member in &alternative.members {
-                asked |= selector.kind_of(member)?;
+                let kinds = selector.kinds_of(member)?;
+                if kinds != 0 {
+                    asked.members.push(kinds);
+                    asked.all |= kinds;
+                }
             }
             selector.asked.push(asked);
         }
         Some(selector)
     }
 
-    /// What an alternative asks for.
-    pub(super) fn asked(&self, alternative: usize) -> Kinds {
-        self.asked.get(alternative).copied().unwrap_or_default()
+    /// Whether one alternative asks for no other explicit credentials than another, wherever they may be.
+    pub(super) fn takes_all_of(&self, one: usize, other: usize) -> bool {
+        self.asked.get(one).zip(self.asked.get(other)).is_some_and(|(one, other)| one.takes_all_of(other))
     }
 
-    fn kind_of(&mut self, member: &Authenticator) -> Option<Kinds> {
-        let (Some(place), Some(scheme)) = (member.place(), member.scheme()) else { return Some(0) };
-        let issuer = match member {
-            Authenticator::Jwt(jwt) => Some(jwt.issuer()),
-            Authenticator::Certificate(_) | Authenticator::ApiKey(_) | Authenticator::Anonymous(_) => None,
-        };
+    fn kinds_of(&mut self, member: &Authenticator) -> Option<Kinds> {
+        let (Some(places), Some(scheme)) = (member.places(), member.scheme()) else { return Some(0) };
+        let addressed = member.addressed();
+        let mut kinds = 0;
+        for place in places.iter() {
+            kinds |= self.kind_at(place, scheme, &addressed)?;
+        }
+        Some(kinds)
+    }
+
+    fn kind_at(&mut self, place: &Place, scheme: Scheme, addressed: &Addressed) -> Option<Kinds> {
         let used: usize = self.sources.iter().map(|source| source.kinds.len()).sum();
         let source = match self.sources.iter_mut().position(|source| source.place == *place) {
             Some(at) => self.sources.get_mut(at)?,
@@ -64,14 +126,11 @@ impl Selector {
                 self.sources.last_mut()?
             }
         };
-        let same = |known: &Option<std::sync::Arc<Issuer>>| {
-            known.as_ref().map(|issuer| issuer.id) == issuer.map(|issuer| issuer.id)
-        };
-        if let Some((kind, _)) = source.kinds.iter().find(|(_, known)| same(known)) {
+        if let Some((kind, _)) = source.kinds.iter().find(|(_, known)| known.is_same(addressed)) {
             return Some(*kind);
         }
         let kind = 1_u32.checked_shl(u32::try_from(used).ok()?)?;
-        source.kinds.push((kind, issuer.cloned()));
+        source.kinds.push((kind, addressed.clone()));
         Some(kind)
     }
 
@@ -82,14 +141,14 @@ impl Selector {
         evidence: &Evidence<'_>,
     ) -> Result<&'c Alternative, Rejection> {
         let presented = self.presented(evidence)?;
-        let all = || self.asked.iter().copied().zip(alternatives);
-        let complete =
-            all().find(|(asked, alternative)| *asked == presented && alternative.is_addressed(evidence));
+        let all = || self.asked.iter().zip(alternatives);
+        let complete = all()
+            .find(|(asked, alternative)| asked.is_complete(presented) && alternative.is_addressed(evidence));
         if let Some((_, alternative)) = complete {
             return Ok(alternative);
         }
         // No alternative is complete. The first that asks for everything there is says what is missing.
-        let incomplete = all().find(|(asked, _)| asked & presented == presented).map(|(_, found)| found);
+        let incomplete = all().find(|(asked, _)| asked.allows(presented)).map(|(_, found)| found);
         match (presented, incomplete) {
             (0, _) => Ok(self.ambient(alternatives, evidence).ok_or(Reason::CredentialsMissing)?),
             (_, Some(alternative)) => Ok(alternative),
@@ -105,16 +164,16 @@ impl Selector {
         evidence: &Evidence<'_>,
     ) -> Option<&'c Alternative> {
         evidence.certificate?;
-        self.asked.iter().zip(alternatives).find(|(asked, _)| **asked == 0).map(|(_, found)| found)
+        self.asked.iter().zip(alternatives).find(|(asked, _)| asked.all == 0).map(|(_, found)| found)
     }
 
     fn presented(&self, evidence: &Evidence<'_>) -> Result<Kinds, Rejection> {
         let mut presented = 0;
         for source in &self.sources {
-            let found = source.place.find(&evidence.head.headers);
+            let found = source.place.find(evidence.head);
             let found = found.map_err(|error| error.rejection(source.scheme))?;
             if let Some(credential) = found {
-                presented |= source.kind(credential, evidence);
+                presented |= source.kind(&credential, evidence);
             }
         }
         Ok(presented)
@@ -129,9 +188,9 @@ impl Source {
         if self.kinds.len() <= 1 {
             return first;
         }
-        let issuers = self.kinds.iter().filter_map(|(_, issuer)| issuer.as_deref());
-        let at = addressee(credential, issuers, evidence).unwrap_or_default();
-        self.kinds.get(at).map_or(first, |(kind, _)| *kind)
+        let issuers = self.kinds.iter().filter_map(|(kind, addressed)| Some((*kind, addressed.issuer()?)));
+        let at = addressee(credential, issuers.clone().map(|(_, issuer)| issuer), evidence);
+        issuers.clone().nth(at.unwrap_or_default()).map_or(first, |(kind, _)| kind)
     }
 }
 

@@ -325,10 +325,7 @@ fn alternatives_must_be_told_apart() {
         json!({"any_of": [key(), {"jwt": {"issuer": "a", "header": "x-api-key"}}]}),
     ] {
         let told = faults(&house, &written);
-        assert!(
-            told.len() == 1 && told[0].starts_with("header_shared: two kinds of credentials"),
-            "{told:?}"
-        );
+        assert!(told.len() == 1 && told[0].starts_with("place_shared: two kinds of credentials"), "{told:?}");
     }
     for fine in [
         json!({"any_of": [jwt(), {"api_key": {"header": "authorization", "scheme": "ApiKey"}}]}),

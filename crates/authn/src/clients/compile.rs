@@ -5,12 +5,21 @@ use std::sync::Arc;
 
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::json::Object;
-use portcullis_core::{Client, Diagnostic, Faults, Place, Secret, Spanned};
+use portcullis_core::{Client, Diagnostic, Faults, Materials, Place, Secret, Spanned};
 
-use super::{Clients, key_owner};
-use crate::api_key::{ApiKeys, KeyHash};
+use super::credential::CredentialSpec;
+use super::{Clients, Indexes};
 use crate::identity::is_name;
 use crate::json;
+
+/// What clients are compiled against.
+#[derive(Clone, Copy)]
+pub struct Registering<'a> {
+    /// The secret of `api_keys:`; without it a client may have no API key.
+    pub pepper: Option<&'a Secret>,
+    /// What credentials point at: keys, secrets.
+    pub materials: &'a dyn Materials,
+}
 
 /// The clients of all files.
 #[derive(Debug, Default)]
@@ -24,7 +33,7 @@ struct ClientSpec {
     name: Spanned<String>,
     attributes: Object,
     expires_at: Option<i64>,
-    api_keys: Vec<Spanned<KeyHash>>,
+    credentials: Vec<Spanned<CredentialSpec>>,
 }
 
 impl ClientsSpec {
@@ -51,11 +60,10 @@ impl ClientsSpec {
         }
     }
 
-    /// Freezes them. `pepper` is the secret of `api_keys:`; without it a client may have no API key.
-    pub fn compile(self, pepper: Option<&Secret>, faults: &mut Faults) -> Clients {
-        let mut keys = pepper.map(ApiKeys::new);
+    /// Freezes them.
+    pub fn compile(self, registering: &Registering<'_>, faults: &mut Faults) -> Clients {
+        let mut indexes = Indexes::building(registering);
         let mut by_name = BTreeMap::new();
-        let mut owners: BTreeMap<Arc<str>, Place> = BTreeMap::new();
         for spec in self.clients {
             let name: Arc<str> = spec.name.value.into();
             let client = Arc::new(Client {
@@ -63,33 +71,12 @@ impl ClientsSpec {
                 attributes: Arc::new(spec.attributes),
                 expires_at: spec.expires_at,
             });
-            let owner = (!spec.api_keys.is_empty()).then(|| key_owner(&client));
-            for (key, owner) in spec.api_keys.iter().zip(owner.iter().cycle()) {
-                let Some(keys) = &mut keys else {
-                    faults.push(
-                        Diagnostic::error(
-                            "missing_pepper",
-                            key.place,
-                            "an API key is declared, but no pepper to look it up with",
-                        )
-                        .note("add `api_keys: { pepper: { file: secrets/pepper } }` to gateway.yaml"),
-                    );
-                    continue;
-                };
-                if let Some(taken) = keys.add(key.value, owner.clone()) {
-                    let mut fault =
-                        Diagnostic::error("key_twice", key.place, "this API key is declared more than once");
-                    if let Some(place) = owners.get(&taken.identity.subject) {
-                        fault = fault
-                            .related(*place, format!("client `{}` already has it", taken.identity.subject));
-                    }
-                    faults.push(fault);
-                }
+            for credential in spec.credentials {
+                indexes.add(credential, &client, faults);
             }
-            owners.insert(name.clone(), spec.name.place);
             by_name.insert(name, client);
         }
-        Clients { by_name, keys: keys.map(Arc::new) }
+        Clients { by_name, indexes: indexes.freeze() }
     }
 }
 
@@ -101,7 +88,7 @@ impl ClientSpec {
         fields.finish(faults);
         let attributes = attributes.map(|node| read_attributes(node, faults));
         let expires_at = expires.map(|node| read_expiry(node, faults));
-        let api_keys = credentials.map(|node| read_credentials(node, faults));
+        let credentials = credentials.map(|node| read_credentials(node, faults));
         Some(Self {
             name: name.clone(),
             attributes: attributes.unwrap_or_else(|| Some(Object::default()))?,
@@ -109,7 +96,7 @@ impl ClientSpec {
                 None => None,
                 Some(read) => Some(read?),
             },
-            api_keys: api_keys.unwrap_or_else(|| Some(Vec::new()))?,
+            credentials: credentials.unwrap_or_else(|| Some(Vec::new()))?,
         })
     }
 }
@@ -119,8 +106,8 @@ fn read_attributes(node: &Node, faults: &mut Faults) -> Option<Object> {
     Some(entries.iter().map(|entry| (entry.key.value.as_str().into(), json::value(&entry.value))).collect())
 }
 
-/// A day, from whose first second in UTC the client no longer counts, or a moment with its offset.
-fn read_expiry(node: &Node, faults: &mut Faults) -> Option<i64> {
+/// A day, from whose first second in UTC something no longer counts, or a moment with its offset.
+pub(crate) fn read_expiry(node: &Node, faults: &mut Faults) -> Option<i64> {
     let text = node.text(faults)?;
     let day = |text: &str| -> Option<i64> {
         let date: jiff::civil::Date = text.parse().ok()?;
@@ -140,28 +127,8 @@ fn read_expiry(node: &Node, faults: &mut Faults) -> Option<i64> {
     found
 }
 
-fn read_credentials(node: &Node, faults: &mut Faults) -> Option<Vec<Spanned<KeyHash>>> {
+fn read_credentials(node: &Node, faults: &mut Faults) -> Option<Vec<Spanned<CredentialSpec>>> {
     let items = node.list(faults)?;
-    let read: Vec<_> = items.iter().filter_map(|item| read_credential(item, faults)).collect();
+    let read: Vec<_> = items.iter().filter_map(|item| CredentialSpec::read(item, faults)).collect();
     (read.len() == items.len()).then_some(read)
-}
-
-fn read_credential(node: &Node, faults: &mut Faults) -> Option<Spanned<KeyHash>> {
-    let mut kinds = Fields::of(node, "a credential", faults)?;
-    let api_key = kinds.require("api_key", faults);
-    kinds.finish(faults);
-    let mut fields = Fields::of(api_key?, "`api_key`", faults)?;
-    let hash = fields.require("hash", faults);
-    fields.finish(faults);
-    let text = hash?.text(faults)?;
-    match text.value.parse() {
-        Ok(hash) => Some(Spanned::new(hash, text.place)),
-        Err(error) => {
-            faults.push(
-                Diagnostic::error("bad_key_hash", text.place, format!("this is {error}"))
-                    .note("make one with `portcullis key create`"),
-            );
-            None
-        }
-    }
 }

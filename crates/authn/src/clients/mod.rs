@@ -1,6 +1,10 @@
 //! Registered callers declared in files.
+//!
+//! A client has credentials of several kinds. Each kind is read and indexed in the folder of its authenticator;
+//! here they are one list, and one client.
 
 mod compile;
+mod credential;
 #[cfg(test)]
 mod tests;
 
@@ -9,15 +13,22 @@ use std::sync::Arc;
 
 use portcullis_core::{AuthMethod, Client, Identity};
 
-pub use compile::ClientsSpec;
+pub use compile::{ClientsSpec, Registering};
 
-use crate::api_key::{ApiKeys, KeyOwner};
+use crate::api_key::ApiKeys;
 
 /// All declared clients, and what leads to them.
 #[derive(Debug, Default)]
 pub struct Clients {
     by_name: BTreeMap<Arc<str>, Arc<Client>>,
-    keys: Option<Arc<ApiKeys>>,
+    indexes: Indexes,
+}
+
+/// The credentials of all clients, one index for each kind.
+#[derive(Debug, Default)]
+struct Indexes {
+    /// `None` if no pepper is set.
+    api_keys: Option<Arc<ApiKeys>>,
 }
 
 impl Clients {
@@ -37,26 +48,23 @@ impl Clients {
     }
 
     /// Their API keys; `None` if no pepper is set.
-    pub(crate) const fn keys(&self) -> Option<&Arc<ApiKeys>> {
-        self.keys.as_ref()
+    pub(crate) const fn api_keys(&self) -> Option<&Arc<ApiKeys>> {
+        self.indexes.api_keys.as_ref()
     }
 }
 
-/// Whom the API keys of a client lead to: the client itself. Its name is the only part of the key that can hold
+/// Whom a credential of a client leads to: the client itself. Its name is the only part of the key that can hold
 /// a `:`, and it comes last, so no two clients share a key.
-pub(crate) fn key_owner(client: &Arc<Client>) -> KeyOwner {
-    KeyOwner {
-        expires_at: client.expires_at,
-        identity: Arc::new(Identity {
-            method: AuthMethod::ApiKey,
-            key: format!("client:{}", client.name).into(),
-            subject: client.name.clone(),
-            issuer: None,
-            client: Some(client.clone()),
-            claims: Arc::default(),
-            scopes: Arc::default(),
-            certificate: None,
-            expires_at: client.expires_at.map(|end| end.saturating_sub(1)),
-        }),
-    }
+pub(crate) fn identity_of(client: &Arc<Client>, method: AuthMethod) -> Arc<Identity> {
+    Arc::new(Identity {
+        method,
+        key: format!("client:{}", client.name).into(),
+        subject: client.name.clone(),
+        issuer: None,
+        client: Some(client.clone()),
+        claims: Arc::default(),
+        scopes: Arc::default(),
+        certificate: None,
+        expires_at: client.expires_at.map(|end| end.saturating_sub(1)),
+    })
 }

@@ -2,15 +2,17 @@ use portcullis_core::Faults;
 use portcullis_core::json::Value;
 use serde_json::json;
 
-use super::ClientsSpec;
+use super::{ClientsSpec, Registering};
 use crate::api_key::hash_key;
-use crate::testing::{clients, node, only_fault, pepper};
+use crate::testing::{Memory, clients, node, only_fault, pepper};
 
 fn faults_of(written: &serde_json::Value, with_pepper: bool) -> Faults {
     let mut faults = Faults::default();
     let mut spec = ClientsSpec::default();
     spec.read(&node(written), &mut faults);
-    let _ = spec.compile(Some(&pepper()).filter(|_| with_pepper), &mut faults);
+    let pepper = with_pepper.then(pepper);
+    let registering = Registering { pepper: pepper.as_ref(), materials: &Memory::default() };
+    let _ = spec.compile(&registering, &mut faults);
     faults
 }
 

@@ -47,12 +47,14 @@ impl Source {
         }
     }
 
-    /// The authenticator whose identity has it.
-    pub(super) const fn method(&self) -> AuthMethod {
+    /// Whether the identity of such an authenticator has it.
+    pub(super) const fn is_of(&self, method: AuthMethod) -> bool {
         match self {
-            Self::Claim(_) => AuthMethod::Jwt,
-            Self::ClientName | Self::ClientAttribute(_) => AuthMethod::ApiKey,
-            Self::CertificateSubject(_) | Self::CertificateThumbprint => AuthMethod::Certificate,
+            Self::Claim(_) => method.is_token(),
+            Self::ClientName | Self::ClientAttribute(_) => method.leads_to_client(),
+            Self::CertificateSubject(_) | Self::CertificateThumbprint => {
+                matches!(method, AuthMethod::Certificate)
+            }
         }
     }
 }
@@ -74,7 +76,7 @@ impl IdentitySpec {
 
     /// Where `name` is written, if none of these authenticators can give what it reads.
     pub(crate) fn unfillable(&self, methods: &[AuthMethod]) -> Option<Place> {
-        let filled = self.name.iter().any(|source| methods.contains(&source.value.method()));
+        let filled = self.name.iter().any(|source| methods.iter().any(|method| source.value.is_of(*method)));
         self.name.first().filter(|_| !filled).map(|source| source.place)
     }
 }

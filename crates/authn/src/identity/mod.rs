@@ -66,7 +66,7 @@ impl IdentityRule {
     /// Whether it reads nothing but what an identity of this method has itself. Then what it says may be
     /// remembered with that identity.
     pub(crate) fn reads_only(&self, method: AuthMethod) -> bool {
-        self.name.iter().chain(&self.group).all(|source| source.method() == method)
+        self.name.iter().chain(&self.group).all(|source| source.is_of(method))
     }
 
     /// Names the caller. A value that is missing leaves the next source to try; one that is there and cannot be
@@ -117,7 +117,7 @@ fn first<'a, I: Iterator<Item = &'a Identity>>(
     identities: impl Fn() -> I,
 ) -> Result<Option<Label>, Rejection> {
     for source in sources {
-        if let Some(identity) = identities().find(|identity| identity.method == source.method())
+        if let Some(identity) = identities().find(|identity| source.is_of(identity.method))
             && let Some(found) = label(source, identity)?
         {
             return Ok(Some(found));

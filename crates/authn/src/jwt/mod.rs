@@ -22,21 +22,21 @@ use crate::chain::{Evidence, Outcome};
 use crate::guard::Claim;
 use crate::identity::{IdentityRule, Named};
 use crate::issuers::{BoundTo, Issuer};
-use crate::place::Place;
+use crate::place::{Places, query};
 use crate::tokens::KnownToken;
 
 /// The authenticator.
 #[derive(Debug)]
 pub(crate) struct Jwt {
     issuer: Arc<Issuer>,
-    place: Place,
+    places: Places,
     bound_to_certificate: bool,
 }
 
 impl Jwt {
     /// Where the token is looked for.
-    pub(crate) const fn place(&self) -> &Place {
-        &self.place
+    pub(crate) const fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Whose tokens it takes.
@@ -46,7 +46,8 @@ impl Jwt {
 
     /// The issuer and the subject a token names, or the client where it names one. They are a stranger's word.
     pub(crate) fn claim(&self, evidence: &Evidence<'_>, into: &mut impl Hasher) -> Claim {
-        let Ok(Some(token)) = self.place.find(&evidence.head.headers) else { return Claim::Absent };
+        let Ok(Some(found)) = self.places.find(evidence.head) else { return Claim::Absent };
+        let token = &*found.credential;
         let certificate = evidence.certificate.map(AsRef::as_ref);
         let generation = self.issuer.generation(certificate, evidence.now);
         if generation.is_some_and(|generation| evidence.worker.knows(self.issuer.id, generation, token)) {
@@ -65,12 +66,12 @@ impl Jwt {
 
     /// Verifies the token, and names the caller by the rule, if one is given.
     pub(crate) async fn authenticate(&self, evidence: &Evidence<'_>, rule: Option<&IdentityRule>) -> Outcome {
-        let token = match self.place.find(&evidence.head.headers) {
-            Ok(Some(token)) => token,
+        let token = match self.places.find(evidence.head) {
+            Ok(Some(found)) => found.credential,
             Ok(None) => return Outcome::Absent,
             Err(error) => return Outcome::Rejected(error.rejection(Scheme::Bearer)),
         };
-        match self.verify(token, evidence, rule).await {
+        match self.verify(&token, evidence, rule).await {
             Ok((identity, named)) => Outcome::Verified(identity, named),
             Err(rejection) => Outcome::Rejected(rejection.of(Scheme::Bearer)),
         }
@@ -135,35 +136,7 @@ fn is_b64token(token: &[u8]) -> bool {
 /// Whether the query carries `access_token`, in any spelling a form decoder would take for it. Tokens in URLs end
 /// up in logs and histories, and a second token beside the header's might be the one the upstream reads (BRR-02).
 pub(crate) fn query_carries_token(uri: &Uri) -> bool {
-    uri.query().is_some_and(|query| {
-        query.split(['&', ';']).any(|pair| {
-            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-            name_is(name.as_bytes(), b"access_token")
-        })
-    })
-}
-
-/// Compares a percent-encoded name, without regard to case, with a plain one.
-fn name_is(mut encoded: &[u8], mut plain: &[u8]) -> bool {
-    while let Some((wanted, rest)) = plain.split_first() {
-        let (byte, after) = match encoded {
-            [b'%', high, low, after @ ..] => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, after),
-                _ => return false,
-            },
-            [byte, after @ ..] => (*byte, after),
-            [] => return false,
-        };
-        if !byte.eq_ignore_ascii_case(wanted) {
-            return false;
-        }
-        (encoded, plain) = (after, rest);
-    }
-    encoded.is_empty()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    uri.query().is_some_and(|query| query::carries(query, "access_token"))
 }
 
 /// Which of several issuer entries a token is addressed to, by its own word: an untrusted look-up key into the

@@ -58,8 +58,9 @@ impl JwtSpec {
         let place = match &self.header {
             None => Place::bearer(),
             Some(header) if *header == AUTHORIZATION => Place::bearer(),
-            Some(header) => Place::new(header.clone(), None),
+            Some(header) => Place::Header(header.clone()),
         };
-        Some(Jwt { issuer: issuer?, place, bound_to_certificate: self.bound_to_certificate.is_some() })
+        let bound_to_certificate = self.bound_to_certificate.is_some();
+        Some(Jwt { issuer: issuer?, places: place.into(), bound_to_certificate })
     }
 }

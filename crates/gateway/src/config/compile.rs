@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use http::header::AUTHORIZATION;
-use portcullis_authn::{Clients, Compiling, Guard, GuardLedger, Issuers, KeySources};
+use portcullis_authn::{Clients, Compiling, Guard, GuardLedger, Issuers, KeySources, Registering};
 use portcullis_core::{Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Spanned};
 use portcullis_policy::PathTemplate;
 use portcullis_proxy::{BodyLimits, HttpFetcher, Upstream, UpstreamSpec};
@@ -100,7 +100,8 @@ pub(crate) fn compile(
         faults,
     );
     let pepper = gateway.api_keys.as_ref().and_then(|keys| keys.compile(sources, faults));
-    let clients = clients.compile(pepper.as_ref(), faults);
+    let registering = Registering { pepper: pepper.as_ref(), materials: sources };
+    let clients = clients.compile(&registering, faults);
     let issuers =
         gateway.issuers.map(|issuers| issuers.compile(sources, &resources.keys, &resources.replays, faults));
     let issuers = issuers.unwrap_or_default();

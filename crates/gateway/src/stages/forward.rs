@@ -40,6 +40,9 @@ fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
     let Exchange { passage, proof } = exchange;
     let (api, current) = (&proof.api, passage.current_certificate().cloned());
     let passage = &mut **passage;
+    if !api.forward.keep_credentials {
+        api.chain.strip(&mut passage.head);
+    }
     let headers = &mut passage.head.headers;
     hygiene::remove_aliases(headers, &api.removed);
     if api.forward.keep_credentials {

@@ -100,7 +100,7 @@ fn write_fields(headers: &mut HeaderMap, rejection: &Rejection, api: Option<&Api
         // A certificate that a proxy told may be refused where the chain asks for none: a 401 has its challenge.
         let is_asked_for = api.chain.challenges().iter().any(|own| own.scheme == Scheme::Certificate);
         if rejection.scheme() == Some(Scheme::Certificate) && !is_asked_for {
-            let challenge = Challenge { scheme: Scheme::Certificate, realm: Arc::clone(&api.name) };
+            let challenge = Challenge::new(Scheme::Certificate, Arc::clone(&api.name));
             if let Ok(value) = HeaderValue::from_str(&challenge.render(rejection)) {
                 headers.append(header::WWW_AUTHENTICATE, value);
             }
