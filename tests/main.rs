@@ -15,6 +15,8 @@ mod compose;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod external;
+#[cfg(test)]
 mod forwarded_certificates;
 #[cfg(test)]
 mod framing;
@@ -34,6 +36,7 @@ mod limits;
 mod observability;
 #[cfg(test)]
 mod ozone;
+#[cfg(test)]
 mod proxies_in_front;
 #[cfg(test)]
 mod proxy_protocol;

@@ -32,10 +32,12 @@ class Scenario:
     """What is sent, and which share of which peers' processor time is the goal."""
 
     def __init__(self, what, conns=64, headers=None, first=False, path="/", upload=False, tls=False, close=False,
-                 rate=None, like=None, goal=None, peers=(), bad=None):
+                 rate=None, like=None, goal=None, peers=(), bad=None, floor=None, only=None):
         self.what, self.conns, self.headers, self.first, self.path = what, conns, headers, first, path
         self.upload, self.tls, self.close, self.rate, self.like = upload, tls, close, rate, like
         self.goal, self.peers, self.bad = goal, peers, bad
+        # The cryptography of one request alone, by its name in `floor`; and the gateways that have such a thing.
+        self.floor, self.only = floor, only
 
 
 SCENARIOS = {
@@ -56,6 +58,23 @@ SCENARIOS = {
                         peers=("nginx",)),
     "latency-jwt": Scenario("JWT RS256 at 5,000 requests a second", conns=32, rate=5_000, like="jwt",
                             headers="tokens.txt", first=True, bad="token", peers=("nginx",)),
+}
+
+# What each way of showing who is calling costs. `-new`: nothing about the credential is remembered.
+OURS = ("portcullis",)
+for algorithm in ("RS256", "PS256", "ES256", "EdDSA"):
+    known, new = f"auth-{algorithm.lower()}", f"auth-{algorithm.lower()}-new"
+    tokens = f"{algorithm.lower()}.txt"
+    SCENARIOS[known] = Scenario(f"{algorithm} token, known", headers=tokens, first=True, bad="token", only=OURS)
+    SCENARIOS[new] = Scenario(f"{algorithm} token, seen for the first time", headers=tokens, bad="token", only=OURS,
+                              floor=algorithm)
+SCENARIOS |= {
+    "auth-bound": Scenario("known token bound to the certificate of a connection kept open", conns=32, headers="bound.txt",
+                           tls=True, like="mtls", only=OURS),
+    "auth-certificate": Scenario("certificate of a connection kept open", conns=32, tls=True, like="handshake", only=OURS),
+    "auth-api-key": Scenario("API key among 100,000", headers="keys.txt", bad="key", like="api-key", floor="HS256", only=OURS),
+    "auth-external": Scenario("external service over HTTP, answer remembered", headers="keys.txt", first=True, only=OURS),
+    "auth-external-new": Scenario("external service over HTTP, asked each time", headers="keys.txt", only=OURS),
 }
 
 
@@ -144,7 +163,12 @@ class Bench:
         pinned = arguments.workers == 1 and (os.cpu_count() or 1) > 1
         self.core, self.other_core = ("0", "1") if pinned else (None, None)
         self.binaries = {"portcullis": arguments.portcullis, "envoy": arguments.envoy}
-        self.records = []
+        self.records, self.floors = [], {}
+
+    def measure_floors(self):
+        """Microseconds for one check of each kind, with nothing around it."""
+        pin = ["taskset", "-c", self.core] if self.core else []
+        self.floors = json.loads(subprocess.run(pin + [self.arguments.floor], capture_output=True, text=True, check=True).stdout)
 
     def load(self, scenario, port):
         """Runs the load once: how many answers came, how many were not 200, and latencies if they are asked for."""
@@ -249,7 +273,8 @@ class Bench:
         upstream = Process("upstream", [self.generator, "upstream", str(port)], self.other_core, self.folder)
         try:
             assert upstream.wait_for(port), f"the upstream does not start, see {upstream.log}"
-            living = self.start(self.arguments.gateways, scenario_name, port)
+            names = [name for name in self.arguments.gateways if not scenario.only or name in scenario.only]
+            living = self.start(names, scenario_name, port)
             for _, gateway_port in living.values():
                 self.load(scenario, gateway_port)
             for turn in range(self.arguments.rounds):
@@ -283,7 +308,7 @@ def median_of(records, key):
     return statistics.median(key(record) for record in records)
 
 
-def tables(records, arguments):
+def tables(records, floors, arguments):
     """The results as Markdown."""
     lines = [f"Measured {time.strftime('%Y-%m-%d')} on {machine()}; {arguments.workers} worker(s), "
              f"{arguments.rounds} rounds of {arguments.seconds} s, medians (least to most). {versions(arguments)}", ""]
@@ -306,7 +331,30 @@ def tables(records, arguments):
                          f" | {median_of(rounds, lambda r: r['rate']):.0f} | {median_of(rounds, lambda r: r['busy']):.2f}"
                          f" | {p50} | {p99} | {sum(record['bad'] for record in rounds)} |")
         lines += ["", *goal_line(scenario, by_gateway), ""]
+    lines += authenticators(records, floors)
     return "\n".join(lines)
+
+
+def authenticators(records, floors):
+    """One table of all ways of showing who is calling, beside the cryptography that nobody can do without."""
+    cost = {}
+    for record in records:
+        if record["gateway"] == "portcullis":
+            cost.setdefault(record["scenario"], []).append(record)
+    chosen = [name for name in SCENARIOS if name.startswith("auth-") and name in cost]
+    if not chosen:
+        return []
+    lines = ["**Authenticators**: processor time of 1,000 requests, in ms", "",
+             "| scenario | what | in all | over plain | cryptography alone |", "| --- | --- | --- | --- | --- |"]
+    plain = median_of(cost["plain"], lambda r: r["cpu"]) if "plain" in cost else None
+    for name in chosen:
+        scenario, all_of_it = SCENARIOS[name], median_of(cost[name], lambda r: r["cpu"])
+        # Without TLS only: what TLS costs is no part of it.
+        over = f"{all_of_it - plain:.1f}" if plain is not None and not scenario.tls else "-"
+        # Microseconds for one are milliseconds for a thousand.
+        alone = f"{floors[scenario.floor]:.1f} ({scenario.floor})" if scenario.floor in floors else "-"
+        lines.append(f"| {name} | {scenario.what} | {all_of_it:.1f} | {over} | {alone} |")
+    return [*lines, ""]
 
 
 def goal_line(scenario, by_gateway):
@@ -353,7 +401,7 @@ def main():
     parser = argparse.ArgumentParser(prog="tests/load/run", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", default=",".join(SCENARIOS), type=lambda text: text.split(","),
-                        help=f"some of {', '.join(SCENARIOS)}")
+                        help=f"some of {', '.join(SCENARIOS)}; `authenticators` for plain and all that begin with auth-")
     parser.add_argument("--gateways", default="portcullis,nginx,haproxy", type=lambda text: text.split(","),
                         help=f"some of {', '.join(gateways.GATEWAYS)}; envoy needs ENVOY=… or WITH_ENVOY=1")
     parser.add_argument("--rounds", type=int, default=5)
@@ -361,9 +409,12 @@ def main():
     parser.add_argument("--workers", type=int, default=1, help="with one, gateways are pinned to core 0, the load to core 1")
     parser.add_argument("--write", metavar="FILE", help="write the Markdown table there, too")
     parser.add_argument("--json", metavar="FILE", help="write every round there, one JSON object a line")
-    for hidden in ("cache", "portcullis", "generator", "envoy"):
+    for hidden in ("cache", "portcullis", "generator", "floor", "envoy"):
         parser.add_argument(f"--{hidden}", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if "authenticators" in arguments.scenarios:
+        arguments.scenarios.remove("authenticators")
+        arguments.scenarios += ["plain", *(name for name in SCENARIOS if name.startswith("auth-"))]
     for name in arguments.scenarios:
         if name not in SCENARIOS:
             parser.error(f"{name} is no scenario")
@@ -371,9 +422,10 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     bench = Bench(arguments)
     material.make(bench.data, bench.generator)
+    bench.measure_floors()
     for name in arguments.scenarios:
         bench.measure(name)
-    text = tables(bench.records, arguments)
+    text = tables(bench.records, bench.floors, arguments)
     print(text)
     if arguments.write:
         pathlib.Path(arguments.write).write_text(text + "\n")

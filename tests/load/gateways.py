@@ -43,6 +43,20 @@ def portcullis(s, binary):
         authenticate = "{ jwt: { issuer: load, bound_to: certificate } }"
     if s.scenario == "handshake":
         authenticate = "{ certificate: { trust: load } }"
+    algorithms, key = "RS256", "issuer.pub"
+    for algorithm in ("RS256", "PS256", "ES256", "EdDSA"):
+        if s.scenario in (f"auth-{algorithm.lower()}", f"auth-{algorithm.lower()}-new"):
+            authenticate, algorithms, key = "{ jwt: { issuer: load } }", algorithm, f"{algorithm.lower()}.pub"
+    if s.scenario in ("auth-external", "auth-external-new"):
+        # The service is the upstream of the benchmark: all it says of a caller is what the answer is made of.
+        cache = "cache: { by: [host], at_most: 1h, unstated: 1h }" if s.scenario == "auth-external" else ""
+        authenticate = f"""
+  external:
+    http: {{ url: "http://127.0.0.1:{s.upstream}/", http_on_loopback: true }}
+    header: x-api-key
+    subject: header.content-type
+    timeout: 5s
+    {cache}"""
     if s.scenario == "api-key":
         authenticate = "{ api_key: { header: x-api-key } }"
         extra = f"api_keys: {{ pepper: {{ file: {s.data}/pepper }} }}\n"
@@ -66,8 +80,8 @@ issuers:
   load:
     issuer: {ISSUER}
     audience: {AUDIENCE}
-    algorithms: [RS256]
-    keys: {{ pem: [{s.data}/issuer.pub] }}
+    algorithms: [{algorithms}]
+    keys: {{ pem: [{s.data}/{key}] }}
 upstreams:
   load: {{ urls: ["http://127.0.0.1:{s.upstream}"] }}
 {extra}store: {{ path: {folder}/load.redb }}

@@ -22,6 +22,7 @@ def make(folder, generator):
     folder.mkdir(parents=True, exist_ok=True)
     certificates(folder)
     tokens(folder, generator)
+    tokens_of_each_kind(folder, generator)
     api_keys(folder)
     done.write_text(str(time.time()))
 
@@ -63,6 +64,27 @@ def tokens(folder, generator):
     (folder / "tokens.txt").write_text("".join(f"Authorization: Bearer {token}\n" for token in many))
     bound = claims | {"cnf": {"x5t#S256": run(generator, "thumbprint", str(folder / "client.crt")).strip()}}
     (folder / "bound.txt").write_text(f"Authorization: Bearer {sign(1, bound)[0]}\n")
+
+
+# More than any worker remembers, so that sent in turn each of them is new.
+EACH_KIND = 60_000
+
+
+def tokens_of_each_kind(folder, generator):
+    """Many short tokens for each algorithm, and the key that verifies them."""
+    keys = {"RS256": ("RSA", "rsa_keygen_bits:2048"), "PS256": ("RSA", "rsa_keygen_bits:2048"),
+            "ES256": ("EC", "ec_paramgen_curve:P-256"), "EdDSA": ("ED25519", None)}
+    now = int(time.time())
+    claims = folder / "claims.json"
+    claims.write_text(json.dumps({"iss": ISSUER, "aud": AUDIENCE, "sub": "user-{n}", "client_id": "client-{n}",
+                                  "jti": "id-{n}", "scope": "orders:read", "iat": now, "exp": now + LIFE}))
+    for algorithm, (kind, option) in keys.items():
+        name = algorithm.lower()
+        options = ("-pkeyopt", option) if option else ()
+        openssl(folder, "genpkey", "-algorithm", kind, *options, "-out", f"{name}.key")
+        openssl(folder, "pkey", "-in", f"{name}.key", "-pubout", "-out", f"{name}.pub")
+        signed = run(generator, "tokens", str(EACH_KIND), str(folder / f"{name}.key"), str(claims), algorithm)
+        (folder / f"{name}.txt").write_text("".join(f"Authorization: Bearer {token}\n" for token in signed.splitlines()))
 
 
 def run(*command):

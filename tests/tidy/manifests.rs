@@ -18,7 +18,9 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CONFINED: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["jose"]),
     ("aws-lc-rs", &["jose"]),
+    ("prost", &["authn"]),
     ("redb", &["store"]),
+    ("tonic", &["proxy"]),
     ("cel", &["policy"]),
     ("x509-parser", &["authn", "gateway"]),
     ("serde-saphyr", &["gateway"]),

@@ -10,6 +10,7 @@ mod api_key;
 mod certificate;
 mod chain;
 mod clients;
+mod external;
 mod guard;
 mod identity;
 mod issuers;

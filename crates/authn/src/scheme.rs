@@ -13,6 +13,7 @@ use crate::anonymous::{Anonymous, AnonymousSpec};
 use crate::api_key::{ApiKey, ApiKeySpec};
 use crate::certificate::{CertificateSpec, ClientCertificate};
 use crate::chain::{Addressed, Compiling, Evidence, Outcome};
+use crate::external::{External, ExternalSpec};
 use crate::guard::Claim;
 use crate::identity::IdentityRule;
 use crate::jwt::{Jwt, JwtSpec};
@@ -24,6 +25,8 @@ pub(crate) enum AuthenticatorSpec {
     Jwt(JwtSpec, FilePlace),
     Certificate(CertificateSpec, FilePlace),
     ApiKey(ApiKeySpec, FilePlace),
+    /// Boxed: it says more than all the others together.
+    External(Box<ExternalSpec>, FilePlace),
     Anonymous(AnonymousSpec, FilePlace),
 }
 
@@ -33,15 +36,20 @@ pub(crate) enum Authenticator {
     Jwt(Jwt),
     Certificate(ClientCertificate),
     ApiKey(ApiKey),
+    External(Box<External>),
     Anonymous(Anonymous),
 }
 
 /// The words that name authenticators.
-pub(crate) const WORDS: &[&str] = &["jwt", "certificate", "api_key", "anonymous"];
+pub(crate) const WORDS: &[&str] = &["jwt", "certificate", "api_key", "external", "anonymous"];
 
 /// The words of `identity_from`: the authenticators whose identity can name a caller.
-pub(crate) const NAMING: &[(&str, AuthMethod)] =
-    &[("jwt", AuthMethod::Jwt), ("certificate", AuthMethod::Certificate), ("api_key", AuthMethod::ApiKey)];
+pub(crate) const NAMING: &[(&str, AuthMethod)] = &[
+    ("jwt", AuthMethod::Jwt),
+    ("certificate", AuthMethod::Certificate),
+    ("api_key", AuthMethod::ApiKey),
+    ("external", AuthMethod::External),
+];
 
 impl AuthenticatorSpec {
     /// Reads `jwt: { … }`.
@@ -51,6 +59,7 @@ impl AuthenticatorSpec {
             "jwt" => JwtSpec::read(node, faults).map(|spec| Self::Jwt(spec, place)),
             "certificate" => CertificateSpec::read(node, faults).map(|spec| Self::Certificate(spec, place)),
             "api_key" => ApiKeySpec::read(node, faults).map(|spec| Self::ApiKey(spec, place)),
+            "external" => ExternalSpec::read(node, faults).map(|spec| Self::External(Box::new(spec), place)),
             "anonymous" => AnonymousSpec::read(node, faults).map(|spec| Self::Anonymous(spec, place)),
             other => {
                 faults.push(unknown(other, place, WORDS));
@@ -68,6 +77,9 @@ impl AuthenticatorSpec {
             Self::ApiKey(spec, _) => {
                 spec.compile(compiling.clients.api_keys(), faults).map(Authenticator::ApiKey)
             }
+            Self::External(spec, _) => {
+                spec.compile(compiling, faults).map(|external| Authenticator::External(Box::new(external)))
+            }
             Self::Anonymous(spec, _) => Some(Authenticator::Anonymous(spec.compile())),
         }
     }
@@ -77,6 +89,7 @@ impl AuthenticatorSpec {
             Self::Jwt(..) => AuthMethod::Jwt,
             Self::Certificate(..) => AuthMethod::Certificate,
             Self::ApiKey(..) => AuthMethod::ApiKey,
+            Self::External(..) => AuthMethod::External,
             Self::Anonymous(..) => AuthMethod::Anonymous,
         }
     }
@@ -87,6 +100,7 @@ impl AuthenticatorSpec {
             Self::Jwt(_, place)
             | Self::Certificate(_, place)
             | Self::ApiKey(_, place)
+            | Self::External(_, place)
             | Self::Anonymous(_, place) => *place,
         }
     }
@@ -100,6 +114,7 @@ impl Authenticator {
             Self::Jwt(jwt) => jwt.authenticate(evidence, rule).await,
             Self::Certificate(certificate) => certificate.authenticate(evidence),
             Self::ApiKey(key) => key.authenticate(evidence),
+            Self::External(external) => external.authenticate(evidence).await,
             Self::Anonymous(anonymous) => anonymous.authenticate(),
         }
     }
@@ -109,6 +124,7 @@ impl Authenticator {
             Self::Jwt(_) => AuthMethod::Jwt,
             Self::Certificate(_) => AuthMethod::Certificate,
             Self::ApiKey(_) => AuthMethod::ApiKey,
+            Self::External(_) => AuthMethod::External,
             Self::Anonymous(_) => AuthMethod::Anonymous,
         }
     }
@@ -127,15 +143,17 @@ impl Authenticator {
                 None => Claim::Absent,
             },
             Self::ApiKey(key) => key.claim(evidence, into),
+            Self::External(external) => external.claim(evidence, into),
             Self::Anonymous(_) => Claim::Absent,
         }
     }
 
     /// Where its credential is looked for; `None` where it is part of the connection, or nothing is asked for.
-    pub(crate) const fn places(&self) -> Option<&Places> {
+    pub(crate) fn places(&self) -> Option<&Places> {
         match self {
             Self::Jwt(jwt) => Some(jwt.places()),
             Self::ApiKey(key) => Some(key.places()),
+            Self::External(external) => external.places(),
             Self::Certificate(_) | Self::Anonymous(_) => None,
         }
     }
@@ -144,7 +162,9 @@ impl Authenticator {
     pub(crate) fn addressed(&self) -> Addressed {
         match self {
             Self::Jwt(jwt) => Addressed::Issuer(jwt.issuer().clone()),
-            Self::Certificate(_) | Self::ApiKey(_) | Self::Anonymous(_) => Addressed::Place,
+            Self::Certificate(_) | Self::ApiKey(_) | Self::External(_) | Self::Anonymous(_) => {
+                Addressed::Place
+            }
         }
     }
 
@@ -154,18 +174,20 @@ impl Authenticator {
     }
 
     /// The scheme its credential is refused under.
-    pub(crate) const fn scheme(&self) -> Option<Scheme> {
+    pub(crate) fn scheme(&self) -> Option<Scheme> {
         match self {
             Self::Jwt(_) => Some(Scheme::Bearer),
             Self::Certificate(_) => Some(Scheme::Certificate),
             Self::ApiKey(_) => Some(Scheme::ApiKey),
+            Self::External(external) => Some(external.scheme()),
             Self::Anonymous(_) => None,
         }
     }
 
     /// Whether it signs over content, so that [`Evidence::content`] must be there for it.
-    pub(crate) const fn reads_content(&self) -> bool {
+    pub(crate) fn reads_content(&self) -> bool {
         match self {
+            Self::External(external) => external.reads_content(),
             Self::Jwt(_) | Self::Certificate(_) | Self::ApiKey(_) | Self::Anonymous(_) => false,
         }
     }
@@ -176,6 +198,7 @@ impl Authenticator {
             Self::Jwt(_) => vec![Challenge::new(Scheme::Bearer, realm.clone())],
             Self::Certificate(_) => vec![Challenge::new(Scheme::Certificate, realm.clone())],
             Self::ApiKey(_) => vec![Challenge::new(Scheme::ApiKey, realm.clone())],
+            Self::External(external) => vec![Challenge::new(external.scheme(), realm.clone())],
             Self::Anonymous(_) => Vec::new(),
         }
     }
@@ -187,6 +210,7 @@ impl Authenticator {
             Self::Certificate(_) => 1,
             Self::ApiKey(_) => 2,
             Self::Jwt(_) => 3,
+            Self::External(_) => 9,
         }
     }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use http::request::Parts;
 use portcullis_core::document::{Content, Entry, Node};
 use portcullis_core::{
-    CertificateSource, Clock, Connection, Diagnostic, Faults, Fetch, FetchError, FetchFuture, FetchRequest,
-    FetchResponse, Fetchers, FileId, ManualClock, Materials, Moment, PeerCertificate, Place, Secret, Spanned,
+    Callers, CertificateSource, Clock, Connection, Diagnostic, Faults, Fetch, FetchError, FetchFuture,
+    FetchRequest, FetchResponse, Fetchers, FileId, ManualClock, Materials, Moment, PeerCertificate, Place,
+    Secret, Spanned,
 };
 use portcullis_jose::SigningKey;
 use portcullis_store::Replays;
@@ -146,12 +147,15 @@ pub(crate) struct House {
     pub(crate) replays: Replays,
     pub(crate) fetchers: Fetchers,
     pub(crate) guard: Guard,
+    pub(crate) callers: Callers,
+    pub(crate) materials: Memory,
 }
 
 impl House {
     pub(crate) fn new(issuers: Issuers) -> Self {
         let anchors = ["tpp", "staff"].map(|name| (name.to_owned(), at(1))).to_vec();
         let fetchers = Fetchers::new(|_| Err("nobody is asked here".to_owned()));
+        let callers = Callers::new(|_, _| Err("nobody is called here".to_owned()));
         Self {
             issuers,
             clients: Clients::default(),
@@ -159,6 +163,8 @@ impl House {
             replays: replays(),
             fetchers,
             guard: Guard::off(),
+            callers,
+            materials: Memory::default(),
         }
     }
 
@@ -172,6 +178,8 @@ impl House {
             replays: &self.replays,
             fetchers: &self.fetchers,
             guard: &self.guard,
+            callers: &self.callers,
+            materials: &self.materials,
         };
         let identity = identity.and_then(|written| IdentitySpec::read(&node(written), &mut faults));
         let chain = ChainSpec::read(&node(written), &mut faults)

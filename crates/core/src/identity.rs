@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+
 use crate::json::Object;
 use crate::{Client, PeerCertificate};
 
@@ -14,6 +16,8 @@ pub enum AuthMethod {
     Certificate,
     /// A key of a registered client.
     ApiKey,
+    /// The word of an external service.
+    External,
     /// Nothing was asked for.
     Anonymous,
 }
@@ -25,6 +29,7 @@ impl AuthMethod {
             Self::Jwt => "jwt",
             Self::Certificate => "certificate",
             Self::ApiKey => "api_key",
+            Self::External => "external",
             Self::Anonymous => "anonymous",
         }
     }
@@ -32,7 +37,7 @@ impl AuthMethod {
     /// Whether the identity has claims and scopes.
     pub const fn is_token(self) -> bool {
         match self {
-            Self::Jwt => true,
+            Self::Jwt | Self::External => true,
             Self::Certificate | Self::ApiKey | Self::Anonymous => false,
         }
     }
@@ -41,7 +46,7 @@ impl AuthMethod {
     pub const fn leads_to_client(self) -> bool {
         match self {
             Self::ApiKey => true,
-            Self::Jwt | Self::Certificate | Self::Anonymous => false,
+            Self::Jwt | Self::Certificate | Self::External | Self::Anonymous => false,
         }
     }
 }
@@ -90,6 +95,8 @@ pub struct Principal {
     pub key: Arc<str>,
     /// The caller's group, if the API says where to find it.
     pub group: Option<Arc<str>>,
+    /// Fields that an external service has given for the upstream.
+    pub upstream_fields: Option<Arc<HeaderMap>>,
 }
 
 impl Principal {

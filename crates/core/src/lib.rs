@@ -18,6 +18,7 @@ pub mod quantity;
 mod reason;
 mod rejection;
 mod secret;
+mod unary;
 
 pub use client::Client;
 pub use clock::{Clock, ManualClock, Moment};
@@ -34,5 +35,6 @@ pub use identity::{AuthMethod, Identity, Principal};
 pub use materials::{Materials, SecretSpec};
 pub use problem::Problem;
 pub use reason::{BearerError, LogLevel, Reason};
-pub use rejection::{Challenge, Detail, Rejection, Scheme};
+pub use rejection::{Challenge, Detail, Passed, Rejection, Scheme};
 pub use secret::Secret;
+pub use unary::{Callers, MakeCaller, Unary, UnaryCall, UnaryError, UnaryFuture};

@@ -175,6 +175,12 @@ reasons! {
     TooManyFailures: "too_many_failures", TOO_MANY_REQUESTS, NONE, Warn, "Too many failed attempts.";
     /// The issuer's keys could not be fetched, so nothing can be said about the token.
     KeysUnavailable: "keys_unavailable", SERVICE_UNAVAILABLE, NONE, Error, "The credential cannot be checked right now.";
+    /// The external service does not accept the credential.
+    ExternalUnauthenticated: "external_unauthenticated", UNAUTHORIZED, TOKEN, Info, "The credential is not acceptable.";
+    /// The external service does not allow this.
+    ExternalDenied: "external_denied", FORBIDDEN, NONE, Info, "This is not allowed.";
+    /// The external service gave no answer that can be used, so nothing can be said about the caller.
+    ExternalUnavailable: "external_unavailable", SERVICE_UNAVAILABLE, NONE, Error, "The credential cannot be checked right now.";
     /// The registered client has expired.
     ClientInactive: "client_inactive", FORBIDDEN, NONE, Info, "The client is not active.";
     /// The credential is good but does not say what the API takes the caller's name from.
@@ -222,7 +228,8 @@ impl Reason {
             | Self::TokenBindingUnsupported
             | Self::CertificateMismatch
             | Self::CertificateRefused
-            | Self::ApiKeyInvalid => true,
+            | Self::ApiKeyInvalid
+            | Self::ExternalUnauthenticated => true,
             Self::RequestMalformed
             | Self::PathNotNormal
             | Self::HostInvalid
@@ -247,6 +254,8 @@ impl Reason {
             | Self::RevocationUnknown
             | Self::TooManyFailures
             | Self::KeysUnavailable
+            | Self::ExternalDenied
+            | Self::ExternalUnavailable
             | Self::ClientInactive
             | Self::IdentityUnresolved
             | Self::ScopeInsufficient

@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::HeaderValue;
+
 use crate::Reason;
 
 /// The scheme of a challenge (RFC 9110 section 11.1).
@@ -15,6 +18,8 @@ pub enum Scheme {
     ApiKey,
     /// A client certificate, asked for in the TLS handshake.
     Certificate,
+    /// Whatever a service of the operator's own takes. No scheme is registered for that.
+    External,
 }
 
 impl Scheme {
@@ -24,6 +29,7 @@ impl Scheme {
             Self::Bearer => "Bearer",
             Self::ApiKey => "ApiKey",
             Self::Certificate => "Certificate",
+            Self::External => "External",
         }
     }
 }
@@ -96,6 +102,19 @@ pub struct Detail {
     pub violated: Vec<Arc<str>>,
     /// Methods that would do, for the `Allow` field of a 405.
     pub allow: Option<String>,
+    /// An answer in somebody else's words, in place of the problem document.
+    pub passed: Option<Passed>,
+}
+
+/// The words of a service that denies, where a policy passes them on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Its challenges, in place of ours where there are any.
+    pub challenges: Vec<HeaderValue>,
+    /// What the body is.
+    pub content_type: Option<HeaderValue>,
+    /// The body.
+    pub body: Bytes,
 }
 
 /// A refusal: a reason, and a boxed detail where there is one. Two words wide, so the good path pays nothing.
@@ -173,6 +192,13 @@ impl Rejection {
     #[must_use]
     pub fn allowing(mut self, methods: impl Into<String>) -> Self {
         self.detail_mut().allow = Some(methods.into());
+        self
+    }
+
+    /// Answers in somebody else's words.
+    #[must_use]
+    pub fn answering(mut self, passed: Passed) -> Self {
+        self.detail_mut().passed = Some(passed);
         self
     }
 

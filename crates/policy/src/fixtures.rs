@@ -52,6 +52,7 @@ impl Caller {
             group: None,
             identity: Arc::new(identity),
             others: Vec::new(),
+            upstream_fields: None,
         };
         let address = "192.0.2.7".parse().expect("an address");
         let (head, path_in_api) = (head("GET", "/v3/accounts"), "/accounts".to_owned());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_core::document::{Content, Entry, Fields, Node};
-use portcullis_core::{AuthMethod, Diagnostic, Faults, Fetchers, Place, Scheme, Spanned};
+use portcullis_core::{AuthMethod, Callers, Diagnostic, Faults, Fetchers, Materials, Place, Scheme, Spanned};
 use portcullis_store::Replays;
 
 use super::select::{MAX_KINDS, Selector};
@@ -31,6 +31,10 @@ pub struct Compiling<'a> {
     pub replays: &'a Replays,
     /// Clients that ask other servers, on the background runtime.
     pub fetchers: &'a Fetchers,
+    /// Clients of gRPC services, on the background runtime.
+    pub callers: &'a Callers,
+    /// Files and secrets.
+    pub materials: &'a dyn Materials,
     /// What slows down whoever fails.
     pub guard: &'a Guard,
 }
@@ -112,8 +116,15 @@ impl ChainSpec {
         let reads_content = members().any(Authenticator::reads_content);
         let anonymous_because = members().find_map(|member| match member {
             Authenticator::Anonymous(anonymous) => Some(anonymous.because().clone()),
-            Authenticator::Jwt(_) | Authenticator::Certificate(_) | Authenticator::ApiKey(_) => None,
+            Authenticator::Jwt(_)
+            | Authenticator::Certificate(_)
+            | Authenticator::ApiKey(_)
+            | Authenticator::External(_) => None,
         });
+        let upstream_fields = unique(members().flat_map(|member| match member {
+            Authenticator::External(external) => external.upstream_headers().to_vec(),
+            _ => Vec::new(),
+        }));
         let takes_tokens = members().any(|member| member.scheme() == Some(Scheme::Bearer));
         let realm: Arc<str> = compiling.api.into();
         let challenges = unique(members().flat_map(|member| member.challenges(&realm)));
@@ -127,6 +138,7 @@ impl ChainSpec {
             challenges,
             credential_headers,
             inner_places: inner,
+            upstream_fields,
             takes_tokens,
             reads_content,
             anonymous_because,
@@ -247,11 +259,17 @@ impl AlternativeSpec {
     fn check_pins(&self, members: &[Authenticator], faults: &mut Faults) -> Option<()> {
         let pinned = members.iter().any(|member| match member {
             Authenticator::Certificate(certificate) => certificate.is_pinned(),
-            Authenticator::Jwt(_) | Authenticator::ApiKey(_) | Authenticator::Anonymous(_) => false,
+            Authenticator::Jwt(_)
+            | Authenticator::ApiKey(_)
+            | Authenticator::External(_)
+            | Authenticator::Anonymous(_) => false,
         });
         let mut unpinned = self.members.iter().zip(members).filter(|(_, member)| match member {
             Authenticator::Jwt(jwt) => jwt.issuer().needs_pinned_certificate() && !pinned,
-            Authenticator::Certificate(_) | Authenticator::ApiKey(_) | Authenticator::Anonymous(_) => false,
+            Authenticator::Certificate(_)
+            | Authenticator::ApiKey(_)
+            | Authenticator::External(_)
+            | Authenticator::Anonymous(_) => false,
         });
         let Some((spec, _)) = unpinned.next() else { return Some(()) };
         faults.push(

@@ -34,6 +34,7 @@ pub use content::{Content, ContentFuture};
 pub(crate) use select::Addressed;
 
 use crate::WorkerTokens;
+use crate::external::UpstreamFields;
 use crate::guard::{Guard, Watch};
 use crate::identity::{IdentityRule, Named};
 use crate::jwt::query_carries_token;
@@ -61,7 +62,6 @@ pub struct Evidence<'a> {
 impl Evidence<'_> {
     /// The request's content. Ask only where everything else about the credential is good, and only in an
     /// authenticator that says [`Authenticator::reads_content`].
-    #[expect(dead_code, reason = "for authenticators that sign over content")]
     pub(crate) async fn content(&self) -> Result<Bytes, Rejection> {
         match self.content {
             Some(content) => content.read().await,
@@ -80,6 +80,8 @@ pub(crate) enum Outcome {
     Absent,
     /// It knows who it is; and what they are called, if it was asked.
     Verified(Arc<Identity>, Option<Named>),
+    /// An external service says who it is, and may give fields for the upstream.
+    Answered(Arc<Identity>, Option<UpstreamFields>),
     /// The credential is bad, or could not be checked. This ends the chain: a bad credential never falls through
     /// to a weaker one.
     Rejected(Rejection),
@@ -93,6 +95,7 @@ pub struct Chain {
     rule: IdentityRule,
     challenges: Vec<Challenge>,
     credential_headers: Vec<HeaderName>,
+    upstream_fields: Vec<HeaderName>,
     /// Where credentials are only a part of something: of the query, of the cookies.
     inner_places: Vec<Place>,
     takes_tokens: bool,
@@ -144,6 +147,11 @@ impl Chain {
         &self.challenges
     }
 
+    /// The fields an external service may give for the upstream: a caller's own copies are removed, in every spelling.
+    pub fn upstream_fields(&self) -> &[HeaderName] {
+        &self.upstream_fields
+    }
+
     /// The headers credentials travel in, to be removed before the request is forwarded (KEY-03).
     pub fn credential_headers(&self) -> &[HeaderName] {
         &self.credential_headers
@@ -171,7 +179,7 @@ impl Alternative {
         watch: Watch<'_>,
     ) -> Result<Principal, Rejection> {
         let mut naming = None;
-        let mut others = Vec::new();
+        let (mut others, mut upstream_fields) = (Vec::new(), None);
         for (at, member) in self.members.iter().enumerate() {
             let names = at == self.naming;
             let attempt = watch.admit(member, evidence)?;
@@ -179,6 +187,14 @@ impl Alternative {
             let outcome = member.authenticate(evidence, rule).await;
             watch.settle(attempt, &outcome, member, evidence);
             match outcome {
+                Outcome::Answered(identity, fields) => {
+                    upstream_fields = fields;
+                    if names {
+                        naming = Some((identity, None));
+                    } else {
+                        others.push(identity);
+                    }
+                }
                 Outcome::Verified(identity, named) if names => naming = Some((identity, named)),
                 Outcome::Verified(identity, _) => others.push(identity),
                 Outcome::Absent => return Err(self.missing(member, evidence)),
@@ -191,7 +207,7 @@ impl Alternative {
             Some(named) => named,
             None => rule.name(&identity, &others)?,
         };
-        Ok(Principal { identity, others, name, key, group })
+        Ok(Principal { identity, others, name, key, group, upstream_fields })
     }
 
     /// The refusal where a member finds nothing. Where the caller shows that they know the API, by presenting what

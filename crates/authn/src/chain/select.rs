@@ -199,7 +199,10 @@ impl Alternative {
     fn is_addressed(&self, evidence: &Evidence<'_>) -> bool {
         self.members.iter().all(|member| match member {
             Authenticator::Certificate(certificate) => certificate.is_addressed(evidence),
-            Authenticator::Jwt(_) | Authenticator::ApiKey(_) | Authenticator::Anonymous(_) => true,
+            Authenticator::Jwt(_)
+            | Authenticator::ApiKey(_)
+            | Authenticator::External(_)
+            | Authenticator::Anonymous(_) => true,
         })
     }
 

@@ -170,7 +170,7 @@ impl Watch<'_> {
             Attempt::Watched { name, .. } if failed => watching.failed(name),
             Attempt::Watched { name, pair, address, tells } => {
                 watching.give_back(name, pair, address);
-                if tells && matches!(outcome, Outcome::Verified(..)) {
+                if tells && matches!(outcome, Outcome::Verified(..) | Outcome::Answered(..)) {
                     watching.succeeded(name);
                 }
             }

@@ -16,6 +16,7 @@ use portcullis_core::{Identity, Moment, PeerCertificate, Rejection};
 use portcullis_jose::{Confirmation, TokenTimes};
 
 use crate::certificate;
+use crate::external::Answers;
 use crate::identity::{IdentityRule, Named, RuleId};
 use crate::keys::EntryId;
 
@@ -63,6 +64,7 @@ pub struct WorkerTokens {
     tokens: RefCell<Tokens>,
     certificates: RefCell<Vec<Option<Arc<Identity>>>>,
     hasher: ahash::RandomState,
+    answers: Answers,
 }
 
 /// Certificates whose identity is remembered. Two that meet at one place push each other out.
@@ -120,7 +122,13 @@ impl WorkerTokens {
             }),
             certificates: RefCell::new(vec![None; CERTIFICATES]),
             hasher: ahash::RandomState::new(),
+            answers: Answers::default(),
         }
+    }
+
+    /// What external services have answered.
+    pub(crate) const fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// How it is doing.

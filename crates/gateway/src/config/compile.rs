@@ -6,9 +6,9 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use portcullis_authn::{Clients, Compiling, Guard, GuardLedger, Issuers, KeySources, Registering};
-use portcullis_core::{Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Spanned};
+use portcullis_core::{Callers, Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Spanned};
 use portcullis_policy::PathTemplate;
-use portcullis_proxy::{BodyLimits, HttpFetcher, Upstream, UpstreamSpec};
+use portcullis_proxy::{BodyLimits, GrpcCaller, HttpFetcher, Upstream, UpstreamSpec};
 use portcullis_store::{OpenError, Replays, Store};
 
 use super::PolicySpec;
@@ -28,6 +28,8 @@ pub(crate) struct Resources {
     pub(crate) keys: KeySources,
     /// Clients that ask other servers.
     pub(crate) fetchers: Fetchers,
+    /// Clients of gRPC services.
+    pub(crate) callers: Callers,
     /// Who has failed to authenticate of late.
     pub(crate) failures: Arc<GuardLedger>,
     /// Stable numbers of TLS policies.
@@ -42,12 +44,13 @@ impl Resources {
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn detached() -> Result<Self, OpenError> {
-        let fetchers = fetchers(None);
+        let (fetchers, callers) = (fetchers(None), callers(None));
         Ok(Self {
             store: Store::in_memory()?,
             replays: Replays::new(Clock::System.now()),
             keys: KeySources::offline(fetchers.clone(), Clock::System),
             fetchers,
+            callers,
             failures: Arc::default(),
             tls_policies: TlsPolicyIds::default(),
             clock: Clock::System,
@@ -56,12 +59,13 @@ impl Resources {
 
     /// Resources of a running gateway, fetching on the given runtime.
     pub(crate) fn living(store: Store, clock: Clock, background: tokio::runtime::Handle) -> Self {
-        let fetchers = fetchers(Some(background.clone()));
+        let (fetchers, callers) = (fetchers(Some(background.clone())), callers(Some(background.clone())));
         Self {
             store,
             replays: Replays::new(clock.now()),
             keys: KeySources::new(fetchers.clone(), clock.clone(), background),
             fetchers,
+            callers,
             failures: Arc::default(),
             tls_policies: TlsPolicyIds::default(),
             clock,
@@ -75,6 +79,11 @@ fn fetchers(background: Option<tokio::runtime::Handle>) -> Fetchers {
         let fetcher = HttpFetcher::new(trust, background.clone()).map_err(|error| error.to_string())?;
         Ok(Arc::new(fetcher))
     })
+}
+
+/// So is whatever is called over gRPC.
+fn callers(background: Option<tokio::runtime::Handle>) -> Callers {
+    Callers::new(move |url, trust| Ok(Arc::new(GrpcCaller::new(url, trust, background.as_ref())?)))
 }
 
 /// What compiling gives.
@@ -114,6 +123,7 @@ pub(crate) fn compile(
         anchors: &anchors,
         upstreams: &upstreams,
         resources,
+        materials: sources,
         durable,
         guard: gateway.guard.compile(&resources.failures),
     };
@@ -153,6 +163,7 @@ struct Rooms<'a> {
     anchors: &'a [(String, Place)],
     upstreams: &'a Upstreams,
     resources: &'a Resources,
+    materials: &'a dyn Materials,
     /// Whether quotas have a file.
     durable: bool,
     guard: Guard,
@@ -173,6 +184,8 @@ fn compile_api(
         trust_anchors: rooms.anchors,
         replays: &rooms.resources.replays,
         fetchers: &rooms.resources.fetchers,
+        callers: &rooms.resources.callers,
+        materials: rooms.materials,
         guard: &rooms.guard,
     };
     let chain = spec.authenticate.compile(spec.identity.as_ref(), &compiling, faults);
@@ -201,12 +214,13 @@ fn compile_api(
     };
     // Whatever the API checks, an upstream may believe an `Authorization` that came through its gateway.
     let mut credentials = vec![AUTHORIZATION];
+    let given = chain.upstream_fields();
     credentials.extend(chain.credential_headers().iter().filter(|name| **name != AUTHORIZATION).cloned());
     Some(Api {
         index,
         file,
-        protected: credentials.iter().chain(forward.set_names()).cloned().collect(),
-        removed: forward.removed(&credentials),
+        protected: credentials.iter().chain(forward.set_names()).chain(given).cloned().collect(),
+        removed: forward.removed(&credentials).into_iter().chain(given.iter().cloned()).collect(),
         credentials,
         name,
         path: Arc::clone(spec.matches.path.text()),

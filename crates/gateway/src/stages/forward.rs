@@ -49,6 +49,10 @@ fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
         hygiene::remove_other_spellings(headers, &api.credentials);
     }
     passage.inbound.forwarded().add(headers, &passage.head.uri);
+    if let Some(fields) = &proof.principal.upstream_fields {
+        // Callers' copies of these names were removed above, in every spelling.
+        headers.extend(fields.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
     let (principal, request_id) = (&proof.principal, passage.ledger.id);
     api.forward.apply(headers, &Subject { principal, certificate: current.as_deref(), request_id })
 }

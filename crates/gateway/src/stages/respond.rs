@@ -75,7 +75,11 @@ fn answer(ended: Ended) -> Reply {
         ledger.inner = rejection.detail().and_then(|detail| detail.inner.clone());
     }
     let request_id = ledger.id.to_string();
-    let body = Bytes::from(Problem::new(&rejection, &request_id).to_json());
+    let passed = rejection.detail().and_then(|detail| detail.passed.as_ref());
+    let body = match passed {
+        Some(passed) => passed.body.clone(),
+        None => Bytes::from(Problem::new(&rejection, &request_id).to_json()),
+    };
     // Under HTTP/2 nothing below keeps the body of an answer to HEAD back.
     let body = (ledger.method != Method::HEAD).then_some(body);
     let mut response = Response::new(ReplyBody::Own(body));
@@ -85,12 +89,20 @@ fn answer(ended: Ended) -> Reply {
 }
 
 fn write_fields(headers: &mut HeaderMap, rejection: &Rejection, api: Option<&Api>) {
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    let passed = rejection.detail().and_then(|detail| detail.passed.as_ref());
+    let kind = match passed {
+        None => Some(HeaderValue::from_static("application/problem+json")),
+        Some(passed) => passed.content_type.clone(),
+    };
+    headers.extend(kind.map(|kind| (header::CONTENT_TYPE, kind)));
     // A stored refusal would outlive its reason (ANS-05).
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let status = rejection.reason().status();
     let challenged = status == StatusCode::UNAUTHORIZED || rejection.reason().bearer_error().is_some();
-    if challenged && let Some(api) = api {
+    let theirs = passed.map(|passed| passed.challenges.as_slice()).unwrap_or_default();
+    if challenged && !theirs.is_empty() {
+        headers.extend(theirs.iter().map(|theirs| (header::WWW_AUTHENTICATE, theirs.clone())));
+    } else if challenged && let Some(api) = api {
         // One field for each challenge: clients stumble over combined ones (ANS-02).
         for challenge in api.chain.challenges() {
             if let Ok(value) = HeaderValue::from_str(&challenge.render(rejection)) {

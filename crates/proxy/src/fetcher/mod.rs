@@ -219,7 +219,7 @@ impl Target {
     }
 }
 
-fn is_this_machine(host: &Host) -> bool {
+pub(crate) fn is_this_machine(host: &Host) -> bool {
     match host {
         Host::Address(address) => address.is_loopback(),
         Host::Name(name) => name.eq_ignore_ascii_case("localhost"),

@@ -1,0 +1,144 @@
+//! What a service answers, and whom that names.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, WWW_AUTHENTICATE};
+use portcullis_core::json::{Object, Value};
+use portcullis_core::{AuthMethod, Identity, Moment, Passed, Reason, Rejection};
+use portcullis_jose::scopes;
+
+use super::cache::Answered;
+use crate::identity::is_name;
+
+/// The longest answer that is taken, in bytes.
+pub(super) const MAX_ANSWER: usize = 64 * 1024;
+
+/// What a service decided.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Allowed(Allowed),
+    Denied(Denied),
+}
+
+/// The request may go on.
+#[derive(Debug, Default)]
+pub(super) struct Allowed {
+    pub(super) headers: HeaderMap,
+    /// The members of a JSON body, or of the dynamic metadata.
+    pub(super) members: Object,
+    /// How long the answer says that it counts.
+    pub(super) counts_for: Option<Duration>,
+}
+
+/// It may not.
+#[derive(Debug)]
+pub(super) struct Denied {
+    /// Whether it is the credential (401) and not what is asked for (403).
+    pub(super) unauthenticated: bool,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Denied {
+    /// The refusal; in the service's own words where the policy says so.
+    pub(super) fn rejection(self, pass: bool) -> Rejection {
+        let reason =
+            if self.unauthenticated { Reason::ExternalUnauthenticated } else { Reason::ExternalDenied };
+        let rejection = Rejection::new(reason).because("the external service denies");
+        if !pass {
+            return rejection;
+        }
+        rejection.answering(Passed {
+            challenges: self.headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect(),
+            content_type: self.headers.get(CONTENT_TYPE).cloned(),
+            body: self.body,
+        })
+    }
+}
+
+/// Where in an answer something is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// `header.x-user`
+    Header(HeaderName),
+    /// `body.path.to`, in gRPC the dynamic metadata.
+    Body(Box<str>),
+}
+
+impl Source {
+    fn read(&self, answer: &Allowed) -> Option<Value> {
+        match self {
+            Self::Header(name) => {
+                let mut values = answer.headers.get_all(name).iter();
+                match (values.next(), values.next()) {
+                    // SECURITY: of two values nobody can say which one is meant.
+                    (Some(only), None) => only.to_str().ok().map(|text| Value::Text(text.into())),
+                    _ => None,
+                }
+            }
+            Self::Body(path) => answer.members.at(path).cloned(),
+        }
+    }
+}
+
+/// How an answer is read.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    pub(super) subject: Source,
+    pub(super) scopes: Option<Source>,
+    /// Names and sources of what rules may ask for beside the members of a body.
+    pub(super) attributes: Vec<(Arc<str>, Source)>,
+    /// The fields that go on to the upstream.
+    pub(super) upstream_headers: Vec<HeaderName>,
+}
+
+impl Reading {
+    /// The caller an answer names, and what goes on to the upstream.
+    ///
+    /// # Errors
+    /// It names nobody, or not unmistakably.
+    pub(super) fn read(&self, service: &str, answer: Allowed, now: Moment) -> Result<Answered, Rejection> {
+        let subject = match self.subject.read(&answer) {
+            Some(Value::Text(subject)) if is_name(&subject) => subject,
+            _ => {
+                return Err(Rejection::new(Reason::IdentityUnresolved)
+                    .because("the external service allows, and names nobody"));
+            }
+        };
+        let granted = self.scopes.as_ref().and_then(|source| source.read(&answer));
+        let granted: Object = granted.map(|value| (Arc::from("scope"), value)).into_iter().collect();
+        let mut upstream = HeaderMap::new();
+        for name in &self.upstream_headers {
+            for value in answer.headers.get_all(name) {
+                upstream.append(name.clone(), value.clone());
+            }
+        }
+        let named =
+            self.attributes.iter().filter_map(|(name, source)| Some((name.clone(), source.read(&answer)?)));
+        let named: Vec<_> = named.collect();
+        let members = answer.members.members().map(|(name, value)| (Arc::from(name), value.clone()));
+        let claims: Object = members.chain(named).collect();
+        let until = answer.counts_for.map(|time| now.monotonic.saturating_add(time));
+        let identity = Identity {
+            method: AuthMethod::External,
+            key: format!("external:{service}:{subject}").into(),
+            subject,
+            issuer: None,
+            client: None,
+            claims: Arc::new(claims),
+            scopes: each_once(&scopes(&granted, None)),
+            certificate: None,
+            expires_at: None,
+        };
+        let upstream = (!upstream.is_empty()).then(|| Arc::new(upstream));
+        Ok(Answered { identity: Arc::new(identity), upstream, until })
+    }
+}
+
+fn each_once(scopes: &[Arc<str>]) -> Arc<[Arc<str>]> {
+    let mut seen = HashSet::with_capacity_and_hasher(scopes.len(), ahash::RandomState::new());
+    scopes.iter().filter(|scope| seen.insert(&***scope)).cloned().collect()
+}
