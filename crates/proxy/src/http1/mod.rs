@@ -83,6 +83,9 @@ pub enum Fault {
     /// 101 without an upgrade.
     #[error("the upstream switched protocols unasked")]
     Switched,
+    /// An answer before the request.
+    #[error("the upstream answered before it was asked")]
+    Unasked,
     /// One interim answer after the other.
     #[error("the upstream sent too many interim answers")]
     TooManyInterim,
@@ -245,6 +248,10 @@ where
         }
         loop {
             if let Some(head) = self.incoming.head(self.asked_head).map_err(malformed)? {
+                // SECURITY: what was said before anything was asked answers somebody else, or nobody.
+                if !self.upload.has_begun() {
+                    return Poll::Ready(Err(malformed(Fault::Unasked)));
+                }
                 self.keeps = head.keeps;
                 self.incoming.decoder = Decoder::new(head.framing);
                 return Poll::Ready(Ok(head));

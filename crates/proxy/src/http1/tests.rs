@@ -1,4 +1,6 @@
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -8,9 +10,16 @@ use hyper_util::rt::TokioIo;
 use proptest::collection::vec as of;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use proptest::sample::select;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use super::{AnswerRead, Fault, read_answer};
+use super::{AnswerRead, Connection, Fault, read_answer};
+use crate::ForwardError;
+use crate::outgoing::Outgoing;
+use crate::pool::deadline::{Deadlines, Remedy};
+use crate::rig::{Raw, WIDE, get, on_a_worker, upstream};
+use crate::transport::Transport;
 
 #[path = "../../../../fuzz/bodies/upstream_answer.rs"]
 mod fuzzed;
@@ -203,6 +212,29 @@ fn answers_to_head_have_no_body_whatever_they_say() {
         let evil = read_answer(format!("{answer}evil!!!").as_bytes(), 64, true);
         assert!(!evil.keeps && evil.body.is_empty() && evil.left_over == 7, "{evil:?}");
     }
+}
+
+/// The connection took nothing of the request, and yet there is an answer on it.
+#[test]
+fn answer_to_a_request_that_never_went_out_is_no_answer() {
+    on_a_worker(async {
+        let server = Raw::start(|mut peer| async move {
+            peer.say("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil").await;
+            peer.closed().await;
+        })
+        .await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.readable().await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut connection = Connection::new(Transport::Plain(stream));
+        let upstream = upstream(json!({ "urls": server.url() }));
+        let (head, body) = get("/").into_parts();
+        let request = Request::from_parts(head, Outgoing::new(body, WIDE).unwrap());
+        connection.begin(request, &upstream.definition().endpoints[0]).unwrap();
+        let watch = Rc::<Deadlines>::default().watch(Remedy::WakeWaiter(RefCell::default()));
+        let error = std::future::poll_fn(|cx| connection.poll_head(cx, &watch)).await.unwrap_err();
+        assert_eq!(error, ForwardError::Malformed(Fault::Unasked.to_string()));
+    });
 }
 
 #[test]

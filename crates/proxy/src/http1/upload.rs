@@ -35,6 +35,8 @@ pub(crate) struct Upload<B> {
     /// What the caller has still to send.
     body: Option<Outgoing<B>>,
     unflushed: bool,
+    /// Whether the connection has taken any of it.
+    begun: bool,
     broken: Option<io::ErrorKind>,
 }
 
@@ -49,6 +51,7 @@ impl<B> Upload<B> {
             framing: Framing::None,
             body: None,
             unflushed: false,
+            begun: false,
             broken: None,
         }
     }
@@ -61,6 +64,7 @@ impl<B> Upload<B> {
     ) -> Result<(), E> {
         self.out.clear();
         self.gone = 0;
+        self.begun = false;
         match write(&mut self.out, &body) {
             Ok(framing) => {
                 self.framing = framing;
@@ -78,6 +82,11 @@ impl<B> Upload<B> {
     /// Whether all of the request has gone out.
     pub(crate) const fn is_done(&self) -> bool {
         !self.unflushed && self.body.is_none() && self.broken.is_none()
+    }
+
+    /// Whether the upstream can know of the request.
+    pub(crate) const fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// What became of the connection while it was written to, if it broke.
@@ -107,6 +116,7 @@ impl<B> Upload<B> {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
+        self.begun = true;
         self.forget(written);
         Poll::Ready(Ok(()))
     }
