@@ -23,15 +23,21 @@ mod framing;
 #[cfg(test)]
 mod guard;
 #[cfg(test)]
+mod hmac;
+#[cfg(test)]
 mod hygiene;
 #[cfg(test)]
 mod interop_jwt;
+#[cfg(test)]
+mod interop_signatures;
 #[cfg(test)]
 mod key_sets;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod message_signatures;
 #[cfg(test)]
 mod observability;
 #[cfg(test)]

@@ -30,6 +30,13 @@ pub(crate) fn runtime() -> &'static Runtime {
     &RUNTIME
 }
 
+/// Standard base64, as signatures and digests are written in header fields.
+pub(crate) fn standard_base64(bytes: &[u8]) -> String {
+    let text = portcullis_jose::base64url::encode(bytes).replace('-', "+").replace('_', "/");
+    let padding = "=".repeat(text.len().wrapping_neg() % 4);
+    text + &padding
+}
+
 /// Waits for something another process does in its own time, looking again and again, at most [`PATIENCE`].
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();

@@ -19,6 +19,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["jose"]),
     ("aws-lc-rs", &["jose"]),
     ("prost", &["authn"]),
+    ("sfv", &["authn"]),
     ("redb", &["store"]),
     ("tonic", &["proxy"]),
     ("cel", &["policy"]),

@@ -12,6 +12,7 @@ mod chain;
 mod clients;
 mod external;
 mod guard;
+mod hmac;
 mod identity;
 mod issuers;
 mod json;
@@ -19,6 +20,8 @@ mod jwt;
 mod keys;
 mod place;
 mod scheme;
+mod signature;
+mod signing;
 #[cfg(test)]
 mod testing;
 mod tokens;
@@ -31,7 +34,13 @@ pub use certificate::{
 pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence};
 pub use clients::{Clients, ClientsSpec, Registering};
 pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};
+pub use hmac::signed_bytes;
 pub use identity::IdentitySpec;
 pub use issuers::{Issuers, IssuersSpec, profile_table};
 pub use keys::{KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult};
+pub use signature::{
+    BaseError, ComponentError, Control, InputError, Message, SignedError, Target, signature_base,
+    signature_labels,
+};
+pub use signing::{DigestError, digests_match};
 pub use tokens::{CacheCounts, WorkerTokens};

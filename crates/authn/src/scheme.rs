@@ -4,6 +4,7 @@
 use std::hash::Hasher;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use portcullis_core::document::{Entry, Node};
 use portcullis_core::{
     AuthMethod, Challenge, Diagnostic, Faults, Place as FilePlace, Scheme, diagnostic::nearest,
@@ -15,9 +16,11 @@ use crate::certificate::{CertificateSpec, ClientCertificate};
 use crate::chain::{Addressed, Compiling, Evidence, Outcome};
 use crate::external::{External, ExternalSpec};
 use crate::guard::Claim;
+use crate::hmac::{Hmac, HmacSpec};
 use crate::identity::IdentityRule;
 use crate::jwt::{Jwt, JwtSpec};
 use crate::place::Places;
+use crate::signature::{Signature, SignatureSpec};
 
 /// An authenticator as written in a chain, with the place of its name.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub(crate) enum AuthenticatorSpec {
     ApiKey(ApiKeySpec, FilePlace),
     /// Boxed: it says more than all the others together.
     External(Box<ExternalSpec>, FilePlace),
+    Hmac(HmacSpec, FilePlace),
+    Signature(SignatureSpec, FilePlace),
     Anonymous(AnonymousSpec, FilePlace),
 }
 
@@ -37,11 +42,14 @@ pub(crate) enum Authenticator {
     Certificate(ClientCertificate),
     ApiKey(ApiKey),
     External(Box<External>),
+    Hmac(Hmac),
+    Signature(Signature),
     Anonymous(Anonymous),
 }
 
 /// The words that name authenticators.
-pub(crate) const WORDS: &[&str] = &["jwt", "certificate", "api_key", "external", "anonymous"];
+pub(crate) const WORDS: &[&str] =
+    &["jwt", "certificate", "api_key", "hmac", "signature", "external", "anonymous"];
 
 /// The words of `identity_from`: the authenticators whose identity can name a caller.
 pub(crate) const NAMING: &[(&str, AuthMethod)] = &[
@@ -49,6 +57,8 @@ pub(crate) const NAMING: &[(&str, AuthMethod)] = &[
     ("certificate", AuthMethod::Certificate),
     ("api_key", AuthMethod::ApiKey),
     ("external", AuthMethod::External),
+    ("hmac", AuthMethod::Hmac),
+    ("signature", AuthMethod::Signature),
 ];
 
 impl AuthenticatorSpec {
@@ -60,6 +70,8 @@ impl AuthenticatorSpec {
             "certificate" => CertificateSpec::read(node, faults).map(|spec| Self::Certificate(spec, place)),
             "api_key" => ApiKeySpec::read(node, faults).map(|spec| Self::ApiKey(spec, place)),
             "external" => ExternalSpec::read(node, faults).map(|spec| Self::External(Box::new(spec), place)),
+            "hmac" => HmacSpec::read(node, faults).map(|spec| Self::Hmac(spec, place)),
+            "signature" => SignatureSpec::read(node, faults).map(|spec| Self::Signature(spec, place)),
             "anonymous" => AnonymousSpec::read(node, faults).map(|spec| Self::Anonymous(spec, place)),
             other => {
                 faults.push(unknown(other, place, WORDS));
@@ -80,6 +92,13 @@ impl AuthenticatorSpec {
             Self::External(spec, _) => {
                 spec.compile(compiling, faults).map(|external| Authenticator::External(Box::new(external)))
             }
+            Self::Hmac(spec, _) => {
+                spec.compile(compiling.clients.hmac_keys(), compiling, faults).map(Authenticator::Hmac)
+            }
+            Self::Signature(spec, _) => {
+                let keys = compiling.clients.signature_keys();
+                spec.compile(keys, compiling, faults).map(Authenticator::Signature)
+            }
             Self::Anonymous(spec, _) => Some(Authenticator::Anonymous(spec.compile())),
         }
     }
@@ -90,6 +109,8 @@ impl AuthenticatorSpec {
             Self::Certificate(..) => AuthMethod::Certificate,
             Self::ApiKey(..) => AuthMethod::ApiKey,
             Self::External(..) => AuthMethod::External,
+            Self::Hmac(..) => AuthMethod::Hmac,
+            Self::Signature(..) => AuthMethod::Signature,
             Self::Anonymous(..) => AuthMethod::Anonymous,
         }
     }
@@ -101,6 +122,8 @@ impl AuthenticatorSpec {
             | Self::Certificate(_, place)
             | Self::ApiKey(_, place)
             | Self::External(_, place)
+            | Self::Hmac(_, place)
+            | Self::Signature(_, place)
             | Self::Anonymous(_, place) => *place,
         }
     }
@@ -115,6 +138,8 @@ impl Authenticator {
             Self::Certificate(certificate) => certificate.authenticate(evidence),
             Self::ApiKey(key) => key.authenticate(evidence),
             Self::External(external) => external.authenticate(evidence).await,
+            Self::Hmac(hmac) => hmac.authenticate(evidence).await,
+            Self::Signature(signature) => signature.authenticate(evidence).await,
             Self::Anonymous(anonymous) => anonymous.authenticate(),
         }
     }
@@ -125,6 +150,8 @@ impl Authenticator {
             Self::Certificate(_) => AuthMethod::Certificate,
             Self::ApiKey(_) => AuthMethod::ApiKey,
             Self::External(_) => AuthMethod::External,
+            Self::Hmac(_) => AuthMethod::Hmac,
+            Self::Signature(_) => AuthMethod::Signature,
             Self::Anonymous(_) => AuthMethod::Anonymous,
         }
     }
@@ -144,6 +171,8 @@ impl Authenticator {
             },
             Self::ApiKey(key) => key.claim(evidence, into),
             Self::External(external) => external.claim(evidence, into),
+            Self::Hmac(hmac) => hmac.claim(evidence, into),
+            Self::Signature(signature) => signature.claim(evidence, into),
             Self::Anonymous(_) => Claim::Absent,
         }
     }
@@ -154,6 +183,8 @@ impl Authenticator {
             Self::Jwt(jwt) => Some(jwt.places()),
             Self::ApiKey(key) => Some(key.places()),
             Self::External(external) => external.places(),
+            Self::Hmac(hmac) => Some(hmac.places()),
+            Self::Signature(signature) => Some(signature.places()),
             Self::Certificate(_) | Self::Anonymous(_) => None,
         }
     }
@@ -162,9 +193,12 @@ impl Authenticator {
     pub(crate) fn addressed(&self) -> Addressed {
         match self {
             Self::Jwt(jwt) => Addressed::Issuer(jwt.issuer().clone()),
-            Self::Certificate(_) | Self::ApiKey(_) | Self::External(_) | Self::Anonymous(_) => {
-                Addressed::Place
-            }
+            Self::Certificate(_)
+            | Self::ApiKey(_)
+            | Self::External(_)
+            | Self::Hmac(_)
+            | Self::Signature(_)
+            | Self::Anonymous(_) => Addressed::Place,
         }
     }
 
@@ -180,6 +214,8 @@ impl Authenticator {
             Self::Certificate(_) => Some(Scheme::Certificate),
             Self::ApiKey(_) => Some(Scheme::ApiKey),
             Self::External(external) => Some(external.scheme()),
+            Self::Hmac(_) => Some(Scheme::Signature),
+            Self::Signature(_) => Some(Scheme::MessageSignature),
             Self::Anonymous(_) => None,
         }
     }
@@ -188,6 +224,7 @@ impl Authenticator {
     pub(crate) fn reads_content(&self) -> bool {
         match self {
             Self::External(external) => external.reads_content(),
+            Self::Hmac(_) | Self::Signature(_) => true,
             Self::Jwt(_) | Self::Certificate(_) | Self::ApiKey(_) | Self::Anonymous(_) => false,
         }
     }
@@ -199,7 +236,22 @@ impl Authenticator {
             Self::Certificate(_) => vec![Challenge::new(Scheme::Certificate, realm.clone())],
             Self::ApiKey(_) => vec![Challenge::new(Scheme::ApiKey, realm.clone())],
             Self::External(external) => vec![Challenge::new(external.scheme(), realm.clone())],
+            Self::Hmac(hmac) => vec![hmac.challenge().clone()],
+            Self::Signature(signature) => vec![signature.challenge().clone()],
             Self::Anonymous(_) => Vec::new(),
+        }
+    }
+
+    /// What its `Accept-Signature` says.
+    pub(crate) const fn accept_signature(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Signature(signature) => Some(signature.accept_signature()),
+            Self::Jwt(_)
+            | Self::Certificate(_)
+            | Self::ApiKey(_)
+            | Self::Hmac(_)
+            | Self::External(_)
+            | Self::Anonymous(_) => None,
         }
     }
 
@@ -211,6 +263,9 @@ impl Authenticator {
             Self::ApiKey(_) => 2,
             Self::Jwt(_) => 3,
             Self::External(_) => 9,
+            // They may wait for a body, and they use up what was signed: last, when all else is good.
+            Self::Hmac(_) => 8,
+            Self::Signature(_) => 9,
         }
     }
 }

@@ -130,10 +130,15 @@ pub(crate) fn pepper() -> Secret {
 }
 
 pub(crate) fn clients(written: &Value) -> Clients {
+    clients_with(written, &Memory::default())
+}
+
+/// Clients whose credentials point at files.
+pub(crate) fn clients_with(written: &Value, memory: &Memory) -> Clients {
     let mut faults = Faults::default();
     let mut spec = ClientsSpec::default();
     spec.read(&node(written), &mut faults);
-    let registering = Registering { pepper: Some(&pepper()), materials: &Memory::default() };
+    let registering = Registering { pepper: Some(&pepper()), materials: memory };
     let clients = spec.compile(&registering, &mut faults);
     assert!(!faults.any_error(), "{:#?}", told(faults));
     clients
@@ -256,6 +261,36 @@ pub(crate) async fn ask_at(
     match chain.authenticate(&evidence(&head, connection, worker, moment(unix_seconds))).await {
         Ok(principal) => Ok(principal.key.to_string()),
         Err(rejection) => Err(rejection.reason().code()),
+    }
+}
+
+/// Asks a chain about a whole request.
+pub(crate) async fn ask_with(
+    chain: &Chain,
+    head: &Parts,
+    content: &str,
+    unix_seconds: i64,
+) -> Result<String, &'static str> {
+    let worker = WorkerTokens::new(1 << 20);
+    let content = Whole(content.to_owned().into());
+    let (connection, now) = (connection(None), moment(unix_seconds));
+    let evidence = Evidence { content: Some(&content), ..evidence(head, &connection, &worker, now) };
+    match chain.authenticate(&evidence).await {
+        Ok(principal) => Ok(principal.key.to_string()),
+        Err(rejection) => Err(rejection.reason().code()),
+    }
+}
+
+/// Content that is there.
+struct Whole(bytes::Bytes);
+
+impl crate::Content for Whole {
+    fn is_absent(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn read(&self) -> crate::ContentFuture<'_> {
+        Box::pin(async { Ok(self.0.clone()) })
     }
 }
 

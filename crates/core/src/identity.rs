@@ -18,6 +18,10 @@ pub enum AuthMethod {
     ApiKey,
     /// The word of an external service.
     External,
+    /// A request signed in the older form, with a key of a registered client.
+    Hmac,
+    /// A request signed by RFC 9421, with a key of a registered client.
+    Signature,
     /// Nothing was asked for.
     Anonymous,
 }
@@ -30,6 +34,8 @@ impl AuthMethod {
             Self::Certificate => "certificate",
             Self::ApiKey => "api_key",
             Self::External => "external",
+            Self::Hmac => "hmac",
+            Self::Signature => "signature",
             Self::Anonymous => "anonymous",
         }
     }
@@ -38,14 +44,14 @@ impl AuthMethod {
     pub const fn is_token(self) -> bool {
         match self {
             Self::Jwt | Self::External => true,
-            Self::Certificate | Self::ApiKey | Self::Anonymous => false,
+            Self::Certificate | Self::ApiKey | Self::Hmac | Self::Signature | Self::Anonymous => false,
         }
     }
 
     /// Whether the identity belongs to a registered client.
     pub const fn leads_to_client(self) -> bool {
         match self {
-            Self::ApiKey => true,
+            Self::ApiKey | Self::Hmac | Self::Signature => true,
             Self::Jwt | Self::Certificate | Self::External | Self::Anonymous => false,
         }
     }

@@ -173,6 +173,23 @@ reasons! {
     ApiKeyInvalid: "api_key_invalid", UNAUTHORIZED, NONE, Warn, "The API key is not acceptable.";
     /// Too many attempts from this address have failed. The answer says when to try again.
     TooManyFailures: "too_many_failures", TOO_MANY_REQUESTS, NONE, Warn, "Too many failed attempts.";
+    /// No key of a client has made this signature over this request: unknown key, wrong signature, or something it
+    /// covers is not there. One reason, so that nobody learns which keys exist; the log says which.
+    SignatureInvalid: "signature_invalid", UNAUTHORIZED, NONE, Warn, "The signature is not acceptable.";
+    /// The signature does not cover what the API wants covered, or lacks its nonce or tag.
+    SignatureIncomplete: "signature_incomplete", UNAUTHORIZED, NONE, Info, "The signature does not cover enough.";
+    /// The signature names an algorithm that the API does not take.
+    SignatureAlgorithmRefused: "signature_algorithm_refused", UNAUTHORIZED, NONE, Warn, "The signature is not acceptable.";
+    /// The signature was made too long ago, or says itself that it is over.
+    SignatureExpired: "signature_expired", UNAUTHORIZED, NONE, Info, "The signature has expired.";
+    /// The signature was made in the future.
+    SignatureNotYetValid: "signature_not_yet_valid", UNAUTHORIZED, NONE, Info, "The signature is not valid yet.";
+    /// The signature, or its nonce, has been used before.
+    SignatureReplayed: "signature_replayed", UNAUTHORIZED, NONE, Warn, "The signature has been used before.";
+    /// The request has content, and no signed digest of it with an algorithm that counts (`sha-256`, `sha-512`).
+    DigestMissing: "digest_missing", BAD_REQUEST, NONE, Info, "A signed digest of the content is needed.";
+    /// The content is not the one whose digest was signed.
+    DigestMismatch: "digest_mismatch", BAD_REQUEST, NONE, Warn, "The content does not match its digest.";
     /// The issuer's keys could not be fetched, so nothing can be said about the token.
     KeysUnavailable: "keys_unavailable", SERVICE_UNAVAILABLE, NONE, Error, "The credential cannot be checked right now.";
     /// The external service does not accept the credential.
@@ -229,7 +246,9 @@ impl Reason {
             | Self::CertificateMismatch
             | Self::CertificateRefused
             | Self::ApiKeyInvalid
-            | Self::ExternalUnauthenticated => true,
+            | Self::ExternalUnauthenticated
+            | Self::SignatureInvalid
+            | Self::SignatureAlgorithmRefused => true,
             Self::RequestMalformed
             | Self::PathNotNormal
             | Self::HostInvalid
@@ -253,6 +272,12 @@ impl Reason {
             | Self::CertificateHeaderInvalid
             | Self::RevocationUnknown
             | Self::TooManyFailures
+            | Self::SignatureIncomplete
+            | Self::SignatureExpired
+            | Self::SignatureNotYetValid
+            | Self::SignatureReplayed
+            | Self::DigestMissing
+            | Self::DigestMismatch
             | Self::KeysUnavailable
             | Self::ExternalDenied
             | Self::ExternalUnavailable

@@ -16,6 +16,10 @@ pub enum Scheme {
     Bearer,
     /// A key in a header.
     ApiKey,
+    /// draft-cavage-http-signatures.
+    Signature,
+    /// RFC 9421, which names no scheme: its own challenge is `Accept-Signature`.
+    MessageSignature,
     /// A client certificate, asked for in the TLS handshake.
     Certificate,
     /// Whatever a service of the operator's own takes. No scheme is registered for that.
@@ -28,6 +32,8 @@ impl Scheme {
         match self {
             Self::Bearer => "Bearer",
             Self::ApiKey => "ApiKey",
+            Self::Signature => "Signature",
+            Self::MessageSignature => "MessageSignature",
             Self::Certificate => "Certificate",
             Self::External => "External",
         }

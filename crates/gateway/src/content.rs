@@ -58,6 +58,13 @@ impl Content {
 }
 
 impl portcullis_authn::Content for Content {
+    fn is_absent(&self) -> bool {
+        let body = self.body.take();
+        let absent = body.as_ref().is_some_and(Body::is_end_stream);
+        self.body.set(body);
+        absent
+    }
+
     fn read(&self) -> ContentFuture<'_> {
         Box::pin(self.once())
     }

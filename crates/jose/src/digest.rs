@@ -14,6 +14,14 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
+/// SHA-512 (FIPS 180-4).
+pub fn sha512(bytes: &[u8]) -> [u8; 64] {
+    let mut out = [0; 64];
+    // The lengths agree by definition of SHA-512.
+    out.copy_from_slice(digest::digest(&digest::SHA512, bytes).as_ref());
+    out
+}
+
 /// HMAC-SHA-256 (RFC 2104) under one key, prepared once. Cloning copies the prepared state.
 #[derive(Clone)]
 pub struct KeyedHash(hmac::Key);
@@ -62,7 +70,7 @@ pub fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
 mod tests {
     use portcullis_core::Secret;
 
-    use super::{KeyedHash, constant_time_eq, random, sha256};
+    use super::{KeyedHash, constant_time_eq, random, sha256, sha512};
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -71,6 +79,13 @@ mod tests {
     #[test]
     fn sha256_agrees_with_fips_180() {
         assert_eq!(hex(&sha256(b"abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn sha512_agrees_with_fips_180() {
+        let expected = "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+                        2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f";
+        assert_eq!(hex(&sha512(b"abc")), expected);
     }
 
     /// RFC 4231 test case 2.

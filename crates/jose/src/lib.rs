@@ -12,6 +12,7 @@ pub mod digest;
 mod jwk;
 mod jws;
 mod key;
+mod message_key;
 mod scope;
 mod sign;
 
@@ -21,5 +22,6 @@ pub use confirmation::{Confirmation, ConfirmationError};
 pub use jwk::{Candidates, JwkSet, JwkSetError, JwkSource, SkippedKey};
 pub use jws::{CompactJws, JwsError, JwsHeader, JwsLimits, Segment, SignatureInvalid, VerifiedJws};
 pub use key::{KeyError, VerifyingKey};
+pub use message_key::{MessageAlgorithm, MessageKey, NoStandIn};
 pub use scope::scopes;
 pub use sign::{SigningError, SigningKey};

@@ -114,12 +114,15 @@ impl ChainSpec {
             return None;
         }
         let reads_content = members().any(Authenticator::reads_content);
+        let accept_signatures = members().filter_map(Authenticator::accept_signature).cloned().collect();
         let anonymous_because = members().find_map(|member| match member {
             Authenticator::Anonymous(anonymous) => Some(anonymous.because().clone()),
             Authenticator::Jwt(_)
             | Authenticator::Certificate(_)
             | Authenticator::ApiKey(_)
-            | Authenticator::External(_) => None,
+            | Authenticator::External(_)
+            | Authenticator::Hmac(_)
+            | Authenticator::Signature(_) => None,
         });
         let upstream_fields = unique(members().flat_map(|member| match member {
             Authenticator::External(external) => external.upstream_headers().to_vec(),
@@ -141,6 +144,7 @@ impl ChainSpec {
             upstream_fields,
             takes_tokens,
             reads_content,
+            accept_signatures,
             anonymous_because,
             guard: compiling.guard.clone(),
         })
@@ -262,6 +266,8 @@ impl AlternativeSpec {
             Authenticator::Jwt(_)
             | Authenticator::ApiKey(_)
             | Authenticator::External(_)
+            | Authenticator::Hmac(_)
+            | Authenticator::Signature(_)
             | Authenticator::Anonymous(_) => false,
         });
         let mut unpinned = self.members.iter().zip(members).filter(|(_, member)| match member {
@@ -269,6 +275,8 @@ impl AlternativeSpec {
             Authenticator::Certificate(_)
             | Authenticator::ApiKey(_)
             | Authenticator::External(_)
+            | Authenticator::Hmac(_)
+            | Authenticator::Signature(_)
             | Authenticator::Anonymous(_) => false,
         });
         let Some((spec, _)) = unpinned.next() else { return Some(()) };

@@ -16,6 +16,9 @@ pub type ContentFuture<'a> = Pin<Box<dyn Future<Output = Result<Bytes, Rejection
 ///
 /// `dyn`, because whoever asks waits for the network anyway.
 pub trait Content {
+    /// Whether the head says that there is none. Of some requests only reading tells; for those it is `false`.
+    fn is_absent(&self) -> bool;
+
     /// All of it, as it was received after its transfer coding.
     ///
     /// # Errors

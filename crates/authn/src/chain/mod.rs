@@ -22,7 +22,7 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use portcullis_core::{
     AuthMethod, Challenge, Connection, Identity, Moment, PeerCertificate, Principal, Reason, Rejection,
@@ -60,6 +60,11 @@ pub struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
+    /// Whether the request has content, as far as its head tells.
+    pub(crate) fn has_content(&self) -> bool {
+        self.content.is_some_and(|content| !content.is_absent())
+    }
+
     /// The request's content. Ask only where everything else about the credential is good, and only in an
     /// authenticator that says [`Authenticator::reads_content`].
     pub(crate) async fn content(&self) -> Result<Bytes, Rejection> {
@@ -100,6 +105,7 @@ pub struct Chain {
     inner_places: Vec<Place>,
     takes_tokens: bool,
     reads_content: bool,
+    accept_signatures: Vec<HeaderValue>,
     anonymous_because: Option<Arc<str>>,
     guard: Guard,
 }
@@ -140,6 +146,11 @@ impl Chain {
     /// Whether any of its authenticators signs over content. Where none does, a request's body is not looked at.
     pub const fn reads_content(&self) -> bool {
         self.reads_content
+    }
+
+    /// What would do where a signature is asked for (RFC 9421 section 5.1).
+    pub fn accept_signatures(&self) -> &[HeaderValue] {
+        &self.accept_signatures
     }
 
     /// The challenges of all alternatives, each once.

@@ -202,6 +202,8 @@ impl Alternative {
             Authenticator::Jwt(_)
             | Authenticator::ApiKey(_)
             | Authenticator::External(_)
+            | Authenticator::Hmac(_)
+            | Authenticator::Signature(_)
             | Authenticator::Anonymous(_) => true,
         })
     }

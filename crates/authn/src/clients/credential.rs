@@ -4,19 +4,24 @@
 use std::sync::Arc;
 
 use portcullis_core::document::Node;
-use portcullis_core::{Client, Diagnostic, Faults, Spanned, diagnostic::nearest};
+use portcullis_core::{Client, Diagnostic, Faults, Materials, Spanned, diagnostic::nearest};
 
 use super::{Indexes, Registering};
 use crate::api_key::{ApiKeyCredential, ApiKeys};
+use crate::hmac::HmacCredential;
+use crate::signature::SignatureCredential;
+use crate::signing::SignatureKeys;
 
 /// A credential as written.
 #[derive(Debug)]
 pub(super) enum CredentialSpec {
     ApiKey(ApiKeyCredential),
+    Hmac(HmacCredential),
+    Signature(SignatureCredential),
 }
 
 /// The words that name kinds of credentials.
-const WORDS: &[&str] = &["api_key"];
+const WORDS: &[&str] = &["api_key", "hmac", "signature"];
 
 impl CredentialSpec {
     /// Reads `api_key: { … }`.
@@ -24,6 +29,8 @@ impl CredentialSpec {
         let entry = node.single("a credential", faults)?;
         let spec = match entry.key.value.as_str() {
             "api_key" => ApiKeyCredential::read(&entry.value, faults).map(Self::ApiKey),
+            "hmac" => HmacCredential::read(&entry.value, faults).map(Self::Hmac),
+            "signature" => SignatureCredential::read(&entry.value, faults).map(Self::Signature),
             other => {
                 let fault = Diagnostic::error(
                     "unknown_key",
@@ -43,25 +50,43 @@ impl CredentialSpec {
 }
 
 /// The indexes while they are filled.
-pub(super) struct IndexesBeingBuilt {
+pub(super) struct IndexesBeingBuilt<'a> {
+    materials: &'a dyn Materials,
     api_keys: Option<ApiKeys>,
+    hmac_keys: SignatureKeys,
+    signature_keys: SignatureKeys,
 }
 
 impl Indexes {
-    pub(super) fn building(registering: &Registering<'_>) -> IndexesBeingBuilt {
-        IndexesBeingBuilt { api_keys: registering.pepper.map(ApiKeys::new) }
+    pub(super) fn building<'a>(registering: &Registering<'a>) -> IndexesBeingBuilt<'a> {
+        IndexesBeingBuilt {
+            materials: registering.materials,
+            api_keys: registering.pepper.map(ApiKeys::new),
+            hmac_keys: SignatureKeys::default(),
+            signature_keys: SignatureKeys::default(),
+        }
     }
 }
 
-impl IndexesBeingBuilt {
+impl IndexesBeingBuilt<'_> {
     /// Adds one credential of a client, or says why it cannot be.
     pub(super) fn add(&mut self, spec: Spanned<CredentialSpec>, client: &Arc<Client>, faults: &mut Faults) {
         match spec.value {
             CredentialSpec::ApiKey(key) => key.register(self.api_keys.as_mut(), client, faults),
+            CredentialSpec::Hmac(key) => {
+                key.register(&mut self.hmac_keys, client, self.materials, faults);
+            }
+            CredentialSpec::Signature(key) => {
+                key.register(&mut self.signature_keys, client, self.materials, faults);
+            }
         }
     }
 
     pub(super) fn freeze(self) -> Indexes {
-        Indexes { api_keys: self.api_keys.map(Arc::new) }
+        Indexes {
+            api_keys: self.api_keys.map(Arc::new),
+            hmac_keys: Arc::new(self.hmac_keys),
+            signature_keys: Arc::new(self.signature_keys),
+        }
     }
 }

@@ -16,6 +16,7 @@ use portcullis_core::{AuthMethod, Client, Identity};
 pub use compile::{ClientsSpec, Registering};
 
 use crate::api_key::ApiKeys;
+use crate::signing::SignatureKeys;
 
 /// All declared clients, and what leads to them.
 #[derive(Debug, Default)]
@@ -29,6 +30,8 @@ pub struct Clients {
 struct Indexes {
     /// `None` if no pepper is set.
     api_keys: Option<Arc<ApiKeys>>,
+    hmac_keys: Arc<SignatureKeys>,
+    signature_keys: Arc<SignatureKeys>,
 }
 
 impl Clients {
@@ -50,6 +53,16 @@ impl Clients {
     /// Their API keys; `None` if no pepper is set.
     pub(crate) const fn api_keys(&self) -> Option<&Arc<ApiKeys>> {
         self.indexes.api_keys.as_ref()
+    }
+
+    /// Their keys for signed requests of the older form.
+    pub(crate) const fn hmac_keys(&self) -> &Arc<SignatureKeys> {
+        &self.indexes.hmac_keys
+    }
+
+    /// Their keys for message signatures.
+    pub(crate) const fn signature_keys(&self) -> &Arc<SignatureKeys> {
+        &self.indexes.signature_keys
     }
 }
 

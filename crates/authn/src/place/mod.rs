@@ -26,7 +26,6 @@ pub(crate) enum Place {
     /// A header whose presence says that the request carries such a credential, and which may be a list over
     /// several fields (RFC 9110 section 5.3): its authenticator reads it. Two markers of one credential are no
     /// contradiction.
-    #[cfg_attr(not(test), expect(dead_code, reason = "message signatures look here"))]
     Marker(HeaderName),
     /// A parameter of the query.
     Query(Box<str>),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use pin_project_lite::pin_project;
-use portcullis_core::{Challenge, Problem, Rejection, Scheme};
+use portcullis_core::{Challenge, Problem, Reason, Rejection, Scheme};
 use tower::{Layer, Service};
 
 use crate::body::ReplyBody;
@@ -117,6 +117,18 @@ fn write_fields(headers: &mut HeaderMap, rejection: &Rejection, api: Option<&Api
                 headers.append(header::WWW_AUTHENTICATE, value);
             }
         }
+    }
+    if status == StatusCode::UNAUTHORIZED
+        && let Some(api) = api
+    {
+        for wanted in api.chain.accept_signatures() {
+            headers.append(HeaderName::from_static("accept-signature"), wanted.clone());
+        }
+    }
+    if matches!(rejection.reason(), Reason::DigestMissing | Reason::DigestMismatch) {
+        // RFC 9530 section 4 (DIG-01).
+        let wanted = HeaderValue::from_static("sha-256=10, sha-512=3");
+        headers.insert(HeaderName::from_static("want-content-digest"), wanted);
     }
     if let Some(limits) = api.and_then(|api| api.limits.as_ref()) {
         limits.write_refusal_fields(rejection, headers);
