@@ -267,3 +267,211 @@ fn the_server_shows_the_certificate_that_was_asked_for() {
     let client = Client::tls(gateway.address("public"), "third.bank.example", &plan.servers);
     assert!(client.get("/nothing").attempt().is_err());
 }
+
+/// TLS-05, RVK-01: a list that is replaced counts at once, also on connections that stand, and a file that cannot be
+/// used leaves the one before it in force.
+#[test]
+fn revocation_lists_are_read_again_while_the_gateway_runs() {
+    let revocation = "        revocation: { crls: [tls/open-banking.crl], reload: 100ms }\n";
+    let plan = Plan::new(&[REPORTS]).with(|plan| plan.client_certificates = revocation.to_owned());
+    let list = |world: &World, revoked: &[&Leaf]| {
+        let list = world.plan.third_parties.revocation_list(revoked, 3_600);
+        // As whoever replaces such files should: whole, in one step.
+        world.plan.directory.write("tls/fresh", list);
+        let folder = world.plan.directory.path().join("tls");
+        std::fs::rename(folder.join("fresh"), folder.join("open-banking.crl")).expect("a renamed file");
+    };
+    plan.directory.write("tls/open-banking.crl", plan.third_parties.revocation_list(&[], 3_600));
+    let world = plan.start();
+    let (good, bad) = (with_units(&world, &["6f1c"]), with_units(&world, &["6f1c"]));
+    let clients = [world.stranger().certificate(&bad), world.stranger().certificate(&bad).http2()];
+    let mut sessions: Vec<_> =
+        clients.iter().map(|client| (client, client.connect().expect("a connection"))).collect();
+    let stays = world.stranger().certificate(&good);
+    let mut other = stays.connect().expect("a connection");
+    for (client, session) in &mut sessions {
+        session.send(client.get("/reports/1")).expect("an answer").assert_passed();
+    }
+    list(&world, &[&bad]);
+    for (client, session) in &mut sessions {
+        let refusal = eventually("the list counts", || {
+            let answer = session.send(client.get("/reports/1")).expect("an answer");
+            (answer.status != 200).then_some(answer)
+        });
+        refusal.assert_refused(Reason::CertificateRevoked);
+    }
+    assert!(clients[0].get("/reports/1").attempt().is_err(), "a revoked certificate shook hands");
+    other.send(stays.get("/reports/1")).expect("an answer").assert_passed();
+    stays.get("/reports/1").send().assert_passed();
+    // A list cut off, one of nobody, none at all: what is in force stays.
+    for broken in ["", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", "junk"] {
+        let failed = || world.gateway.metric_sum("portcullis_crl_reloads_total", &["result=\"failed\""]);
+        let before = failed();
+        world.plan.directory.write("tls/open-banking.crl", broken);
+        eventually("the broken file is noticed", || (failed() > before).then_some(()));
+        let (client, session) = &mut sessions[0];
+        let answer = session.send(client.get("/reports/1")).expect("an answer");
+        answer.assert_refused(Reason::CertificateRevoked);
+        stays.get("/reports/1").send().assert_passed();
+    }
+    assert!(world.gateway.log().contains("revocation lists cannot be used"), "{}", world.gateway.log());
+    // A list that is not for this authority any more says nothing, and nothing said is a refusal.
+    let others = Authority::new("Others").revocation_list(&[], 3_600);
+    world.plan.directory.write("tls/open-banking.crl", others);
+    let refusal = eventually("nothing is known", || {
+        let answer = other.send(stays.get("/reports/1")).expect("an answer");
+        (answer.status != 200).then_some(answer)
+    });
+    refusal.assert_refused(Reason::RevocationUnknown);
+    list(&world, &[]);
+    eventually("the list is mended", || {
+        let answer = other.send(stays.get("/reports/1")).expect("an answer");
+        (answer.status == 200).then_some(())
+    });
+    assert!(world.gateway.metric_sum("portcullis_crl_reloads_total", &["result=\"replaced\""]) >= 3.0);
+}
+
+/// CRT-07: where only the holder's key counts, exact keys and bound tokens are all it is good for.
+#[test]
+fn a_self_signed_certificate_is_good_for_its_own_key_alone() {
+    let plan = Plan::new(&[REPORTS, crate::rig::world::OPEN_BANKING, PUBLIC]);
+    let (own, other) =
+        (Arc::new(Leaf::self_signed("tpp-a", None)), Arc::new(Leaf::self_signed("tpp-a", None)));
+    let renewed = Arc::new(Leaf::self_signed("tpp-a", Some(&own.key_pem)));
+    let expired = Arc::new(Leaf::self_signed_from("tpp-a", Some(&own.key_pem), -7_200, -3_600));
+    let api = |name: &str, pin: String| {
+        REPORTS
+            .replace("api: reports", &format!("api: {name}"))
+            .replace("/reports/", &format!("/{name}/"))
+            .replace("trust: open-banking, subject: { ou: \"6f1c\" }", &pin)
+    };
+    plan.directory.write("apis/a.yaml", api("pinned", format!("fingerprints: [\"{}\"]", own.fingerprint())));
+    plan.directory.write("apis/b.yaml", api("keyed", format!("spki: [\"{}\"]", own.key_fingerprint())));
+    let ruled = api("ruled", format!("spki: [\"{}\"]", own.key_fingerprint()))
+        .replace("paths: [\"/*\"] }", "paths: [\"/*\"], when: certificate.subject.cn == \"tpp-a\" }");
+    plan.directory.write("apis/c.yaml", ruled);
+    let world = plan
+        .with(|plan| {
+            plan.listener = "  self:\n    address: 127.0.0.1:0\n    tls:\n      certificate: { file: tls/server.pem }\n      key: { file: tls/server.key }\n      client_certificates: { ask: optional, verify: possession }\n".to_owned();
+        })
+        .start();
+    let token = world.idp().token().bound_to(&own).sign();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let stranger =
+            || Client::tls(world.gateway.address("self"), HOST, &world.plan.servers).version(version);
+        let client = |leaf: &Arc<Leaf>| stranger().certificate(leaf);
+        client(&own).get("/pinned/1").send().assert_passed();
+        // A name that nobody vouches for is told to nobody.
+        assert!(world.upstream().last().values("x-subject").is_empty());
+        assert_eq!(world.upstream().last().value("x-thumbprint"), own.fingerprint());
+        client(&own).get("/keyed/1").send().assert_passed();
+        client(&renewed).get("/keyed/1").send().assert_passed();
+        client(&own).get("/open-banking/v3/accounts").bearer(&token).send().assert_passed();
+        let hits = world.upstream().hits();
+        for leaf in [&renewed, &other, &world.tpp_a] {
+            client(leaf).get("/pinned/1").send().assert_refused(Reason::CertificateRefused);
+            let bound = client(leaf).get("/open-banking/v3/accounts").bearer(&token).send();
+            bound.assert_refused(Reason::CertificateMismatch);
+        }
+        client(&other).get("/keyed/1").send().assert_refused(Reason::CertificateRefused);
+        client(&own).get("/ruled/1").send().assert_refused(Reason::AccessDenied);
+        // Nobody looked at a path here, so no authority is trusted: not even for the certificate it did issue.
+        for leaf in [&own, &with_units(&world, &["6f1c"])] {
+            client(leaf).get("/reports/1").send().assert_refused(Reason::CertificateRefused);
+        }
+        stranger().get("/pinned/1").send().assert_refused(Reason::CertificateMissing);
+        assert!(client(&expired).get("/keyed/1").attempt().is_err());
+        assert_eq!(world.upstream().hits(), hits);
+        // And where authorities are asked for, nobody gets in by a key alone.
+        assert!(world.stranger().version(version).certificate(&own).get("/pinned/1").attempt().is_err());
+    }
+}
+
+/// CRT-07: RFC 8705's own example is of version 1, which no path could hold.
+#[test]
+fn a_certificate_of_version_1_is_good_for_its_own_key() {
+    let openssl = |arguments: &str, folder: &std::path::Path| {
+        let status = std::process::Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(folder)
+            .output()
+            .expect("openssl runs");
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    };
+    let plan = Plan::new(&[]);
+    let folder = plan.directory.path().to_owned();
+    openssl(
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout old.key -out old.csr -subj /CN=tpp-a",
+        &folder,
+    );
+    openssl("x509 -req -in old.csr -signkey old.key -days 2 -out old.pem", &folder);
+    openssl("x509 -in old.pem -outform DER -out old.der", &folder);
+    let der = std::fs::read(folder.join("old.der")).expect("DER");
+    let fingerprint: String =
+        portcullis_jose::digest::sha256(&der).iter().map(|byte| format!("{byte:02x}")).collect();
+    let api = REPORTS.replace(
+        "trust: open-banking, subject: { ou: \"6f1c\" }",
+        &format!("fingerprints: [\"{fingerprint}\"]"),
+    );
+    plan.directory.write("apis/a.yaml", api);
+    let world = plan
+        .with(|plan| {
+            plan.trust = String::new();
+            plan.client_certificates = "        verify: possession\n".to_owned();
+        })
+        .start();
+    std::fs::write(folder.join("root.pem"), world.plan.servers.pem()).expect("a file");
+    let address = world.gateway.address("public");
+    for version in ["1.2", "1.3"] {
+        let output = std::process::Command::new("curl")
+            .args([
+                "-sS",
+                "--fail",
+                "--noproxy",
+                "*",
+                "--cacert",
+                "root.pem",
+                "--cert",
+                "old.pem",
+                "--key",
+                "old.key",
+            ])
+            .args(["--tls-max", version, &format!("--tlsv{version}")])
+            .args(["--resolve", &format!("{HOST}:{}:127.0.0.1", address.port())])
+            .arg(format!("https://{HOST}:{}/reports/1", address.port()))
+            .current_dir(&folder)
+            .output()
+            .expect("curl runs");
+        assert!(output.status.success(), "TLS {version}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(world.upstream().last().value("x-thumbprint"), fingerprint);
+    }
+}
+
+/// CRT-05: a serial number of one authority, a key through its renewals.
+#[test]
+fn issuers_serial_numbers_and_keys_can_be_pinned() {
+    let plan = Plan::new(&[]);
+    let pinned = Arc::new(plan.third_parties.client("one"));
+    let other = Arc::new(plan.third_parties.client("two"));
+    let below = Arc::new(plan.third_parties.intermediate("Issuing authority").client("three"));
+    let api = |name: &str, pin: String| {
+        REPORTS
+            .replace("api: reports", &format!("api: {name}"))
+            .replace("/reports/", &format!("/{name}/"))
+            .replace("subject: { ou: \"6f1c\" }", &pin)
+    };
+    let serial = format!("issuer: {{ cn: Open banking root }}, serials: [\"{}\"]", pinned.serial_number());
+    plan.directory.write("apis/a.yaml", api("serial", serial));
+    plan.directory.write("apis/b.yaml", api("issuer", "issuer: { cn: Issuing authority }".to_owned()));
+    plan.directory.write("apis/c.yaml", api("key", format!("spki: [\"{}\"]", pinned.key_fingerprint())));
+    let world = plan.start();
+    for (path, right, wrong) in [
+        ("/serial/1", &pinned, &other),
+        ("/serial/1", &pinned, &below),
+        ("/issuer/1", &below, &pinned),
+        ("/key/1", &pinned, &other),
+    ] {
+        world.stranger().certificate(right).get(path).send().assert_passed();
+        world.stranger().certificate(wrong).get(path).send().assert_refused(Reason::CertificateRefused);
+    }
+}

@@ -10,6 +10,7 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa};
 
 use crate::rig::certificates::{Authority, Leaf, set_validity};
 use crate::rig::client::{Answer, Call, Client};
+use crate::rig::eventually;
 use crate::rig::world::{HOST, OPEN_BANKING, PUBLIC, Plan, World};
 
 const SECRET: &str = "EXAMPLE-what-only-the-proxy-knows";
@@ -467,7 +468,9 @@ fn the_nearest_envoy_is_believed() {
 /// RVK-01 for certificates in headers: revoked is 401, not known is 503.
 #[test]
 fn revocation_is_asked_for_forwarded_certificates() {
-    let lists = |name: &str| format!("format: rfc9440\n{TRUST}\nrevocation: {{ crls: [tls/{name}.crl] }}");
+    let lists = |name: &str| {
+        format!("format: rfc9440\n{TRUST}\nrevocation: {{ crls: [tls/{name}.crl], reload: 100ms }}")
+    };
     let plan = Plan::new(&[REPORTS]);
     let (good, revoked) = (plan.third_parties.client("good"), plan.third_parties.client("revoked"));
     plan.directory.write("tls/own.crl", plan.third_parties.revocation_list(&[&revoked], 3_600));
@@ -482,6 +485,14 @@ fn revocation_is_asked_for_forwarded_certificates() {
     ask("other", &good).assert_refused(Reason::RevocationUnknown);
     world.assert_upstream_untouched();
     ask("own", &good).assert_passed();
+    // The certificate is known by now; a list that comes later counts all the same.
+    let list = world.plan.third_parties.revocation_list(&[&good], 3_600);
+    world.plan.directory.write("tls/own.crl", list);
+    let refusal = eventually("the list counts", || {
+        let answer = ask("own", &good);
+        (answer.status != 200).then_some(answer)
+    });
+    refusal.assert_refused(Reason::CertificateRevoked);
 }
 
 /// WS-04 and FWD-06: a caller's own handshake wins over any header, and the proxy's own certificate is nobody's.
@@ -528,4 +539,76 @@ fn the_handshake_of_a_caller_wins_and_that_of_the_proxy_never_counts() {
         ask(nobody, true).assert_refused(Reason::CertificateMissing);
     }
     assert_eq!(world.upstream().hits(), 4);
+}
+
+/// FWD-12: as the one who ends TLS the gateway writes what the upstream reads, after the caller's own copies are gone,
+/// and nothing without a certificate.
+#[test]
+fn the_gateway_hands_a_certificate_on_in_the_words_of_the_upstream() {
+    let telling = "\
+api: telling
+match: { host: api.bank.example, path: /telling/* }
+upstream: accounts
+authenticate: { anonymous: { because: what is handed on is what is tested } }
+allow:
+  - { name: anything, paths: [\"/*\"] }
+forward:
+  set:
+    client-cert: \"{certificate.rfc9440}\"
+    x-forwarded-client-cert: \"{certificate.xfcc}\"
+    x-ssl-client-cert: \"{certificate.pem_url_encoded}\"
+    x-wso2-client-certificate: \"{certificate.pem_one_line}\"
+    x-client-cert-der: \"{certificate.base64_der}\"
+";
+    let world = World::with(&[telling]);
+    let names = [
+        "client-cert",
+        "x-forwarded-client-cert",
+        "x-ssl-client-cert",
+        "x-wso2-client-certificate",
+        "x-client-cert-der",
+    ];
+    let forged: Vec<_> =
+        names.iter().map(|name| (*name, "forged")).chain([("x_ssl_client_cert", "forged")]).collect();
+    with(world.stranger().get("/telling/1"), &forged).send().assert_passed();
+    let received = world.upstream().last();
+    assert!(!received.head.contains("forged"), "{}", received.head);
+    assert!(names.iter().all(|name| received.values(name).is_empty()), "{}", received.head);
+    with(world.client().get("/telling/1"), &forged).send().assert_passed();
+    let received = world.upstream().last();
+    let (leaf, text) = (&world.tpp_a, percent(&pem(&world.tpp_a)));
+    assert_eq!(received.value("client-cert"), format!(":{}:", base64(leaf)));
+    assert_eq!(received.value("x-client-cert-der"), base64(leaf));
+    assert_eq!(received.value("x-ssl-client-cert"), text);
+    let one_line = format!("-----BEGIN CERTIFICATE-----{}-----END CERTIFICATE-----", base64(leaf));
+    assert_eq!(received.value("x-wso2-client-certificate"), one_line);
+    assert_eq!(
+        received.value("x-forwarded-client-cert"),
+        format!("Hash={};Cert=\"{text}\";Subject=\"CN=tpp-a\"", leaf.fingerprint())
+    );
+}
+
+/// FWD-06: also where the proxy proves itself by other means, what it shows in its handshake is its own.
+#[test]
+fn a_certificate_the_proxy_shows_beside_its_proof_names_nobody() {
+    for proof in [
+        "{ secret: { header: x-lb-secret, value: { file: secrets/lb } } }",
+        "{ address_alone: { because: a cable } }",
+    ] {
+        let world = Plan::new(&[REPORTS, PUBLIC])
+            .with(|plan| {
+                plan.directory.write("secrets/lb", SECRET);
+                plan.listener = format!(
+                    "    client_certificate_header:\n      from: [127.0.0.1]\n      proxy: {proof}\n      format: rfc9440\n      {TRUST}\n"
+                );
+            })
+            .start();
+        let (balancer, other) = (world.tpp_a.clone(), world.plan.third_parties.client("other"));
+        let through =
+            || world.stranger().certificate(&balancer).get("/reports/1").header("x-lb-secret", SECRET);
+        through().send().assert_refused(Reason::CertificateMissing);
+        world.assert_upstream_untouched();
+        through().header("client-cert", &format!(":{}:", base64(&other))).send().assert_passed();
+        assert_eq!(world.upstream().last().value("x-thumbprint"), other.fingerprint());
+    }
 }

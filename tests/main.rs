@@ -41,6 +41,8 @@ mod message_signatures;
 #[cfg(test)]
 mod observability;
 #[cfg(test)]
+mod ocsp;
+#[cfg(test)]
 mod ozone;
 #[cfg(test)]
 mod proxies_in_front;

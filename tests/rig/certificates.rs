@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use portcullis_jose::{base64url, digest};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
-    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData as _,
+    RevocationReason, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 /// Seconds since 1970.
 pub(crate) fn unix_now() -> i64 {
@@ -39,6 +41,53 @@ impl Leaf {
     /// `x5t#S256` of the certificate (RFC 8705 section 3.1).
     pub(crate) fn thumbprint(&self) -> String {
         base64url::encode(&digest::sha256(&self.chain[0]))
+    }
+
+    /// One that somebody else has made.
+    pub(crate) fn of_pem(pem: &str, key_pem: &str) -> Self {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+        Self {
+            pem: pem.to_owned(),
+            key_pem: key_pem.to_owned(),
+            chain: vec![der.to_vec()],
+            serial: Vec::new(),
+        }
+    }
+
+    /// A certificate that nobody but its holder vouches for, over a key of its own or this one.
+    pub(crate) fn self_signed(common_name: &str, key_pem: Option<&str>) -> Self {
+        Self::self_signed_from(common_name, key_pem, -3_600, 86_400)
+    }
+
+    /// The same with another life, in seconds from now.
+    pub(crate) fn self_signed_from(common_name: &str, key_pem: Option<&str>, from: i64, until: i64) -> Self {
+        let key = match key_pem {
+            Some(pem) => KeyPair::from_pem(pem).expect("a key"),
+            None => KeyPair::generate().expect("a key"),
+        };
+        let serial = [&[0x01], &digest::random::<16>().expect("randomness")[..]].concat();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(common_name);
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        set_validity(&mut params, from, until);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self {
+            pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            chain: vec![certificate.der().to_vec()],
+            serial,
+        }
+    }
+
+    /// SHA-256 of the public key, as hexadecimal digits.
+    pub(crate) fn key_fingerprint(&self) -> String {
+        let key = KeyPair::from_pem(&self.key_pem).expect("a key");
+        digest::sha256(&key.subject_public_key_info()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Its serial number as tools print it.
+    pub(crate) fn serial_number(&self) -> String {
+        self.serial.iter().map(|byte| format!("{byte:02X}")).collect()
     }
 
     /// The same as lower-case hexadecimal digits: how policy files pin a certificate.

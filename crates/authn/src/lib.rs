@@ -38,6 +38,7 @@ pub use hmac::signed_bytes;
 pub use identity::IdentitySpec;
 pub use issuers::{Issuers, IssuersSpec, profile_table};
 pub use keys::{KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult};
+pub use portcullis_jose::digest::legacy_sha1;
 pub use signature::{
     BaseError, ComponentError, Control, InputError, Message, SignedError, Target, signature_base,
     signature_labels,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::Moment;
+use crate::{Moment, Reason};
 
 /// Names one set of TLS settings: a listener's own, or those of one of its `hosts`. A request whose host needs
 /// another policy than its handshake had is answered 421 (TLS-03).
@@ -60,6 +60,22 @@ pub enum CertificateSource {
     Proxy,
 }
 
+/// What is known of a certificate since its path was verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing against it.
+    #[default]
+    Good,
+    /// It was revoked.
+    Revoked,
+    /// Nothing current says whether it was revoked.
+    Unknown,
+    /// Its authority's responder does not know it.
+    Disowned,
+    /// Its path no longer holds.
+    Ended,
+}
+
 /// One attribute of a subject, decoded from DER. SECURITY: never split from a printed name; legal names hold
 /// commas, quotes and plus signs (OZ-06).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,12 +106,17 @@ pub struct PeerCertificate {
     pub der: Arc<[u8]>,
     /// SHA-256 of the certificate: what `cnf.x5t#S256` is compared with (RFC 8705 section 3.1).
     pub thumbprint: [u8; 32],
+    /// SHA-256 of its subject public key info, which survives a renewal under the same key. `None` where only the
+    /// fingerprint is known.
+    pub key_thumbprint: Option<[u8; 32]>,
     /// Subject attributes in the order of the certificate.
     pub subject: Vec<NameAttribute>,
     /// The subject as RFC 4514 text, for people only.
     pub subject_text: Arc<str>,
     /// The issuer as RFC 4514 text, for people only.
     pub issuer_text: Arc<str>,
+    /// Issuer attributes in the order of the certificate.
+    pub issuer: Vec<NameAttribute>,
     /// Serial number, big endian, without leading zeros.
     pub serial: Arc<[u8]>,
     /// Alternative names in the order of the certificate.
@@ -109,12 +130,29 @@ pub struct PeerCertificate {
     pub trusted_by: Vec<Arc<str>>,
     /// How it reached us.
     pub source: CertificateSource,
+    /// The certificate of its issuer, where revocation is asked for online.
+    pub issuer_der: Option<Arc<[u8]>>,
+    /// What has become known of it since.
+    pub standing: Standing,
 }
 
 impl PeerCertificate {
-    /// Whether its path is valid, and its revocation lists are current, at this moment.
+    /// Whether its path is valid, its revocation lists are current, and nothing has become known against it, at this
+    /// moment.
     pub fn is_current(&self, now: Moment) -> bool {
-        (self.valid_from..=self.valid_until).contains(&now.unix_seconds())
+        self.objection(now).is_none()
+    }
+
+    /// Why it does not count at this moment.
+    pub fn objection(&self, now: Moment) -> Option<Reason> {
+        match self.standing {
+            Standing::Revoked => Some(Reason::CertificateRevoked),
+            Standing::Unknown => Some(Reason::RevocationUnknown),
+            Standing::Disowned => Some(Reason::CertificateRefused),
+            Standing::Ended => Some(Reason::CertificateExpired),
+            Standing::Good if (self.valid_from..=self.valid_until).contains(&now.unix_seconds()) => None,
+            Standing::Good => Some(Reason::CertificateExpired),
+        }
     }
 
     /// All values of one subject attribute.

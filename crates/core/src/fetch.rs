@@ -144,6 +144,8 @@ pub struct FetchTrust {
     pub identity: Option<FetchIdentity>,
     /// Whether plain http to a loopback address is allowed (JKS-01).
     pub loopback_http: bool,
+    /// Whether plain http to anywhere is allowed: only for answers that prove by themselves who wrote them.
+    pub plain_http: bool,
 }
 
 /// A client certificate of our own.

@@ -23,8 +23,8 @@ mod unary;
 pub use client::Client;
 pub use clock::{Clock, ManualClock, Moment};
 pub use connection::{
-    CertificateSource, Connection, NameAttribute, PeerCertificate, SubjectAlternativeName, TlsFacts,
-    TlsPolicyId,
+    CertificateSource, Connection, NameAttribute, PeerCertificate, Standing, SubjectAlternativeName,
+    TlsFacts, TlsPolicyId,
 };
 pub use diagnostic::{Diagnostic, Faults, FileId, Place, Severity, Spanned};
 pub use fetch::{

@@ -10,9 +10,13 @@ use portcullis_core::json::{Object, Value};
 use portcullis_core::{Diagnostic, Faults, PeerCertificate, Place, Principal, Reason, Rejection, Spanned};
 
 use crate::ledger::RequestId;
+use crate::listener::forwarded::CertificateText;
 
 /// Longest value a template may make. Claims are bounded by the token's size, headers at most servers by 8 KiB.
 const MAX_VALUE: usize = 4096;
+
+/// The same with a whole certificate in it. Whoever asks for one knows what their server takes.
+const MAX_CERTIFICATE: usize = 16_384;
 
 /// `forward:` as written.
 #[derive(Debug, Default)]
@@ -58,6 +62,7 @@ enum Variable {
     Claim(String),
     CertificateThumbprint,
     CertificateSubject,
+    CertificateText(CertificateText),
     RequestId,
 }
 
@@ -128,7 +133,7 @@ impl Forward {
         for (name, template) in &self.set {
             match template.render(subject) {
                 Some(text) => {
-                    let value = value_of(&text).map_err(|why| {
+                    let value = value_of(&text, template.longest()).map_err(|why| {
                         Rejection::new(Reason::IdentityUnresolved)
                             .because(format!("the value for {name} {why}"))
                     })?;
@@ -156,8 +161,8 @@ impl Forward {
 
 /// SECURITY: only visible ASCII and spaces, so that no reader behind us can see a second header or a second
 /// value; a caller who controls a claim controls this text.
-fn value_of(text: &str) -> Result<HeaderValue, &'static str> {
-    if text.len() > MAX_VALUE {
+fn value_of(text: &str, longest: usize) -> Result<HeaderValue, &'static str> {
+    if text.len() > longest {
         return Err("is too long");
     }
     if text.starts_with(' ') || text.ends_with(' ') || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -185,13 +190,22 @@ impl Template {
             parts.push(Part::Text(rest.to_owned()));
         }
         let literal = |part: &Part| {
-            if let Part::Text(text) = part { value_of(text.trim_matches(' ')).is_ok() } else { true }
+            if let Part::Text(text) = part {
+                value_of(text.trim_matches(' '), MAX_VALUE).is_ok()
+            } else {
+                true
+            }
         };
         if !parts.iter().all(literal) {
             faults.error("bad_template", text.place, "this holds characters that a header value cannot hold");
             return None;
         }
         Some(Self(parts))
+    }
+
+    fn longest(&self) -> usize {
+        let whole = |part: &Part| matches!(part, Part::Variable(Variable::CertificateText(_)));
+        if self.0.iter().any(whole) { MAX_CERTIFICATE } else { MAX_VALUE }
     }
 
     /// `None` if any variable has no value: half a value is worse than none.
@@ -211,7 +225,7 @@ impl Template {
 }
 
 impl Variable {
-    const NAMES: [&'static str; 10] = [
+    const NAMES: [&'static str; 15] = [
         "identity.name",
         "identity.group",
         "identity.subject",
@@ -221,6 +235,11 @@ impl Variable {
         "claims.NAME",
         "certificate.thumbprint",
         "certificate.subject",
+        "certificate.rfc9440",
+        "certificate.base64_der",
+        "certificate.pem_url_encoded",
+        "certificate.pem_one_line",
+        "certificate.xfcc",
         "request.id",
     ];
 
@@ -235,6 +254,10 @@ impl Variable {
             "certificate.subject" => Self::CertificateSubject,
             "request.id" => Self::RequestId,
             _ => {
+                let written = CertificateText::WORDS.iter().find(|(word, _)| *word == name);
+                if let Some((_, written)) = written {
+                    return Some(Self::CertificateText(*written));
+                }
                 if let Some(claim) = name.strip_prefix("claims.").filter(|claim| !claim.is_empty()) {
                     return Some(Self::Claim(claim.to_owned()));
                 }
@@ -267,7 +290,11 @@ impl Variable {
             Self::ClientAttribute(name) => scalar(&principal.client()?.attributes, name),
             Self::Claim(path) => scalar(&principal.grant().claims, path),
             Self::CertificateThumbprint => Some(hex(&subject.certificate?.thumbprint).into()),
-            Self::CertificateSubject => Some(shared(&subject.certificate?.subject_text)),
+            Self::CertificateSubject => {
+                // Of some certificates only the key is known.
+                Some(shared(&subject.certificate?.subject_text)).filter(|text| !text.is_empty())
+            }
+            Self::CertificateText(written) => written.write(subject.certificate?).map(Cow::Owned),
             Self::RequestId => Some(subject.request_id.to_string().into()),
         }
     }

@@ -21,6 +21,7 @@ mod passage;
 mod path;
 mod readiness;
 mod request_body;
+mod revocation;
 mod route_table;
 mod run;
 #[cfg(test)]

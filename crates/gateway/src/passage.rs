@@ -69,7 +69,7 @@ impl Passage {
     pub(crate) fn certificate(&self) -> Option<&Arc<PeerCertificate>> {
         match &self.certificate_from {
             CallersCertificate::Handshake => self.inbound.connection().handshake_certificate.as_ref(),
-            CallersCertificate::Told(told) => told.as_ref(),
+            CallersCertificate::Settled(settled) => settled.as_ref(),
         }
     }
 

@@ -14,8 +14,9 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::config::{self, Compiled, Plan, Resources, Shutdown, SourceMap};
-use crate::listener::{BindError, Bound, ExpiryKind, Listener};
+use crate::listener::{BindError, Bound, Listener};
 use crate::readiness::{self, Check};
+use crate::revocation;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::thread::{Crew, Equipment};
@@ -123,7 +124,8 @@ impl Gateway {
         let crew = Crew::start(sockets, &equipment)?;
         resources.keys.warm();
         let kept = (resources.store.clone(), resources.replays.clone());
-        background.spawn(housekeeping(telemetry.clone(), kept, equipment.clock));
+        background.spawn(housekeeping(telemetry.clone(), kept, equipment.clock.clone()));
+        background.spawn(revocation::watch(sources, settings, telemetry.clone(), equipment.clock));
         let gateway = Self {
             background,
             crew,
@@ -219,13 +221,6 @@ impl Gateway {
         telemetry.gauge("portcullis_config_last_reload_successful", vec![], 1.0);
         let version = Label::from_static_parts("version", env!("CARGO_PKG_VERSION"));
         telemetry.gauge("portcullis_build_info", vec![version], 1.0);
-        for expiry in self.listeners.iter().flat_map(|listener| listener.settings().expiries()) {
-            let metric = match expiry.kind {
-                ExpiryKind::Certificate => "portcullis_certificate_expiry_timestamp_seconds",
-                ExpiryKind::RevocationList => "portcullis_crl_next_update_timestamp_seconds",
-            };
-            telemetry.gauge(metric, vec![Label::new("name", Arc::clone(&expiry.name))], expiry.at as f64);
-        }
     }
 }
 

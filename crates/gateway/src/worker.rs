@@ -23,6 +23,7 @@ use crate::body::ReplyBody;
 use crate::exchange::{Accepted, Exchange};
 use crate::ledger::{Ledger, RequestIds};
 use crate::listener::forwarded::{CallersCertificate, ForwardedCounts, ForwardedMemory};
+use crate::listener::ocsp::OnlineMemory;
 use crate::listener::{Event, Inbound, IncomingBody, Serve};
 use crate::passage::Passage;
 use crate::request_body::RequestBody;
@@ -39,6 +40,7 @@ const TOKEN_CACHE_BYTES: usize = 32 << 20;
 pub(crate) struct Worker {
     pub(crate) tokens: WorkerTokens,
     pub(crate) forwarded: ForwardedMemory,
+    pub(crate) online: OnlineMemory,
     pub(crate) pools: Pools<RequestBody>,
     pub(crate) shard: Shard,
     pub(crate) access_log: Option<AccessLog>,
@@ -59,6 +61,7 @@ impl Worker {
         Self {
             tokens: WorkerTokens::new(TOKEN_CACHE_BYTES),
             forwarded: ForwardedMemory::default(),
+            online: OnlineMemory::default(),
             forwarded_told: Cell::default(),
             pools,
             shard: Shard::default(),

@@ -22,6 +22,14 @@ pub fn sha512(bytes: &[u8]) -> [u8; 64] {
     out
 }
 
+/// SHA-1, for names that an old standard makes with it. SECURITY: it guards nothing: whoever finds a second text of one
+/// digest has only found a second name.
+pub fn legacy_sha1(bytes: &[u8]) -> [u8; 20] {
+    let mut out = [0; 20];
+    out.copy_from_slice(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref());
+    out
+}
+
 /// HMAC-SHA-256 (RFC 2104) under one key, prepared once. Cloning copies the prepared state.
 #[derive(Clone)]
 pub struct KeyedHash(hmac::Key);

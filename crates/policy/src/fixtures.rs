@@ -136,6 +136,8 @@ fn certificate(subject: &[(&str, &str)]) -> PeerCertificate {
     PeerCertificate {
         der: Arc::from([]),
         thumbprint: [0xab; 32],
+        key_thumbprint: None,
+        issuer: Vec::new(),
         subject: subject
             .iter()
             .map(|(oid, value)| NameAttribute { oid: (*oid).into(), value: (*value).into() })
@@ -151,6 +153,8 @@ fn certificate(subject: &[(&str, &str)]) -> PeerCertificate {
         valid_until: i64::MAX,
         trusted_by: vec!["open-banking".into()],
         source: CertificateSource::Handshake,
+        issuer_der: None,
+        standing: portcullis_core::Standing::Good,
     }
 }
 

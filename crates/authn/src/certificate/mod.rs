@@ -15,7 +15,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use portcullis_core::{
-    AuthMethod, Identity, Moment, PeerCertificate, Reason, Rejection, Scheme, SubjectAlternativeName,
+    AuthMethod, Identity, Moment, NameAttribute, PeerCertificate, Reason, Rejection, Scheme,
+    SubjectAlternativeName,
 };
 
 pub use parse::{CertificateError, Validity, fingerprint_alone, peer_certificate, thumbprint, validity};
@@ -35,14 +36,24 @@ pub(crate) struct ClientCertificate {
 /// What a certificate must show; all of it (CRT-05).
 #[derive(Clone, Debug, Default)]
 struct Pins {
-    subject: Vec<SubjectPin>,
+    subject: Vec<NamePins>,
+    issuer: Vec<NamePins>,
+    serials: Vec<Arc<[u8]>>,
     names: Vec<NamePin>,
     fingerprints: Vec<[u8; 32]>,
+    keys: Vec<[u8; 32]>,
 }
 
-/// The one value of a subject attribute is one of these, exactly.
+impl Pins {
+    /// Whether they say which key it must be: then it does not matter who certified it.
+    fn name_a_key(&self) -> bool {
+        !self.fingerprints.is_empty() || !self.keys.is_empty()
+    }
+}
+
+/// The one value of an attribute of a distinguished name is one of these, exactly.
 #[derive(Clone, Debug)]
-struct SubjectPin {
+struct NamePins {
     oid: Arc<str>,
     values: Vec<Arc<str>>,
 }
@@ -59,16 +70,20 @@ enum NamePin {
 /// Why a certificate that proved possession of its key is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum Unacceptable {
-    #[error("outside its validity, or its revocation list is out of date")]
-    OutOfDate,
+    #[error("it does not count now: {}", .0.code())]
+    Objected(Reason),
     #[error("its path does not lead to an anchor this API trusts")]
     Untrusted,
-    #[error("subject attribute {0} is missing")]
-    SubjectMissing(Arc<str>),
-    #[error("subject attribute {0} is repeated where one value is meant")]
-    SubjectRepeated(Arc<str>),
-    #[error("subject attribute {0} has another value")]
-    SubjectDiffers(Arc<str>),
+    #[error("{0} attribute {1} is missing")]
+    AttributeMissing(&'static str, Arc<str>),
+    #[error("{0} attribute {1} is repeated where one value is meant")]
+    AttributeRepeated(&'static str, Arc<str>),
+    #[error("{0} attribute {1} has another value")]
+    AttributeDiffers(&'static str, Arc<str>),
+    #[error("its serial number is not one of those pinned")]
+    SerialDiffers,
+    #[error("its key is not one of those pinned")]
+    KeyDiffers,
     #[error("no alternative name is one of those pinned")]
     NameDiffers,
     #[error("it names more than one URI where one is meant")]
@@ -80,11 +95,13 @@ enum Unacceptable {
 impl From<Unacceptable> for Rejection {
     fn from(error: Unacceptable) -> Self {
         let reason = match error {
-            Unacceptable::OutOfDate => Reason::CertificateExpired,
+            Unacceptable::Objected(reason) => reason,
             Unacceptable::Untrusted
-            | Unacceptable::SubjectMissing(_)
-            | Unacceptable::SubjectRepeated(_)
-            | Unacceptable::SubjectDiffers(_)
+            | Unacceptable::AttributeMissing(..)
+            | Unacceptable::AttributeRepeated(..)
+            | Unacceptable::AttributeDiffers(..)
+            | Unacceptable::SerialDiffers
+            | Unacceptable::KeyDiffers
             | Unacceptable::NameDiffers
             | Unacceptable::UriRepeated
             | Unacceptable::FingerprintDiffers => Reason::CertificateRefused,
@@ -97,7 +114,11 @@ impl ClientCertificate {
     /// Whether the caller's certificate comes from an authority this alternative is about. Anchors tell
     /// certificates apart the way issuers tell tokens apart; pins judge.
     pub(crate) fn is_addressed(&self, evidence: &Evidence<'_>) -> bool {
-        evidence.certificate.is_some_and(|certificate| self.trusts(certificate))
+        evidence.certificate.is_some_and(|certificate| match self.trust.is_empty() {
+            // Without authorities its own key tells whether it is meant.
+            true => self.judge_names(certificate).is_ok(),
+            false => self.trusts(certificate),
+        })
     }
 
     /// Whether it takes fewer than all certificates of its authorities.
@@ -107,7 +128,9 @@ impl ClientCertificate {
 
     /// Whether every certificate that is addressed to the other is addressed to this one as well.
     pub(crate) fn covers(&self, other: &Self) -> bool {
-        other.trust.iter().all(|anchor| self.trust.contains(anchor))
+        !self.trust.is_empty()
+            && !other.trust.is_empty()
+            && other.trust.iter().all(|anchor| self.trust.contains(anchor))
     }
 
     /// Judges the caller's certificate.
@@ -134,37 +157,47 @@ impl ClientCertificate {
     }
 
     fn judge(&self, certificate: &PeerCertificate, now: Moment) -> Result<(), Unacceptable> {
-        if !certificate.is_current(now) {
-            return Err(Unacceptable::OutOfDate);
+        if let Some(reason) = certificate.objection(now) {
+            return Err(Unacceptable::Objected(reason));
         }
         self.judge_names(certificate)
     }
 
     /// Everything that does not change with time.
     fn judge_names(&self, certificate: &PeerCertificate) -> Result<(), Unacceptable> {
-        if !self.trusts(certificate) {
+        // SECURITY: without authorities nobody has looked at its path, so one of the keys pinned must be its own (CRT-07).
+        let by_key = self.trust.is_empty() && self.pins.name_a_key();
+        if !by_key && !self.trusts(certificate) {
             return Err(Unacceptable::Untrusted);
         }
-        self.pins.subject.iter().try_for_each(|pin| pin.judge(certificate))?;
+        self.pins.subject.iter().try_for_each(|pin| pin.judge("subject", &certificate.subject))?;
+        self.pins.issuer.iter().try_for_each(|pin| pin.judge("issuer", &certificate.issuer))?;
+        if !self.pins.serials.is_empty() && !self.pins.serials.contains(&certificate.serial) {
+            return Err(Unacceptable::SerialDiffers);
+        }
         self.pins.names.iter().try_for_each(|pin| pin.judge(certificate))?;
         let fingerprints = &self.pins.fingerprints;
         if !fingerprints.is_empty() && !fingerprints.contains(&certificate.thumbprint) {
             return Err(Unacceptable::FingerprintDiffers);
         }
+        let keys = &self.pins.keys;
+        if !keys.is_empty() && !certificate.key_thumbprint.is_some_and(|key| keys.contains(&key)) {
+            return Err(Unacceptable::KeyDiffers);
+        }
         Ok(())
     }
 }
 
-impl SubjectPin {
+impl NamePins {
     /// SECURITY: a repeated attribute is refused even if one of its values fits, because another reader of the
     /// same certificate may take the other one.
-    fn judge(&self, certificate: &PeerCertificate) -> Result<(), Unacceptable> {
-        let mut values = certificate.subject_values(&self.oid);
+    fn judge(&self, whose: &'static str, name: &[NameAttribute]) -> Result<(), Unacceptable> {
+        let mut values = name.iter().filter(|attribute| attribute.oid == self.oid);
         match (values.next(), values.next()) {
-            (None, _) => Err(Unacceptable::SubjectMissing(self.oid.clone())),
-            (Some(_), Some(_)) => Err(Unacceptable::SubjectRepeated(self.oid.clone())),
-            (Some(value), None) if self.values.contains(value) => Ok(()),
-            (Some(_), None) => Err(Unacceptable::SubjectDiffers(self.oid.clone())),
+            (None, _) => Err(Unacceptable::AttributeMissing(whose, self.oid.clone())),
+            (Some(_), Some(_)) => Err(Unacceptable::AttributeRepeated(whose, self.oid.clone())),
+            (Some(attribute), None) if self.values.contains(&attribute.value) => Ok(()),
+            (Some(_), None) => Err(Unacceptable::AttributeDiffers(whose, self.oid.clone())),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portcullis_core::{CertificateSource, PeerCertificate, SubjectAlternativeName};
+use portcullis_core::{CertificateSource, PeerCertificate, Standing, SubjectAlternativeName};
 use portcullis_jose::digest::sha256;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -50,15 +50,19 @@ pub fn fingerprint_alone(thumbprint: [u8; 32], trusted_by: Vec<Arc<str>>) -> Pee
     PeerCertificate {
         der: Arc::default(),
         thumbprint,
+        key_thumbprint: None,
         subject: Vec::new(),
         subject_text: Arc::default(),
         issuer_text: Arc::default(),
+        issuer: Vec::new(),
         serial: Arc::default(),
         alternative_names: Vec::new(),
         valid_from: i64::MIN,
         valid_until: i64::MAX,
         trusted_by,
         source: CertificateSource::Proxy,
+        issuer_der: None,
+        standing: Standing::Good,
     }
 }
 
@@ -89,15 +93,19 @@ pub fn peer_certificate(
     Ok(PeerCertificate {
         der: der.into(),
         thumbprint: sha256(der),
+        key_thumbprint: Some(sha256(certificate.public_key().raw)),
         subject: name::attributes(certificate.subject()),
         subject_text: name::text(certificate.subject()).into(),
         issuer_text: name::text(certificate.issuer()).into(),
+        issuer: name::attributes(certificate.issuer()),
         serial: serial(certificate.raw_serial()).into(),
         alternative_names: alternative_names(&certificate)?,
         valid_from: valid.from,
         valid_until: valid.until,
         trusted_by,
         source,
+        issuer_der: None,
+        standing: Standing::Good,
     })
 }
 

@@ -74,6 +74,11 @@ impl ProxyProofSpec {
         Some(Self { way })
     }
 
+    /// Whether nothing but the address shows who the proxy is.
+    pub const fn is_address_alone(&self) -> bool {
+        matches!(self.way, WaySpec::AddressAlone)
+    }
+
     /// Looks up what it names. `anchors` are those the listener itself asks its clients' certificates for.
     pub fn compile(
         &self,
@@ -150,10 +155,5 @@ impl ProxyProof {
             Way::Secret { header, .. } => Some(header),
             Way::Certificate(_) | Way::AddressAlone => None,
         }
-    }
-
-    /// Whether nothing but the address shows who the proxy is.
-    pub const fn is_address_alone(&self) -> bool {
-        matches!(self.0, Way::AddressAlone)
     }
 }

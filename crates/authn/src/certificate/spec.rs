@@ -7,7 +7,7 @@ use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Place, Spanned};
 
 use super::name::{ATTRIBUTES, attribute_oid};
-use super::{ClientCertificate, NamePin, Pins, SubjectPin};
+use super::{ClientCertificate, NamePin, NamePins, Pins};
 
 /// Which certificates an alternative takes.
 #[derive(Clone, Debug)]
@@ -19,28 +19,50 @@ pub(crate) struct CertificateSpec {
 impl CertificateSpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`certificate`", faults)?;
-        let trust = fields.require("trust", faults);
+        let trust = fields.get("trust").map(|node| node.texts(faults));
         let (subject, san, fingerprints) =
             (fields.get("subject"), fields.get("san"), fields.get("fingerprints"));
+        let (issuer, serials, keys) = (fields.get("issuer"), fields.get("serials"), fields.get("spki"));
         fields.finish(faults);
-        let trust = trust.and_then(|node| node.texts(faults));
-        let subject = subject.map(|node| read_subject(node, faults));
+        if trust.is_none() && fingerprints.is_none() && keys.is_none() {
+            faults.push(
+                Diagnostic::error("missing_key", node.place, "`certificate` needs `trust`")
+                    .note("or exact keys, whoever certified them: `fingerprints` or `spki`"),
+            );
+            return None;
+        }
+        // A serial number means something only to the authority that gave it.
+        if let (Some(serials), None) = (serials, issuer) {
+            faults.error("missing_key", serials.place, "`serials` needs the `issuer` that gave them");
+            return None;
+        }
+        let subject = subject.map(|node| read_name(node, "a subject", faults));
+        let issuer = issuer.map(|node| read_name(node, "an issuer", faults));
+        let serials = serials.map(|node| read_serials(node, faults));
+        let keys = keys.map(|node| read_fingerprints(node, faults));
         let names = san.map(|node| read_names(node, faults));
         let fingerprints = fingerprints.map(|node| read_fingerprints(node, faults));
         Some(Self {
-            trust: trust?,
+            trust: trust.unwrap_or_else(|| Some(Vec::new()))?,
             pins: Pins {
                 subject: subject.unwrap_or_else(|| Some(Vec::new()))?,
+                issuer: issuer.unwrap_or_else(|| Some(Vec::new()))?,
+                serials: serials.unwrap_or_else(|| Some(Vec::new()))?,
                 names: names.unwrap_or_else(|| Some(Vec::new()))?,
                 fingerprints: fingerprints.unwrap_or_else(|| Some(Vec::new()))?,
+                keys: keys.unwrap_or_else(|| Some(Vec::new()))?,
             },
         })
     }
 
     /// Whether it tells one holder from others of the same authority.
     pub(super) fn is_pinned(&self) -> bool {
-        let Pins { subject, names, fingerprints } = &self.pins;
-        !(subject.is_empty() && names.is_empty() && fingerprints.is_empty())
+        let Pins { subject, issuer: _, serials, names, fingerprints, keys } = &self.pins;
+        !(subject.is_empty()
+            && serials.is_empty()
+            && names.is_empty()
+            && fingerprints.is_empty()
+            && keys.is_empty())
     }
 
     /// Looks the anchors up among those the listeners trust.
@@ -61,7 +83,7 @@ impl CertificateSpec {
     }
 }
 
-fn read_subject(node: &Node, faults: &mut Faults) -> Option<Vec<SubjectPin>> {
+fn read_name(node: &Node, whose: &str, faults: &mut Faults) -> Option<Vec<NamePins>> {
     let entries = node.named(faults)?;
     if entries.is_empty() {
         faults.error("empty", node.place, "this must not be empty");
@@ -77,7 +99,7 @@ fn read_subject(node: &Node, faults: &mut Faults) -> Option<Vec<SubjectPin>> {
                 let mut fault = Diagnostic::error(
                     "unknown_key",
                     entry.key.place,
-                    format!("`{word}` is not an attribute of a subject"),
+                    format!("`{word}` is not an attribute of {whose}"),
                 )
                 .note(format!(
                     "attributes here: {}, or a dotted object identifier in quotes",
@@ -89,10 +111,36 @@ fn read_subject(node: &Node, faults: &mut Faults) -> Option<Vec<SubjectPin>> {
                 faults.push(fault);
             }
             let values = entry.value.texts(faults);
-            Some(SubjectPin { oid: oid?.into(), values: plain(values?) })
+            Some(NamePins { oid: oid?.into(), values: plain(values?) })
         })
         .collect();
     (pins.len() == entries.len()).then_some(pins)
+}
+
+/// Serial numbers as tools print them: hex digits, colons between them ignored, leading zeros without meaning.
+fn read_serials(node: &Node, faults: &mut Faults) -> Option<Vec<Arc<[u8]>>> {
+    let texts = node.texts(faults)?;
+    let read: Vec<Arc<[u8]>> = texts
+        .iter()
+        .filter_map(|text| {
+            let digits: String = text.value.chars().filter(|character| *character != ':').collect();
+            let digits = digits.trim_start_matches('0');
+            let even = if digits.len().is_multiple_of(2) { digits.to_owned() } else { format!("0{digits}") };
+            let bytes = hex_bytes(&even).filter(|bytes| !bytes.is_empty() && bytes.len() <= 20);
+            if bytes.is_none() {
+                faults.push(
+                    Diagnostic::error(
+                        "bad_serial",
+                        text.place,
+                        format!("`{}` is not a serial number", text.value),
+                    )
+                    .note("write the hex digits of `openssl x509 -noout -serial`, in quotes"),
+                );
+            }
+            bytes.map(Into::into)
+        })
+        .collect();
+    (read.len() == texts.len()).then_some(read)
 }
 
 fn read_names(node: &Node, faults: &mut Faults) -> Option<Vec<NamePin>> {
@@ -150,15 +198,17 @@ fn read_fingerprints(node: &Node, faults: &mut Faults) -> Option<Vec<[u8; 32]>> 
 }
 
 /// 64 hex digits in either case, colons between them ignored.
-fn sha256_hex(text: &str) -> Option<[u8; 32]> {
+pub(super) fn sha256_hex(text: &str) -> Option<[u8; 32]> {
+    hex_bytes(&text.replace(':', ""))?.try_into().ok()
+}
+
+fn hex_bytes(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .chars()
-        .filter(|character| *character != ':')
         .map(|character| character.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
         .collect::<Option<_>>()?;
     let (pairs, rest) = digits.as_chunks::<2>();
-    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
-    if rest.is_empty() { bytes.try_into().ok() } else { None }
+    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
 fn plain(texts: Vec<Spanned<String>>) -> Vec<Arc<str>> {

@@ -203,7 +203,12 @@ impl ServiceSpec {
             (Some(chain), Some(key)) => Some(FetchIdentity { chain: chain?, key: key? }),
             _ => None,
         };
-        Some(FetchTrust { anchors: optional(anchors)?, identity, loopback_http: self.loopback })
+        Some(FetchTrust {
+            anchors: optional(anchors)?,
+            identity,
+            loopback_http: self.loopback,
+            ..FetchTrust::default()
+        })
     }
 }
 

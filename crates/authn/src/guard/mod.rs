@@ -37,6 +37,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use portcullis_core::{Moment, Reason, Rejection};
 
 pub use ledger::{GuardCounts, GuardLedger};
@@ -69,6 +70,15 @@ impl Guard {
     /// One that lets everything through.
     pub fn off() -> Self {
         Self { settings: None, ledger: Arc::default() }
+    }
+
+    /// The same where one address of these networks is many callers, as the addresses of proxies in front are.
+    #[must_use]
+    pub fn sharing(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        if let Some(settings) = &mut self.settings {
+            Arc::make_mut(settings).shared.extend(networks);
+        }
+        self
     }
 
     /// Looks whether anybody at that address has failed of late.

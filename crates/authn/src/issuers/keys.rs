@@ -256,7 +256,7 @@ impl UrlSpec {
             Some(path) => Some(file(path, materials, faults)?),
         };
         let description = format!("{} {:?} {}", self.url.value, pem, self.loopback_http);
-        let trust = FetchTrust { anchors: pem, loopback_http: self.loopback_http, identity: None };
+        let trust = FetchTrust { anchors: pem, loopback_http: self.loopback_http, ..FetchTrust::default() };
         let settings = KeySettings {
             issuer: issuer.into(),
             refresh: self.refresh,

@@ -14,8 +14,8 @@ enum BindingError {
     CertificateMissing,
     #[error("the token is bound to another certificate")]
     CertificateMismatch,
-    #[error("the certificate is outside its validity, or its revocation list is out of date")]
-    CertificateExpired,
+    #[error("the certificate does not count now: {0}")]
+    CertificateObjected(&'static str, Reason),
 }
 
 impl From<BindingError> for Rejection {
@@ -25,7 +25,7 @@ impl From<BindingError> for Rejection {
             BindingError::Unsupported => Reason::TokenBindingUnsupported,
             BindingError::CertificateMissing => Reason::CertificateMissing,
             BindingError::CertificateMismatch => Reason::CertificateMismatch,
-            BindingError::CertificateExpired => Reason::CertificateExpired,
+            BindingError::CertificateObjected(_, reason) => reason,
         };
         Self::new(reason).because(error.to_string())
     }
@@ -59,8 +59,8 @@ fn judge(
     if !confirmation.certificate_matches(&certificate.thumbprint) {
         return Err(BindingError::CertificateMismatch);
     }
-    if !certificate.is_current(now) {
-        return Err(BindingError::CertificateExpired);
+    if let Some(reason) = certificate.objection(now) {
+        return Err(BindingError::CertificateObjected(reason.code(), reason));
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use portcullis_store::{OpenError, Replays, Store};
 use super::PolicySpec;
 use super::api::ApiSpec;
 use super::sources::SourceMap;
-use crate::listener::{ListenSpec, ListenerSettings, TlsPolicyIds};
+use crate::listener::{ListenSpec, ListenerSettings, Online, TlsPolicyIds};
 use crate::route_table::{HostPattern, RouteTable};
 use crate::snapshot::{AllowedMethods, Api, Doors, Snapshot};
 
@@ -32,6 +32,8 @@ pub(crate) struct Resources {
     pub(crate) callers: Callers,
     /// Who has failed to authenticate of late.
     pub(crate) failures: Arc<GuardLedger>,
+    /// How listeners ask about certificates.
+    pub(crate) online: Online,
     /// Stable numbers of TLS policies.
     pub(crate) tls_policies: TlsPolicyIds,
     /// Time.
@@ -49,6 +51,7 @@ impl Resources {
             store: Store::in_memory()?,
             replays: Replays::new(Clock::System.now()),
             keys: KeySources::offline(fetchers.clone(), Clock::System),
+            online: Online { fetchers: fetchers.clone(), background: None },
             fetchers,
             callers,
             failures: Arc::default(),
@@ -63,7 +66,8 @@ impl Resources {
         Self {
             store,
             replays: Replays::new(clock.now()),
-            keys: KeySources::new(fetchers.clone(), clock.clone(), background),
+            keys: KeySources::new(fetchers.clone(), clock.clone(), background.clone()),
+            online: Online { fetchers: fetchers.clone(), background: Some(background) },
             fetchers,
             callers,
             failures: Arc::default(),
@@ -106,6 +110,7 @@ pub(crate) fn compile(
         sources,
         &resources.tls_policies,
         &resources.clock,
+        &resources.online,
         faults,
     );
     let pepper = gateway.api_keys.as_ref().and_then(|keys| keys.compile(sources, faults));
@@ -125,7 +130,10 @@ pub(crate) fn compile(
         resources,
         materials: sources,
         durable,
-        guard: gateway.guard.compile(&resources.failures),
+        guard: gateway
+            .guard
+            .compile(&resources.failures)
+            .sharing(listeners.iter().flatten().flat_map(ListenerSettings::proxies)),
     };
     let mut proxy_fields: Vec<HeaderName> =
         listeners.iter().flatten().flat_map(ListenerSettings::proxy_fields).cloned().collect();

@@ -233,10 +233,10 @@ impl<S: Serve> Door<S> {
         let failure = match tokio::time::timeout_at(deadline, negotiate(tls, stream)).await {
             Ok(Ok((policy, stream))) => {
                 match peer::connection(ends, &settings.name, policy, stream.get_ref().1, &self.clock) {
-                    Ok(connection) => {
+                    Ok((connection, chain)) => {
                         self.serve.observe(&settings.name, outcome(policy, &connection));
                         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                        return Some((stream, Inbound::new(connection, http2)));
+                        return Some((stream, Inbound::shaken(connection, http2, chain)));
                     }
                     Err(_) => HandshakeFailure::CertificateExpired,
                 }

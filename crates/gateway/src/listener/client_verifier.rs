@@ -20,22 +20,37 @@ use webpki::{
 use super::chain_cache::ChainCache;
 use super::digest;
 use super::limits::{INTERMEDIATES, REMEMBERED_CHAINS};
-use super::spec::{Ask, Purpose, WhenUnknown};
+use super::ocsp::Ocsp;
+use super::possession;
+use super::revocation::Revocation;
+use super::spec::{Ask, Purpose, Verify, WhenUnknown};
 use super::trust::{RevocationLists, TrustSet};
 use super::x509::{self, Window};
 
 /// `id-kp-clientAuth` (1.3.6.1.5.5.7.3.2), the content bytes of its DER.
 const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
 
+/// What the paths of a certificate have shown.
+struct Verified {
+    /// The time in which all of them hold.
+    window: Window,
+    /// The named sets they lead to.
+    trusted_by: Vec<Arc<str>>,
+    /// The certificate of the authority that issued it.
+    issuer: Option<Vec<u8>>,
+}
+
 /// The verifier of one TLS policy.
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
     ask: Ask,
     sets: Vec<TrustSet>,
-    revocation: Option<(RevocationLists, WhenUnknown)>,
+    revocation: Option<Arc<Revocation>>,
     purpose: Purpose,
     subjects: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
+    /// What it verifies.
+    verify: Verify,
     /// How the certificates it judges reach us.
     source: CertificateSource,
     remembered: ChainCache,
@@ -45,7 +60,7 @@ impl ClientVerifier {
     pub(crate) fn new(
         ask: Ask,
         sets: Vec<TrustSet>,
-        revocation: Option<(RevocationLists, WhenUnknown)>,
+        revocation: Option<Arc<Revocation>>,
         purpose: Purpose,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Self {
@@ -58,7 +73,13 @@ impl ClientVerifier {
         subjects.dedup_by(|a, b| a.as_ref() == b.as_ref());
         let remembered = ChainCache::new(REMEMBERED_CHAINS);
         let source = CertificateSource::Handshake;
-        Self { ask, sets, revocation, purpose, subjects, algorithms, source, remembered }
+        let verify = Verify::Path;
+        Self { ask, sets, revocation, purpose, subjects, algorithms, verify, source, remembered }
+    }
+
+    /// One that takes any certificate whose key the peer holds.
+    pub(crate) fn of_possession(self) -> Self {
+        Self { verify: Verify::Possession, ..self }
     }
 
     /// One for certificates that reach us in another way.
@@ -68,17 +89,32 @@ impl ClientVerifier {
 
     /// Everything that decides which certificates are taken, as bytes, in a fixed order.
     pub(crate) fn description(&self) -> Vec<Vec<u8>> {
-        let mut parts = vec![format!("{:?} {:?}", self.ask, self.purpose).into_bytes()];
+        let mut parts = vec![format!("{:?} {:?} {:?}", self.ask, self.verify, self.purpose).into_bytes()];
         for set in &self.sets {
             parts.push(set.name.as_bytes().to_vec());
             parts.push(set.certificates.len().to_be_bytes().to_vec());
             parts.extend(set.certificates.iter().map(|certificate| certificate.to_vec()));
         }
-        if let Some((lists, when_unknown)) = &self.revocation {
-            parts.push(format!("{when_unknown:?}").into_bytes());
-            parts.extend(lists.der.iter().map(|list| list.to_vec()));
+        if let Some(revocation) = &self.revocation {
+            parts.push(format!("{:?}", revocation.when_unknown()).into_bytes());
+            parts.extend(revocation.lists().der.iter().map(|list| list.to_vec()));
         }
         parts
+    }
+
+    /// The number of the revocation lists in force. What was accepted under another number may not be any more.
+    pub(crate) fn generation(&self) -> u64 {
+        self.revocation.as_ref().map_or(0, |revocation| revocation.generation())
+    }
+
+    /// Who is asked online about what it accepts.
+    pub(crate) fn online(&self) -> Option<&Arc<Ocsp>> {
+        self.revocation.as_ref()?.online()
+    }
+
+    /// Whether what it accepts may be revoked later.
+    pub(crate) const fn revokes(&self) -> bool {
+        self.revocation.is_some()
     }
 
     /// The certificate of a chain that this verifier takes now, parsed.
@@ -91,8 +127,15 @@ impl ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<Arc<PeerCertificate>, Error> {
+        // Strangers may show what they like, so none of it is remembered.
+        if self.verify == Verify::Possession {
+            return possession::judge(leaf, now).map(Arc::new);
+        }
+        // Read before the lists themselves: a finding never outlives the lists it was made with.
+        let generation = self.generation().to_be_bytes();
         let chain = std::iter::once(leaf).chain(intermediates).map(|certificate| certificate.as_ref());
-        let digest = digest::of(chain).ok_or_else(|| Error::General("no SHA-256".to_owned()))?;
+        let digest = digest::of(chain.chain([&generation[..]]))
+            .ok_or_else(|| Error::General("no SHA-256".to_owned()))?;
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         // SECURITY: what is remembered is that signatures, constraints and revocation are good, which no later
         // second changes while anchors and lists stay. The time in which that counts is checked on every use; it
@@ -118,13 +161,15 @@ impl ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<PeerCertificate, Error> {
-        let (window, trusted_by) = self.verify(leaf, intermediates, now)?;
+        let Verified { window, trusted_by, issuer } = self.verify(leaf, intermediates, now)?;
         if !window.holds_at(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)) {
             return Err(CertificateError::Expired.into());
         }
         let path = Validity { from: window.from, until: window.until };
-        peer_certificate(leaf, path, trusted_by, self.source)
-            .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))).into())
+        let mut peer = peer_certificate(leaf, path, trusted_by, self.source)
+            .map_err(|error| Error::from(CertificateError::Other(OtherError(Arc::new(error)))))?;
+        peer.issuer_der = issuer.filter(|_| self.online().is_some()).map(Into::into);
+        Ok(peer)
     }
 
     /// Builds the paths: one for each named set that has one. The set counts only for the time in which all of
@@ -134,13 +179,15 @@ impl ClientVerifier {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<(Window, Vec<Arc<str>>), Error> {
+    ) -> Result<Verified, Error> {
         let leaf = EndEntityCert::try_from(leaf).map_err(tls_error)?;
         let (mut window, mut trusted_by, mut refused) = (Window::ALWAYS, Vec::new(), None);
+        let mut issuer = None;
         for set in &self.sets {
             match self.verify_for(set, &leaf, intermediates, now) {
-                Ok(of_set) => {
+                Ok((of_set, issued_by)) => {
                     window = window.and(of_set);
+                    issuer = issuer.or(issued_by);
                     trusted_by.push(Arc::clone(&set.name));
                 }
                 // "unknown issuer" of one set says less than what another has to say.
@@ -153,7 +200,7 @@ impl ClientVerifier {
         match refused {
             Some(error) if trusted_by.is_empty() => Err(tls_error(error)),
             _ if trusted_by.is_empty() => Err(CertificateError::UnknownIssuer.into()),
-            _ => Ok((window, trusted_by)),
+            _ => Ok(Verified { window, trusted_by, issuer }),
         }
     }
 
@@ -163,19 +210,25 @@ impl ClientVerifier {
         leaf: &EndEntityCert<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<Window, webpki::Error> {
+    ) -> Result<(Window, Option<Vec<u8>>), webpki::Error> {
         let purpose = match self.purpose {
             Purpose::CheckedIfPresent => KeyUsage::client_auth(),
             Purpose::Required => KeyUsage::required(CLIENT_AUTH),
         };
-        let lists: Vec<_> = self.revocation.iter().flat_map(|(lists, _)| &lists.lists).collect();
+        let in_force = self.revocation.as_ref().map(|revocation| revocation.lists());
+        let in_force = in_force.filter(|_| self.revocation.as_ref().is_some_and(|one| one.has_lists()));
+        let lists: Vec<_> = in_force.iter().flat_map(|in_force| &in_force.lists).collect();
         let revocation = match &self.revocation {
-            Some((_, when_unknown)) => Some(revocation_options(&lists, *when_unknown)?),
-            None => None,
+            // SECURITY: with nobody to ask either, no list is a refusal and never "not revoked".
+            Some(revocation) if revocation.has_lists() || revocation.online().is_none() => {
+                Some(revocation_options(&lists, revocation.when_unknown())?)
+            }
+            Some(_) | None => None,
         };
         let found = Cell::new(None);
         let judge = |path: &VerifiedPath<'_>| {
-            found.set(Some(self.window_of(set, path)?));
+            let window = window_of(set, path, in_force.as_deref())?;
+            found.set(Some((window, issuer_of(set, path))));
             Ok(())
         };
         leaf.verify_for_usage(
@@ -187,34 +240,45 @@ impl ClientVerifier {
             revocation,
             Some(&judge),
         )?;
-        found.get().ok_or(webpki::Error::UnknownIssuer)
+        found.into_inner().ok_or(webpki::Error::UnknownIssuer)
     }
+}
 
-    /// What webpki leaves open about a path: key usages, its length by our count, and how long it holds.
-    fn window_of(&self, set: &TrustSet, path: &VerifiedPath<'_>) -> Result<Window, webpki::Error> {
-        if path.intermediate_certificates().count() > INTERMEDIATES {
-            return Err(webpki::Error::MaximumPathDepthExceeded);
-        }
-        let leaf: &webpki::Cert<'_> = path.end_entity();
-        let facts = x509::certificate(&leaf.der()).ok_or(webpki::Error::BadDer)?;
-        if !facts.may_sign || !facts.is_strong {
+/// The certificate of the authority that issued the leaf.
+fn issuer_of(set: &TrustSet, path: &VerifiedPath<'_>) -> Option<Vec<u8>> {
+    match path.intermediate_certificates().next() {
+        Some(issuer) => Some(issuer.der().to_vec()),
+        None => set.anchor_certificate(path).map(|der| der.to_vec()),
+    }
+}
+
+/// What webpki leaves open about a path: key usages, its length by our count, and how long it holds.
+fn window_of(
+    set: &TrustSet,
+    path: &VerifiedPath<'_>,
+    lists: Option<&RevocationLists>,
+) -> Result<Window, webpki::Error> {
+    let revocation_window = |certificate: &webpki::Cert<'_>| {
+        lists.map_or(Window::ALWAYS, |lists| lists.window_for(certificate.issuer()))
+    };
+    if path.intermediate_certificates().count() > INTERMEDIATES {
+        return Err(webpki::Error::MaximumPathDepthExceeded);
+    }
+    let leaf: &webpki::Cert<'_> = path.end_entity();
+    let facts = x509::certificate(&leaf.der()).ok_or(webpki::Error::BadDer)?;
+    if !facts.may_sign || !facts.is_strong {
+        return Err(webpki::Error::UnknownIssuer);
+    }
+    let anchor = set.anchor_window(path).ok_or(webpki::Error::UnknownIssuer)?;
+    let mut window = anchor.and(facts.window).and(revocation_window(leaf));
+    for issuer in path.intermediate_certificates() {
+        let facts = x509::certificate(&issuer.der()).ok_or(webpki::Error::BadDer)?;
+        if !facts.may_certify || !facts.is_strong {
             return Err(webpki::Error::UnknownIssuer);
         }
-        let anchor = set.anchor_window(path).ok_or(webpki::Error::UnknownIssuer)?;
-        let mut window = anchor.and(facts.window).and(self.revocation_window(leaf));
-        for issuer in path.intermediate_certificates() {
-            let facts = x509::certificate(&issuer.der()).ok_or(webpki::Error::BadDer)?;
-            if !facts.may_certify || !facts.is_strong {
-                return Err(webpki::Error::UnknownIssuer);
-            }
-            window = window.and(facts.window).and(self.revocation_window(issuer));
-        }
-        Ok(window)
+        window = window.and(facts.window).and(revocation_window(issuer));
     }
-
-    fn revocation_window(&self, certificate: &webpki::Cert<'_>) -> Window {
-        self.revocation.as_ref().map_or(Window::ALWAYS, |(lists, _)| lists.window_for(certificate.issuer()))
-    }
+    Ok(window)
 }
 
 /// SECURITY: without lists there are no options, and without options webpki would not look for revocation at all.
@@ -280,7 +344,10 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
+        match self.verify {
+            Verify::Path => rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms),
+            Verify::Possession => possession::verify_tls12(message, cert, dss, &self.algorithms),
+        }
     }
 
     fn verify_tls13_signature(
@@ -289,7 +356,10 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+        match self.verify {
+            Verify::Path => rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms),
+            Verify::Possession => possession::verify_tls13(message, cert, dss, &self.algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -3,19 +3,23 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use portcullis_core::Connection;
+use portcullis_core::{Connection, Moment, PeerCertificate};
 use portcullis_proxy::hygiene::ForwardedFields;
 use tokio::time::Instant;
 
 use super::framing::FramingFault;
 use super::limits::ABANDONED_REQUESTS;
+use super::ocsp::Ocsp;
+use super::standing::HandshakeChain;
 
 /// A connection and what has been noticed about it. It lives on one worker; its cells are written by whoever reads
 /// and writes it.
 #[derive(Debug)]
 pub struct Inbound {
     connection: Connection,
+    chain: Option<HandshakeChain>,
     http2: bool,
     /// Requests handed up so far: the number of the newest one, counted from 1.
     served: Cell<u64>,
@@ -36,8 +40,14 @@ pub struct Inbound {
 impl Inbound {
     /// A connection nothing has happened on.
     pub fn new(connection: Connection, http2: bool) -> Rc<Self> {
+        Self::shaken(connection, http2, None)
+    }
+
+    /// The same after a handshake whose certificate may be revoked while the connection stands.
+    pub(crate) fn shaken(connection: Connection, http2: bool, chain: Option<HandshakeChain>) -> Rc<Self> {
         Rc::new(Self {
             connection,
+            chain,
             http2,
             served: Cell::new(0),
             in_flight: Cell::new(0),
@@ -55,6 +65,17 @@ impl Inbound {
     /// The connection.
     pub const fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// The certificate of the handshake as it stands now, where something has become known since.
+    pub(crate) fn superseding_certificate(&self, now: Moment) -> Option<Arc<PeerCertificate>> {
+        let first = self.connection.handshake_certificate.as_ref()?;
+        self.chain.as_ref()?.superseding(first, now)
+    }
+
+    /// Who is asked online about the certificate of the handshake.
+    pub(crate) fn online(&self) -> Option<&Arc<Ocsp>> {
+        self.chain.as_ref()?.online()
     }
 
     /// What upstreams are told about it; made for its first request.

@@ -97,6 +97,9 @@ pub(crate) const REMEMBERED_CHAINS: usize = 4_096;
 /// TLS sessions remembered by one TLS policy that asks for no client certificate.
 pub(crate) const REMEMBERED_SESSIONS: usize = 4_096;
 
+/// How often the files of revocation lists are looked at.
+pub(crate) const RELOAD_LISTS: Duration = Duration::from_secs(30);
+
 /// Connections the kernel may hold for one worker before they are accepted.
 pub(crate) const BACKLOG: i32 = 4_096;
 /// Pause of the accept loop after an error that may last, such as having run out of descriptors or memory.

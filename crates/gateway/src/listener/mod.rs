@@ -12,12 +12,16 @@ mod http1;
 mod inbound;
 mod incoming;
 mod limits;
+pub(crate) mod ocsp;
 mod peer;
 mod policy_id;
+mod possession;
 mod proxy_protocol;
+pub(crate) mod revocation;
 mod serve;
 mod settings;
 mod spec;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -43,7 +47,7 @@ pub(crate) use limits::{LINGER_BYTES, LINGER_TIMEOUT};
 pub use policy_id::TlsPolicyIds;
 pub use proxy_protocol::{Announced, ProxyHeaderError, ProxyHeaderFailure, proxy_header};
 pub use serve::Serve;
-pub use settings::{Expiry, ExpiryKind, ListenerSettings};
+pub use settings::{Expiry, ExpiryKind, ListenerSettings, Online};
 pub use spec::{ListenSpec, TlsSpec};
 
 /// What is bound: a listener's settings, its address, and the connections it has over all workers.

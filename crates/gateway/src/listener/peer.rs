@@ -8,6 +8,7 @@ use portcullis_core::{Clock, Connection, PeerCertificate, TlsFacts};
 use rustls::{ProtocolVersion, ServerConnection};
 use rustls_pki_types::UnixTime;
 
+use super::standing::HandshakeChain;
 use super::tls::TlsPolicy;
 
 /// Who is at the other end of a socket.
@@ -30,7 +31,7 @@ pub(crate) enum PeerError {
     Version,
 }
 
-/// The facts of a connection over TLS.
+/// The facts of a connection over TLS, and what is needed to ask for its certificate again.
 ///
 /// # Errors
 /// The handshake left something out that the stages depend on.
@@ -40,13 +41,14 @@ pub(crate) fn connection(
     policy: &TlsPolicy,
     session: &ServerConnection,
     clock: &Clock,
-) -> Result<Connection, PeerError> {
+) -> Result<(Connection, Option<HandshakeChain>), PeerError> {
     let version = match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => return Err(PeerError::Version),
     };
-    Ok(Connection {
+    let generation = policy.verifier.as_ref().map_or(0, |verifier| verifier.generation());
+    let connection = Connection {
         peer: ends.peer,
         proxy: ends.proxy,
         listener: Arc::clone(listener),
@@ -56,7 +58,14 @@ pub(crate) fn connection(
             server_name: session.server_name().map(|name| name.to_ascii_lowercase().into()),
         }),
         handshake_certificate: certificate(policy, session, clock).map_err(PeerError::Certificate)?,
-    })
+    };
+    let chain = match (&policy.verifier, session.peer_certificates()) {
+        (Some(verifier), Some(chain)) if verifier.revokes() => {
+            Some(HandshakeChain::new(verifier, chain, generation))
+        }
+        _ => None,
+    };
+    Ok((connection, chain))
 }
 
 /// The client's certificate as its verifier knows it: parsed once for as long as it is remembered.

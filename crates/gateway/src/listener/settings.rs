@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis_core::{Clock, Diagnostic, Faults, Materials, Spanned, TlsPolicyId};
+use portcullis_core::{Clock, Diagnostic, Faults, FetchTrust, Fetchers, Materials, Spanned, TlsPolicyId};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
@@ -12,13 +12,15 @@ use rustls_pki_types::pem::PemObject as _;
 use super::client_verifier::ClientVerifier;
 use super::forwarded::{ForwardedCertificates, ForwardedSpec};
 use super::limits::ListenLimits;
+use super::ocsp::Ocsp;
 use super::policy_id::TlsPolicyIds;
 use super::proxy_protocol::ProxyProtocol;
+use super::revocation::Revocation;
 use super::spec::{
-    Ask, CertificateSpec, ClientCertificatesSpec, HostSpec, ListenSpec, RevocationSpec, TlsSpec, WhenUnknown,
+    Ask, CertificateSpec, ClientCertificatesSpec, HostSpec, ListenSpec, RevocationSpec, TlsSpec, Verify,
 };
 use super::tls::{self, Certificates, TlsPolicy, TlsSettings};
-use super::trust::{self, RevocationLists, TrustSet};
+use super::trust::{self, TrustSet};
 use super::x509;
 
 /// One listener, ready to be bound.
@@ -34,6 +36,16 @@ pub struct ListenerSettings {
     pub(crate) forwarded: Option<ForwardedCertificates>,
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
     expiries: Vec<Expiry>,
+    revocations: Vec<Arc<Revocation>>,
+}
+
+/// How others are asked while the gateway runs.
+#[derive(Clone, Debug)]
+pub struct Online {
+    /// Makes the clients.
+    pub fetchers: Fetchers,
+    /// Where questions are asked; `None` where policies are only compiled.
+    pub background: Option<tokio::runtime::Handle>,
 }
 
 /// When something a listener uses ends.
@@ -63,11 +75,13 @@ impl ListenerSettings {
         materials: &dyn Materials,
         ids: &TlsPolicyIds,
         clock: &Clock,
+        online: &Online,
         faults: &mut Faults,
     ) -> Option<Vec<Self>> {
         let provider = Arc::new(tls::provider());
-        let (trusted, expiries) = (Vec::new(), Vec::new());
-        let mut compiler = Compiler { materials, clock, ids, provider, faults, trusted, expiries };
+        let (trusted, expiries, revocations) = (Vec::new(), Vec::new(), Vec::new());
+        let mut compiler =
+            Compiler { online, materials, clock, ids, provider, faults, trusted, expiries, revocations };
         compiler.distinct_addresses(specs);
         compiler.distinct_names(specs);
         let compiled: Vec<_> = specs.iter().map(|spec| compiler.listener(spec)).collect();
@@ -80,18 +94,30 @@ impl ListenerSettings {
         self.tls.as_ref().map(|tls| tls.policy_for(Some(host)).id)
     }
 
+    /// Where proxies in front of this listener that tell certificates come from.
+    pub(crate) fn proxies(&self) -> impl Iterator<Item = ipnet::IpNet> {
+        self.forwarded.iter().flat_map(|forwarded| forwarded.proxies()).copied()
+    }
+
     /// Every field a proxy in front of this listener speaks in.
     pub(crate) fn proxy_fields(&self) -> impl Iterator<Item = &http::HeaderName> {
         self.forwarded.iter().flat_map(ForwardedCertificates::fields)
     }
 
-    /// Certificates and revocation lists, each with the second it ends.
-    pub fn expiries(&self) -> &[Expiry] {
-        &self.expiries
+    /// Certificates and revocation lists in force, each with the second it ends.
+    pub fn expiries(&self) -> Vec<Expiry> {
+        let lists = self.revocations.iter().flat_map(|revocation| revocation.expiries());
+        self.expiries.iter().cloned().chain(lists).collect()
+    }
+
+    /// What its verifiers ask about revoked certificates.
+    pub(crate) fn revocations(&self) -> &[Arc<Revocation>] {
+        &self.revocations
     }
 }
 
 pub(super) struct Compiler<'c> {
+    online: &'c Online,
     pub(super) materials: &'c dyn Materials,
     clock: &'c Clock,
     ids: &'c TlsPolicyIds,
@@ -100,6 +126,7 @@ pub(super) struct Compiler<'c> {
     /// Every name of `trust` so far, with what it stands for.
     trusted: Vec<(Spanned<String>, Vec<rustls_pki_types::CertificateDer<'static>>)>,
     expiries: Vec<Expiry>,
+    revocations: Vec<Arc<Revocation>>,
 }
 
 impl Compiler<'_> {
@@ -159,6 +186,7 @@ impl Compiler<'_> {
             forwarded,
             proxy_protocol: spec.proxy_protocol.clone(),
             expiries: std::mem::take(&mut self.expiries),
+            revocations: std::mem::take(&mut self.revocations),
         })
     }
 
@@ -221,15 +249,36 @@ impl Compiler<'_> {
         };
         let algorithms = self.provider.signature_verification_algorithms;
         let verifier = ClientVerifier::new(spec.ask, sets, revocation, spec.purpose, algorithms);
+        let verifier = match spec.verify {
+            Verify::Path => verifier,
+            Verify::Possession => verifier.of_possession(),
+        };
         let id = self.ids.of(&verifier);
         Some(Clients(Some(Arc::new(verifier)), id))
     }
 
-    pub(super) fn revocation(&mut self, spec: &RevocationSpec) -> Option<(RevocationLists, WhenUnknown)> {
+    pub(super) fn revocation(&mut self, spec: &RevocationSpec) -> Option<Arc<Revocation>> {
         let now = self.clock.now().unix_seconds();
-        let lists = RevocationLists::load(spec, self.materials, now, self.faults)?;
-        self.expiries.extend(lists.expiries());
-        Some((lists, spec.when_unknown))
+        let algorithms = self.provider.signature_verification_algorithms;
+        let online = match &spec.ocsp {
+            // Answers are signed, and responders are mostly asked without TLS.
+            Some(ocsp) => {
+                let trust = FetchTrust { plain_http: true, ..FetchTrust::default() };
+                let fetch = match self.online.fetchers.get(&trust) {
+                    Ok(fetch) => fetch,
+                    Err(why) => {
+                        self.faults.push(Diagnostic::nowhere("no_fetcher", why));
+                        return None;
+                    }
+                };
+                let background = self.online.background.clone();
+                Some(Arc::new(Ocsp::new(ocsp.clone(), fetch, background, self.clock.clone(), algorithms)))
+            }
+            None => None,
+        };
+        let revocation = Arc::new(Revocation::load(spec, self.materials, now, online, self.faults)?);
+        self.revocations.push(Arc::clone(&revocation));
+        Some(revocation)
     }
 
     /// SECURITY: policies name anchors without naming a listener, so one name must stand for the same

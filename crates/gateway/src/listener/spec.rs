@@ -1,13 +1,15 @@
 //! Listeners as they are written under `listen` in `gateway.yaml`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use portcullis_core::document::{Content, Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Place, SecretSpec, Spanned};
 
 use super::forwarded::ForwardedSpec;
-use super::limits::ListenLimits;
+use super::limits::{ListenLimits, RELOAD_LISTS, positive};
+use super::ocsp::OcspSpec;
 use super::proxy_protocol::ProxyProtocol;
 
 /// One listener as written.
@@ -72,10 +74,21 @@ pub(crate) enum Purpose {
     Required,
 }
 
+/// What a handshake verifies of a client's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verify {
+    /// The path to one of the named authorities.
+    Path,
+    /// That the client holds its key, and nothing else (CRT-07): whose it is, the exact keys of the policies say, or
+    /// the tokens bound to it.
+    Possession,
+}
+
 /// `client_certificates`, of a listener or of one of its hosts.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientCertificatesSpec {
     pub(crate) ask: Ask,
+    pub(crate) verify: Verify,
     pub(crate) trust: Vec<(Spanned<String>, Spanned<String>)>,
     pub(crate) revocation: Option<RevocationSpec>,
     pub(crate) purpose: Purpose,
@@ -86,6 +99,10 @@ pub(crate) struct ClientCertificatesSpec {
 pub(crate) struct RevocationSpec {
     pub(crate) lists: Vec<Spanned<String>>,
     pub(crate) when_unknown: WhenUnknown,
+    /// How often the files are looked at.
+    pub(crate) reload: Duration,
+    /// Who is asked online.
+    pub(crate) ocsp: Option<OcspSpec>,
 }
 
 /// One entry of `hosts`: other settings for one server name.
@@ -116,6 +133,17 @@ impl ListenSpec {
         let proxy_protocol = fields.get("proxy_protocol").map(|node| ProxyProtocol::read(node, faults));
         let limits = fields.get("limits").map(|node| ListenLimits::read(node, faults));
         fields.finish(faults);
+        if let (Some(Some(told)), Some(Some(_))) = (&forwarded, &proxy_protocol)
+            && told.is_address_alone()
+        {
+            // SECURITY: whoever is relayed comes from the relay's address, and sends the headers they like.
+            let message = "behind a relay the address alone tells nobody's headers from a proxy's";
+            faults.push(
+                Diagnostic::error("address_announced", node.place, message)
+                    .note("with `proxy_protocol`, the proxy of `client_certificate_header` shows a `secret` or a `certificate`"),
+            );
+            return None;
+        }
         Some(Self {
             name,
             address: address?,
@@ -234,13 +262,24 @@ impl CertificateSpec {
 
 impl ClientCertificatesSpec {
     pub(crate) const fn never() -> Self {
-        Self { ask: Ask::Never, trust: Vec::new(), revocation: None, purpose: Purpose::CheckedIfPresent }
+        Self {
+            ask: Ask::Never,
+            verify: Verify::Path,
+            trust: Vec::new(),
+            revocation: None,
+            purpose: Purpose::CheckedIfPresent,
+        }
     }
 
     fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`client_certificates`", faults)?;
         let words = [("never", Ask::Never), ("optional", Ask::Optional), ("required", Ask::Required)];
         let ask = fields.require("ask", faults).and_then(|node| node.one_of(&words, faults));
+        let words = [("path", Verify::Path), ("possession", Verify::Possession)];
+        let verify = match fields.get("verify") {
+            Some(node) => node.one_of(&words, faults),
+            None => Some(Verify::Path),
+        };
         let trust = fields.get("trust").map_or(Some(Vec::new()), |node| trust(node, faults));
         let revocation = match fields.get("revocation") {
             Some(node) => RevocationSpec::read(node, faults).map(Some),
@@ -248,7 +287,7 @@ impl ClientCertificatesSpec {
         };
         let purpose = purpose(fields.get("extended_key_usage"), faults);
         fields.finish(faults);
-        let (ask, trust, revocation) = (ask?, trust?, revocation?);
+        let (ask, verify, trust, revocation) = (ask?, verify?, trust?, revocation?);
         match ask {
             Ask::Never if !trust.is_empty() || revocation.is_some() => {
                 let message =
@@ -256,7 +295,16 @@ impl ClientCertificatesSpec {
                 faults.error("no_use", node.place, message);
                 return None;
             }
-            Ask::Optional | Ask::Required if trust.is_empty() => {
+            // SECURITY: one listener either knows authorities or it does not; never both by accident (CRT-07).
+            Ask::Optional | Ask::Required
+                if verify == Verify::Possession && (!trust.is_empty() || revocation.is_some()) =>
+            {
+                let message =
+                    "`verify: possession` looks at no path, so `trust` and `revocation` have no use here";
+                faults.error("no_use", node.place, message);
+                return None;
+            }
+            Ask::Optional | Ask::Required if trust.is_empty() && verify == Verify::Path => {
                 // SECURITY: no anchors must never come to mean "no verification" (CVE-2026-27586).
                 let message = "clients are asked for certificates, but `trust` names no authority";
                 faults.error("missing_key", node.place, message);
@@ -264,7 +312,7 @@ impl ClientCertificatesSpec {
             }
             Ask::Never | Ask::Optional | Ask::Required => {}
         }
-        Some(Self { ask, trust, revocation, purpose: purpose? })
+        Some(Self { ask, verify, trust, revocation, purpose: purpose? })
     }
 }
 
@@ -319,7 +367,7 @@ pub(crate) fn trust(node: &Node, faults: &mut Faults) -> Option<Vec<(Spanned<Str
 impl RevocationSpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`revocation`", faults)?;
-        let lists = fields.require("crls", faults).and_then(|node| match &node.content {
+        let lists = fields.get("crls").map(|node| match &node.content {
             Content::List(nodes) if !nodes.is_empty() => {
                 let read: Vec<_> = nodes.iter().map(|node| node.text(faults)).collect();
                 read.into_iter().collect()
@@ -331,8 +379,19 @@ impl RevocationSpec {
             Some(node) => node.one_of(&words, faults),
             None => Some(WhenUnknown::Deny),
         };
+        let ocsp = fields.get("ocsp").map_or(Some(None), |node| OcspSpec::read(node, faults));
+        let reload = match fields.get("reload") {
+            Some(node) => positive(node.duration(faults), node.place, faults),
+            None => Some(RELOAD_LISTS),
+        };
         fields.finish(faults);
-        Some(Self { lists: lists?, when_unknown: when_unknown? })
+        let ocsp = ocsp?;
+        if lists.is_none() && ocsp.is_none() {
+            faults.error("missing_key", node.place, "`revocation` needs `crls` or `ocsp`");
+            return None;
+        }
+        let lists = lists.unwrap_or_else(|| Some(Vec::new()))?;
+        Some(Self { lists, when_unknown: when_unknown?, reload: reload?, ocsp })
     }
 }
 

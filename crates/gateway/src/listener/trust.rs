@@ -65,6 +65,17 @@ impl TrustSet {
     }
 }
 
+impl TrustSet {
+    /// The certificate of the anchor a path ends in.
+    pub(crate) fn anchor_certificate(&self, path: &VerifiedPath<'_>) -> Option<&CertificateDer<'static>> {
+        let end = path.anchor();
+        let same = |anchor: &TrustAnchor<'_>| {
+            anchor.subject == end.subject && anchor.subject_public_key_info == end.subject_public_key_info
+        };
+        self.anchors.iter().zip(&self.certificates).find(|(anchor, _)| same(anchor)).map(|(_, der)| der)
+    }
+}
+
 /// The certificates of a PEM file.
 pub(crate) fn certificates(
     path: &Spanned<String>,

@@ -82,6 +82,12 @@ pub(crate) fn certificate(der: &[u8]) -> Option<CertificateFacts> {
     })
 }
 
+/// The subject public key info of a certificate of any version, as it stands there.
+pub(crate) fn public_key(der: &[u8]) -> Option<Vec<u8>> {
+    let Ok(([], certificate)) = X509Certificate::from_der(der) else { return None };
+    Some(certificate.public_key().raw.to_vec())
+}
+
 /// One revocation list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RevocationListFacts {

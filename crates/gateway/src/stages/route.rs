@@ -1,14 +1,17 @@
 //! `Accepted` → `Routed`: the guards that need no credential, then the API.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{Method, Version, header};
 use http_body::Body as _;
-use portcullis_core::{Reason, Rejection};
+use portcullis_core::{PeerCertificate, Reason, Rejection, Standing};
 use portcullis_proxy::hygiene;
 
 use crate::exchange::{Accepted, Ended, Exchange, Routed};
 use crate::listener::FramingFault;
+use crate::listener::forwarded::CallersCertificate;
+use crate::listener::ocsp::Ocsp;
 use crate::passage::Passage;
 use crate::{host, path};
 
@@ -17,7 +20,7 @@ pub(crate) async fn route(mut exchange: Exchange<Accepted>) -> Result<Exchange<R
     match find(&exchange) {
         Ok(routed) => {
             exchange.passage.ledger.api = Some(Rc::clone(&routed.api));
-            if let Err(rejection) = guard(&mut exchange, &routed) {
+            if let Err(rejection) = guard(&mut exchange, &routed).await {
                 return Err(exchange.refuse(rejection));
             }
             Ok(exchange.advance(|_| routed))
@@ -82,7 +85,7 @@ fn check_http2(exchange: &Exchange<Accepted>) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn guard(exchange: &mut Exchange<Accepted>, routed: &Routed) -> Result<(), Rejection> {
+async fn guard(exchange: &mut Exchange<Accepted>, routed: &Routed) -> Result<(), Rejection> {
     let head = &exchange.passage.head;
     if let Some(methods) = &routed.api.methods
         && !methods.list.contains(&head.method)
@@ -97,7 +100,7 @@ fn guard(exchange: &mut Exchange<Accepted>, routed: &Routed) -> Result<(), Rejec
             Some(_) => {}
         }
     }
-    settle_certificate(exchange)?;
+    settle_certificate(exchange).await?;
     // SECURITY: before anything else reads a header: what a caller may not say is gone from here on (FWD-02, PRX-05).
     let Passage { head, snapshot, .. } = &mut *exchange.passage;
     hygiene::prepare_request(&mut head.headers, &routed.api.protected)?;
@@ -105,17 +108,57 @@ fn guard(exchange: &mut Exchange<Accepted>, routed: &Routed) -> Result<(), Rejec
     Ok(())
 }
 
-/// Finds out whose certificate counts, where a proxy in front may tell one. The one reader of those headers.
-fn settle_certificate(exchange: &mut Exchange<Accepted>) -> Result<(), Rejection> {
-    let shared = &exchange.passage.snapshot.shared;
-    if shared.proxy_fields.is_empty() {
-        return Ok(());
+/// Finds out whose certificate counts: where a proxy in front may tell one, and where lists of revoked certificates
+/// have changed since the handshake. The one reader of those headers.
+async fn settle_certificate(exchange: &mut Exchange<Accepted>) -> Result<(), Rejection> {
+    let (shared, connection, now) =
+        (&exchange.passage.snapshot.shared, exchange.connection(), exchange.now());
+    let superseding = exchange.passage.inbound.superseding_certificate(now);
+    let own = superseding.as_ref().or(connection.handshake_certificate.as_ref());
+    // Without a field a proxy speaks in there is no listener that would listen to one.
+    let listener =
+        if shared.proxy_fields.is_empty() { None } else { shared.doors.listener(&connection.listener) };
+    let forwarded = listener.and_then(|listener| listener.forwarded.as_ref());
+    let settled = match forwarded {
+        Some(forwarded) => {
+            let memory = &exchange.passage.worker.forwarded;
+            let own = own.map(AsRef::as_ref);
+            forwarded.settle(&exchange.passage.head.headers, connection, own, memory, now)?
+        }
+        None => CallersCertificate::Handshake,
+    };
+    let told = matches!(settled, CallersCertificate::Settled(_));
+    exchange.passage.certificate_from = match settled {
+        CallersCertificate::Handshake if superseding.is_some() => CallersCertificate::Settled(superseding),
+        settled => settled,
+    };
+    let online = match forwarded.filter(|_| told) {
+        Some(forwarded) => forwarded.online(),
+        None => exchange.passage.inbound.online(),
+    };
+    if let Some(ocsp) = online.cloned() {
+        // Boxed: few listeners ask, and few of their requests wait.
+        Box::pin(ask(exchange, &ocsp)).await;
     }
-    let connection = exchange.connection();
-    let listener = shared.doors.listener(&connection.listener);
-    let Some(forwarded) = listener.and_then(|listener| listener.forwarded.as_ref()) else { return Ok(()) };
-    let memory = &exchange.passage.worker.forwarded;
-    let settled = forwarded.settle(&exchange.passage.head.headers, connection, memory, exchange.now())?;
-    exchange.passage.certificate_from = settled;
     Ok(())
+}
+
+/// Waits for what a responder says of the caller's certificate. Whatever it is, the certificate carries it from here.
+async fn ask(exchange: &mut Exchange<Accepted>, ocsp: &Arc<Ocsp>) {
+    let now = exchange.now();
+    let certificate = exchange.certificate().cloned().filter(|certificate| certificate.is_current(now));
+    let Some(certificate) = certificate else { return };
+    let memory = &exchange.passage.worker.online;
+    let finding = match memory.find(ocsp, &certificate, now) {
+        Some(finding) => finding,
+        None => {
+            let finding = ocsp.ask(&certificate, now).await;
+            exchange.passage.worker.online.remember(ocsp, &certificate, finding);
+            finding
+        }
+    };
+    if finding.standing != Standing::Good {
+        let objected = PeerCertificate { standing: finding.standing, ..PeerCertificate::clone(&certificate) };
+        exchange.passage.certificate_from = CallersCertificate::Settled(Some(Arc::new(objected)));
+    }
 }

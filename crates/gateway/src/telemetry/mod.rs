@@ -219,6 +219,11 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
         "portcullis_crl_next_update_timestamp_seconds",
         "Second since 1970 at which a revocation list is due to be replaced, by name.",
     ),
+    (
+        Kind::Counter,
+        "portcullis_crl_reloads_total",
+        "Times the files of revocation lists had changed, by listener and result.",
+    ),
     (Kind::Gauge, "portcullis_config_info", "1, labelled with the hash of the configuration in force."),
     (
         Kind::Gauge,

@@ -51,13 +51,17 @@ pub struct HttpFetcher {
 struct Client {
     config: Arc<ClientConfig>,
     loopback_http: bool,
+    plain_http: bool,
     servers: Servers,
     sweeping: AtomicBool,
 }
 
 /// A site that may be asked.
 #[derive(Debug)]
-struct Target(Site);
+struct Target {
+    site: Site,
+    plain_http: bool,
+}
 
 /// Why an exchange has no answer.
 struct Failed {
@@ -84,6 +88,7 @@ impl HttpFetcher {
         let client = Client {
             config: Arc::new(config),
             loopback_http: trust.loopback_http,
+            plain_http: trust.plain_http,
             servers: Servers::default(),
             sweeping: AtomicBool::new(false),
         };
@@ -110,7 +115,8 @@ impl Fetch for HttpFetcher {
 
 impl Client {
     async fn ask(self: &Arc<Self>, request: &FetchRequest) -> Result<FetchResponse, FetchError> {
-        let target = Target::read(&request.url, self.loopback_http).map_err(FetchError::Refused)?;
+        let target =
+            Target::read(&request.url, self.loopback_http, self.plain_http).map_err(FetchError::Refused)?;
         let message = target.message(request)?;
         let server = self.servers.get(&target.destination());
         let _place = server.places.acquire().await.map_err(|_closed| unreachable_server())?;
@@ -178,14 +184,14 @@ impl Client {
 }
 
 impl Target {
-    fn read(url: &str, loopback_http: bool) -> Result<Self, String> {
+    fn read(url: &str, loopback_http: bool, plain_http: bool) -> Result<Self, String> {
         let site = Site::parse(url).map_err(|why| format!("the url {why}"))?;
-        let allowed = site.secure || (loopback_http && is_this_machine(&site.host));
-        if allowed { Ok(Self(site)) } else { Err("plain http is not allowed".into()) }
+        let allowed = site.secure || plain_http || (loopback_http && is_this_machine(&site.host));
+        if allowed { Ok(Self { site, plain_http }) } else { Err("plain http is not allowed".into()) }
     }
 
     fn destination(&self) -> Destination {
-        Destination { secure: self.0.secure, host: self.0.host.clone(), port: self.0.port }
+        Destination { secure: self.site.secure, host: self.site.host.clone(), port: self.site.port }
     }
 
     fn message(&self, request: &FetchRequest) -> Result<Request<Full<Bytes>>, FetchError> {
@@ -195,11 +201,11 @@ impl Target {
         if let Some(own) = OWN_FIELDS.iter().find(|name| request.headers.contains_key(*name)) {
             return Err(FetchError::Refused(format!("`{own}` is the fetcher's own field")));
         }
-        let host = HeaderValue::from_str(self.0.authority.as_str())
+        let host = HeaderValue::from_str(self.site.authority.as_str())
             .map_err(|_refused| FetchError::Refused("its host cannot be sent".into()))?;
         let mut message = Request::new(Full::new(request.body.clone()));
         *message.method_mut() = request.method.clone();
-        *message.uri_mut() = Uri::from(self.0.path.clone());
+        *message.uri_mut() = Uri::from(self.site.path.clone());
         *message.headers_mut() = request.headers.clone();
         message.headers_mut().insert(HOST, host);
         message.headers_mut().insert(USER_AGENT, HeaderValue::from_static("portcullis"));
@@ -207,14 +213,16 @@ impl Target {
     }
 
     async fn connect(&self, config: &Arc<ClientConfig>, end: Instant) -> Result<Transport, ConnectError> {
-        let mut addresses = connect::resolve(&self.0.host, self.0.port).await?;
-        if !self.0.secure {
+        let mut addresses = connect::resolve(&self.site.host, self.site.port).await?;
+        if !self.site.secure {
             // SECURITY: `localhost` is what the resolver says it is; only what truly is this machine counts.
-            addresses.retain(|address| address.ip().is_loopback());
+            if !self.plain_http {
+                addresses.retain(|address| address.ip().is_loopback());
+            }
             return connect::dial(&addresses, end).await.map(Transport::Plain);
         }
         let stream = connect::dial(&addresses, end).await?;
-        let handshake = Handshake { config: Arc::clone(config), server_name: self.0.name.clone() };
+        let handshake = Handshake { config: Arc::clone(config), server_name: self.site.name.clone() };
         connect::shake_hands(stream, &handshake).await.map(|(transport, _chosen)| transport)
     }
 }

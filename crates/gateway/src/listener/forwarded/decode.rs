@@ -171,6 +171,17 @@ pub(crate) fn der_sequence(mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, DecodeError
     Ok(found)
 }
 
+/// The first SEQUENCE within a SEQUENCE that is all there is, with its head.
+pub(crate) fn first_of_sequence(bytes: &[u8]) -> Option<&[u8]> {
+    let length = der_length(bytes)?;
+    let head = match bytes.get(1)? {
+        0..=0x7f => 2,
+        long => 2 + usize::from(long & 0x7f),
+    };
+    let inner = bytes.get(head..length).filter(|_| length == bytes.len())?;
+    inner.get(..der_length(inner)?)
+}
+
 /// How many bytes the SEQUENCE that begins here takes, its head included.
 fn der_length(bytes: &[u8]) -> Option<usize> {
     let (length, head) = match bytes {

@@ -12,6 +12,9 @@ use super::format::Found;
 /// Certificates one half of the memory holds.
 const HALF: usize = 512;
 
+/// The longest header text, with its chain, that is remembered, in bytes.
+const LONGEST: usize = 16 << 10;
+
 /// A bounded memory: header bytes to the certificate they say. Only what was taken gets in, so strangers cannot push
 /// anybody out. What is remembered is the certificate and the time in which its path holds; whether that time is now
 /// is asked on every request.
@@ -42,21 +45,21 @@ pub(crate) struct ForwardedCounts {
 
 #[derive(Debug)]
 struct Entry {
-    told_at: u64,
+    told_at: (u64, u64),
     leaf: Box<[u8]>,
     chain: Box<[u8]>,
     certificate: Arc<PeerCertificate>,
 }
 
 impl Entry {
-    fn is(&self, told_at: u64, found: &Found<'_>) -> bool {
+    fn is(&self, told_at: (u64, u64), found: &Found<'_>) -> bool {
         self.told_at == told_at && *self.leaf == *found.leaf && *self.chain == *found.chain
     }
 }
 
 impl ForwardedMemory {
     /// The certificate these bytes said at a listener, whose generation `told_at` is.
-    pub(crate) fn find(&self, told_at: u64, found: &Found<'_>) -> Option<Arc<PeerCertificate>> {
+    pub(crate) fn find(&self, told_at: (u64, u64), found: &Found<'_>) -> Option<Arc<PeerCertificate>> {
         let hash = self.hash(told_at, found);
         if let Some(entry) = self.newer.borrow().get(&hash).filter(|entry| entry.is(told_at, found)) {
             return Some(Arc::clone(&entry.certificate));
@@ -67,7 +70,16 @@ impl ForwardedMemory {
         Some(certificate)
     }
 
-    pub(crate) fn remember(&self, told_at: u64, found: &Found<'_>, certificate: &Arc<PeerCertificate>) {
+    /// A chain longer than [`LONGEST`] is verified each time, so that the memory stays small.
+    pub(crate) fn remember(
+        &self,
+        told_at: (u64, u64),
+        found: &Found<'_>,
+        certificate: &Arc<PeerCertificate>,
+    ) {
+        if found.leaf.len() + found.chain.len() > LONGEST {
+            return;
+        }
         let entry = Entry {
             told_at,
             leaf: found.leaf.into(),
@@ -97,7 +109,7 @@ impl ForwardedMemory {
     }
 
     /// Callers choose certificates, so the hash is keyed; a collision costs a verification, no more.
-    fn hash(&self, told_at: u64, found: &Found<'_>) -> u64 {
+    fn hash(&self, told_at: (u64, u64), found: &Found<'_>) -> u64 {
         self.hasher.hash_one((told_at, found.leaf, &*found.chain))
     }
 }

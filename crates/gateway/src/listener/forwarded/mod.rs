@@ -7,6 +7,7 @@
 
 mod compile;
 mod decode;
+mod encode;
 mod format;
 mod memory;
 mod spec;
@@ -26,11 +27,14 @@ use portcullis_core::{CertificateSource, Connection, Moment, PeerCertificate, Re
 use rustls::{CertificateError, Error};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+pub(crate) use decode::first_of_sequence;
+pub(crate) use encode::CertificateText;
 pub use format::{CERTIFICATE_FORMATS, read_certificate_header};
 pub(crate) use memory::{ForwardedCounts, ForwardedMemory};
 pub(crate) use spec::ForwardedSpec;
 
 use super::client_verifier::ClientVerifier;
+use super::ocsp::Ocsp;
 use super::spec::Purpose;
 use super::x509::{self, Purposes};
 use format::{Found, Placement, ReadError, Told};
@@ -63,8 +67,8 @@ pub(crate) enum CallersCertificate {
     /// The connection's peer is the caller: what its handshake showed, if anything.
     #[default]
     Handshake,
-    /// The peer is a proxy: what it told with this request, if anything.
-    Told(Option<Arc<PeerCertificate>>),
+    /// This one, if any: what a proxy told with this request, or the handshake's with what became known since.
+    Settled(Option<Arc<PeerCertificate>>),
 }
 
 /// A number no other settings of this process have.
@@ -83,8 +87,10 @@ impl ForwardedCertificates {
 
     /// Settles whose certificate counts for a request.
     ///
-    /// SECURITY: a caller's own handshake wins over any header (WS-04), and a proxy's own certificate is never a
-    /// caller's, not even where the proxy tells of none (FWD-06).
+    /// `own` is the certificate of the connection's handshake, as it stands now.
+    ///
+    /// SECURITY: whoever is not the proxy has only their own handshake, whatever headers they send (WS-04), and a
+    /// certificate the proxy itself shows is never a caller's, not even where the proxy tells of none (FWD-06).
     ///
     /// # Errors
     /// The proxy tells of a certificate that cannot be read (400), is not good (401), or cannot be checked (503).
@@ -92,25 +98,49 @@ impl ForwardedCertificates {
         &self,
         headers: &HeaderMap,
         connection: &Connection,
+        own: Option<&PeerCertificate>,
         memory: &ForwardedMemory,
         now: Moment,
     ) -> Result<CallersCertificate, Rejection> {
-        let own = connection.handshake_certificate.as_deref();
-        let of_the_proxy = own.is_some_and(|own| self.proof.is_of_the_proxy(own));
-        if own.is_some() && !of_the_proxy {
-            memory.count(|counts| counts.not_the_proxy += 1);
-            return Ok(CallersCertificate::Handshake);
-        }
+        // Who sends this comes first: whatever certificate the proxy itself has shown is the proxy's.
         if !self.is_near(connection.hop()) || !self.proof.shown(headers, own, now) {
             memory.count(|counts| counts.not_the_proxy += 1);
-            return Ok(CallersCertificate::Told(None));
+            let of_the_proxy = own.is_some_and(|own| self.proof.is_of_the_proxy(own));
+            return Ok(if of_the_proxy {
+                CallersCertificate::Settled(None)
+            } else {
+                CallersCertificate::Handshake
+            });
         }
         let found = self.placement.find(headers).map_err(|error| unreadable(memory, error))?;
         let Some(found) = found else {
             memory.count(|counts| counts.absent += 1);
-            return Ok(CallersCertificate::Told(None));
+            return Ok(CallersCertificate::Settled(None));
         };
-        self.told(headers, &found, memory, now).map(CallersCertificate::Told)
+        self.told(headers, &found, memory, now).map(CallersCertificate::Settled)
+    }
+
+    /// Under what a certificate was found good: these settings, and the revocation lists in force. Read before the
+    /// lists themselves, so that a finding never outlives them.
+    fn generation(&self) -> (u64, u64) {
+        let lists = match &self.judge {
+            Judge::Ours { verifier, .. } => verifier.generation(),
+            Judge::Proxy { .. } => 0,
+        };
+        (self.generation, lists)
+    }
+
+    /// Where the proxy's connections come from.
+    pub(crate) fn proxies(&self) -> &[IpNet] {
+        &self.from
+    }
+
+    /// Who is asked online about the certificates that are told.
+    pub(crate) fn online(&self) -> Option<&Arc<Ocsp>> {
+        match &self.judge {
+            Judge::Ours { verifier, .. } => verifier.online(),
+            Judge::Proxy { .. } => None,
+        }
     }
 
     fn is_near(&self, hop: IpAddr) -> bool {
@@ -130,7 +160,8 @@ impl ForwardedCertificates {
             let why = format!("the proxy does not say in `{name}` that it has verified the certificate");
             return Err(Rejection::new(Reason::CertificateRefused).of(Scheme::Certificate).because(why));
         }
-        let remembered = memory.find(self.generation, found);
+        let generation = self.generation();
+        let remembered = memory.find(generation, found);
         if let Some(known) = remembered.filter(|known| known.is_current(now)) {
             memory.count(|counts| counts.taken += 1);
             return Ok(Some(known));
@@ -150,7 +181,7 @@ impl ForwardedCertificates {
         })?;
         memory.count(|counts| counts.taken += 1);
         let certificate = Arc::new(certificate);
-        memory.remember(self.generation, found, &certificate);
+        memory.remember(generation, found, &certificate);
         Ok(Some(certificate))
     }
 }

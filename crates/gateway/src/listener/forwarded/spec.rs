@@ -62,6 +62,11 @@ impl ForwardedSpec {
         Some(Self { from: from?, proof: proof?, placement: placement?, verdicts, purpose: purpose?, judge })
     }
 
+    /// Whether nothing but the address shows who the proxy is.
+    pub(crate) const fn is_address_alone(&self) -> bool {
+        self.proof.is_address_alone()
+    }
+
     /// The names under which policies know the certificates.
     pub(crate) fn trust_names(&self) -> impl Iterator<Item = &Spanned<String>> {
         self.verified_names().chain(self.vouched_name())

@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::super::client_verifier::ClientVerifier;
+use super::super::revocation::Revocation;
 use super::super::spec::{Ask, Purpose, RevocationSpec, WhenUnknown};
-use super::super::trust::{RevocationLists, TrustSet};
+use super::super::trust::TrustSet;
 use super::super::{CertificateOutcome, Event, HandshakeFailure, ListenerSettings, TlsPolicyIds};
 use super::tls::{Authority, Client, Credential, Promiscuous, authority_params, client_params, params, read};
 use super::{Files, Rig, compiled, on_worker, statuses};
@@ -426,9 +427,9 @@ fn no_lists_at_all_vouch_for_nobody() {
     let client = world.trusted.client("tpp").certificates();
     let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW.unsigned_abs()));
     for when_unknown in [WhenUnknown::Deny, WhenUnknown::Allow] {
-        let spec = RevocationSpec { lists: Vec::new(), when_unknown };
-        let lists = RevocationLists::load(&spec, &world.files, NOW, &mut faults).expect("no list");
-        let revocation = Some((lists, when_unknown));
+        let spec =
+            RevocationSpec { lists: Vec::new(), when_unknown, reload: Duration::from_secs(1), ocsp: None };
+        let revocation = Revocation::load(&spec, &world.files, NOW, None, &mut faults).map(Arc::new);
         let set = TrustSet::load(&name("open-banking"), &name("ca.pem"), &world.files, &mut faults);
         let sets = vec![set.expect("a set")];
         let verifier =

@@ -91,6 +91,12 @@ impl Materials for Files {
     }
 }
 
+/// Nobody can be asked.
+fn offline() -> super::Online {
+    let fetchers = portcullis_core::Fetchers::new(|_| Err("nobody can be asked".to_owned()));
+    super::Online { fetchers, background: None }
+}
+
 /// Reads and compiles one listener named `door`, or says what is wrong.
 pub(super) fn compiled(
     listener: &serde_json::Value,
@@ -100,7 +106,7 @@ pub(super) fn compiled(
 ) -> Result<Arc<ListenerSettings>, Vec<Diagnostic>> {
     let mut faults = Faults::default();
     let specs = ListenSpec::read_all(&node(&serde_json::json!({ "door": listener })), &mut faults);
-    let settings = ListenerSettings::compile_all(&specs, files, ids, clock, &mut faults);
+    let settings = ListenerSettings::compile_all(&specs, files, ids, clock, &offline(), &mut faults);
     let any_error = faults.any_error();
     let mut diagnostics = faults.into_sorted();
     diagnostics.retain(|diagnostic| diagnostic.severity == Severity::Error);

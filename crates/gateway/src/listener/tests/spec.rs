@@ -101,7 +101,17 @@ fn what_is_not_built_is_refused() {
             "ask": "required", "trust": { "a": { "file": "ca.pem" } }, "revocation": revocation,
         } }))
     };
-    check(&clients(json!({ "crls": ["list.crl"], "ocsp": "off" })), "unknown_key", "ocsp");
+    check(&clients(json!({ "crls": ["list.crl"], "stapling": true })), "unknown_key", "stapling");
+    assert_eq!(faults(&clients(json!({ "crls": ["list.crl"], "ocsp": "off" }))), []);
+    check(&clients(json!({ "ocsp": "off" })), "missing_key", "`crls` or `ocsp`");
+    check(&clients(json!({ "ocsp": {} })), "one_key", "either `url`");
+    check(&clients(json!({ "ocsp": { "url": "ldap://a" } })), "bad_url", "`ldap://a`");
+    check(&clients(json!({ "ocsp": { "url": "http://a", "hosts": ["a"] } })), "one_key", "either `url`");
+    check(&clients(json!({ "crls": ["list.crl"], "reload": "0s" })), "out_of_range", "zero");
+    let holders = |changes: Value| tls(json!({ "client_certificates": changes }));
+    assert_eq!(faults(&holders(json!({ "ask": "optional", "verify": "possession" }))), []);
+    let mixed = json!({ "ask": "optional", "verify": "possession", "trust": { "a": { "file": "ca.pem" } } });
+    check(&holders(mixed), "no_use", "looks at no path");
 }
 
 /// CVE-2026-27586 and CVE-2026-54762: a trust file that is missing or empty never turns verification off.
@@ -196,7 +206,8 @@ fn what_ends_is_known_with_its_time() {
     let listener = tls(json!({ "client_certificates": clients }));
     let settings =
         compiled(&listener, &files(), &Clock::System, &TlsPolicyIds::default()).expect("good settings");
-    let names: Vec<_> = settings.expiries().iter().map(|expiry| &*expiry.name).collect();
+    let expiries = settings.expiries();
+    let names: Vec<_> = expiries.iter().map(|expiry| &*expiry.name).collect();
     for file in ["server.pem", "ca.pem", "list.crl"] {
         assert!(names.contains(&file), "{file} of {names:?}");
     }
@@ -277,6 +288,11 @@ fn a_certificate_header_says_who_sends_it_and_who_verifies() {
     check(&json!({ "address": "127.0.0.1:0", "proxy_protocol": {} }), "missing_key", "`from`");
     let everybody = json!({ "address": "127.0.0.1:0", "proxy_protocol": { "from": ["0.0.0.0/0"] } });
     check(&everybody, "bad_range", "every address");
+    let mut relayed = header(json!({ "proxy": { "address_alone": { "because": "a cable" } } }));
+    relayed["proxy_protocol"] = json!({ "from": ["10.0.0.1"] });
+    check(&relayed, "address_announced", "behind a relay");
+    relayed["client_certificate_header"]["proxy"] = secret.clone();
+    assert_eq!(faults(&relayed), []);
     let hasty =
         json!({ "address": "127.0.0.1:0", "proxy_protocol": { "from": ["10.0.0.1"], "timeout": "0s" } });
     check(&hasty, "out_of_range", "zero");

@@ -1,0 +1,133 @@
+//! Looks after what ends or changes while the gateway runs: revocation lists, and the lives of certificates.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use metrics::Label;
+use portcullis_core::Clock;
+
+use crate::config::SourceMap;
+use crate::listener::revocation::{Reload, Revocation};
+use crate::listener::{Expiry, ExpiryKind, ListenerSettings};
+use crate::telemetry::Telemetry;
+
+/// How often is told what will end soon.
+const EVENTS: Duration = Duration::from_secs(6 * 3_600);
+
+/// How long before a certificate ends it is an event.
+const SOON_SECONDS: i64 = 30 * 86_400;
+
+/// Reads the files of revocation lists again for as long as the gateway runs, each as often as its listener says, and
+/// tells what is about to end. Nothing here is on a request's path: workers see a number change.
+pub(crate) async fn watch(
+    sources: SourceMap,
+    listeners: Vec<Arc<ListenerSettings>>,
+    telemetry: Telemetry,
+    clock: Clock,
+) {
+    tell_expiries(&listeners, &telemetry);
+    // Whoever reads remembers what was read, so only one reads at a time.
+    let sources = Arc::new(Mutex::new(sources));
+    let watches = listeners.iter().flat_map(|listener| {
+        let watch = |lists: &Arc<Revocation>| Watch {
+            lists: Arc::clone(lists),
+            listener: Arc::clone(listener),
+            sources: Arc::clone(&sources),
+            telemetry: telemetry.clone(),
+            clock: clock.clone(),
+        };
+        listener.revocations().iter().map(watch).collect::<Vec<_>>()
+    });
+    let lists = join_all(watches.map(Watch::run).collect::<Vec<_>>());
+    let mut telling = tokio::time::interval(EVENTS);
+    let events = async {
+        loop {
+            telling.tick().await;
+            tell_events(&listeners, &clock);
+        }
+    };
+    tokio::join!(lists, events);
+}
+
+/// One set of lists and who looks after it.
+#[derive(Clone)]
+struct Watch {
+    lists: Arc<Revocation>,
+    listener: Arc<ListenerSettings>,
+    sources: Arc<Mutex<SourceMap>>,
+    telemetry: Telemetry,
+    clock: Clock,
+}
+
+impl Watch {
+    async fn run(self) {
+        let mut looking = tokio::time::interval(self.lists.interval());
+        // What is read at the start need not be read again at once.
+        looking.tick().await;
+        loop {
+            looking.tick().await;
+            let watch = self.clone();
+            // Lists may be large, and disks slow.
+            drop(tokio::task::spawn_blocking(move || watch.look()).await);
+        }
+    }
+
+    fn look(&self) {
+        let now = self.clock.now().unix_seconds();
+        let read = {
+            let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+            self.lists.reload(&*sources, now)
+        };
+        let name = &self.listener.name;
+        let result = match read {
+            Reload::Unchanged => return,
+            Reload::Replaced => {
+                tracing::info!(listener = %name, "other revocation lists are in force");
+                tell_expiries(std::slice::from_ref(&self.listener), &self.telemetry);
+                "replaced"
+            }
+            Reload::Failed { why, again } => {
+                if !again {
+                    tracing::error!(
+                        listener = %name, %why,
+                        "revocation lists cannot be used; those before stay in force until the next are due"
+                    );
+                }
+                "failed"
+            }
+        };
+        let labels = vec![Label::new("listener", Arc::clone(name)), Label::new("result", result)];
+        self.telemetry.count("portcullis_crl_reloads_total", labels, 1);
+    }
+}
+
+/// When each certificate and list ends, as metrics.
+fn tell_expiries(listeners: &[Arc<ListenerSettings>], telemetry: &Telemetry) {
+    for Expiry { name, kind, at } in listeners.iter().flat_map(|listener| listener.expiries()) {
+        let metric = match kind {
+            ExpiryKind::Certificate => "portcullis_certificate_expiry_timestamp_seconds",
+            ExpiryKind::RevocationList => "portcullis_crl_next_update_timestamp_seconds",
+        };
+        telemetry.gauge(metric, vec![Label::new("name", name)], at as f64);
+    }
+}
+
+/// Certificates that end soon or have ended, as events. Lists come and go daily; metrics tell of them.
+fn tell_events(listeners: &[Arc<ListenerSettings>], clock: &Clock) {
+    let now = clock.now().unix_seconds();
+    for listener in listeners {
+        for Expiry { name, kind, at } in listener.expiries() {
+            let days = at.saturating_sub(now).div_euclid(86_400);
+            match (kind, at.saturating_sub(now)) {
+                (ExpiryKind::RevocationList, _) | (ExpiryKind::Certificate, SOON_SECONDS..) => {}
+                (ExpiryKind::Certificate, 0..) => {
+                    tracing::warn!(listener = %listener.name, certificate = %name, days, "a certificate ends soon");
+                }
+                (ExpiryKind::Certificate, _) => {
+                    tracing::error!(listener = %listener.name, certificate = %name, "a certificate has ended");
+                }
+            }
+        }
+    }
+}
