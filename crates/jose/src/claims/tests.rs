@@ -300,17 +300,31 @@ fn nested_tokens_are_refused_unless_configured() {
     assert_eq!(content(TypeRule::one_of(["json"]), None), Err(ClaimError::OtherContentType));
 }
 
-/// JWT-32.
+/// JWT-32, OpenID Connect Core section 3.1.3.7.
 #[test]
 fn id_tokens_are_refused_unless_configured() {
     let tolerant = ClaimRules { id_tokens_refused: false, ..rules() };
     for name in ["nonce", "at_hash", "c_hash"] {
-        for value in [r#""a""#, "null"] {
-            let claims = token(&format!(r#""{name}":{value}"#));
+        for (value, tolerated) in
+            [(r#""a""#, Ok(())), ("null", Err(malformed(name))), ("7", Err(malformed(name)))]
+        {
+            let claims = token(&format!(r#""iat":{NOW},"{name}":{value}"#));
             assert_eq!(statically(&rules(), &claims), Err(ClaimError::IdToken), "{name}");
-            assert!(statically(&tolerant, &claims).is_ok(), "{name}");
+            assert_eq!(statically(&tolerant, &claims).map(drop), tolerated, "{name}");
         }
     }
+    for (members, expected) in [
+        (format!(r#""iat":{NOW}"#), Ok(())),
+        (r#""sub":"a""#.to_owned(), Err(missing("iat"))),
+        (format!(r#""iat":{NOW},"azp":"api-2""#), Ok(())),
+        (format!(r#""iat":{NOW},"azp":"other""#), Err(ClaimError::OtherAudience)),
+        (format!(r#""iat":{NOW},"azp":7"#), Err(malformed("azp"))),
+    ] {
+        assert_eq!(statically(&tolerant, &token(&members)).map(drop), expected, "{members}");
+    }
+    let several =
+        format!(r#"{{"iss":"https://idp.example","aud":["api","x"],"iat":{NOW},"exp":{}}}"#, NOW + 60);
+    assert_eq!(statically(&tolerant, &several).map(drop), Err(missing("azp")));
 }
 
 /// JWT-06, trap 8: the header and claims of an Amiko token.
