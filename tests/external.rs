@@ -296,9 +296,7 @@ fn the_service_sees_the_content_only_up_to_the_bound_and_all_of_it() {
 
 #[test]
 fn answers_are_remembered_for_their_own_time_and_never_for_somebody_else() {
-    let (world, service) = world(
-        "    tell: { headers: [x-device] }\n    cache: { by: [method, path, header.x-device], at_most: 1m }",
-    );
+    let (world, service) = world("    tell: { headers: [x-device] }\n    cache: { at_most: 1m }");
     let as_who = |user: &str, fields: &str| says("200 OK", &format!("x-user: {user}\r\n{fields}"), "");
     let ask = |session: &str, path: &str, device: &str| {
         let call = world.plain().get(path).header("x-session", session).header("x-device", device).send();
@@ -336,7 +334,7 @@ fn answers_are_remembered_for_their_own_time_and_never_for_somebody_else() {
 
 #[test]
 fn a_denial_is_never_remembered() {
-    let (world, service) = world("    cache: { by: [method, path], at_most: 1m, unstated: 1m }");
+    let (world, service) = world("    cache: { at_most: 1m, unstated: 1m }");
     service.behave(says("403 Forbidden", "cache-control: max-age=60\r\n", ""));
     call(&world).send().assert_refused(Reason::ExternalDenied);
     service.behave(allows());
@@ -480,7 +478,7 @@ fn a_denial_of_a_grpc_server_is_passed_on_where_the_policy_says_so() {
 #[test]
 fn answers_of_a_grpc_server_are_remembered_as_it_says() {
     let authz = Authz::start(&[]);
-    let api = plain_grpc(&authz, "    cache: { by: [method, path, query], at_most: 1m }");
+    let api = plain_grpc(&authz, "    cache: { at_most: 1m }");
     let world = Plan::new(&[&api]).with(|plan| plan.settings = "workers: 1\n".to_owned()).start();
     let calls = |who: &str| {
         session(&world, who).send().assert_passed();

@@ -71,8 +71,8 @@ pub(crate) struct Told {
 #[derive(Clone, Debug)]
 struct Cache {
     asker: Asker,
-    /// What a later request must have in common with the one that was asked about.
-    by: Vec<Part>,
+    /// What the answers do not depend on.
+    ignored: Vec<Part>,
     at_most: Duration,
     /// How long an answer counts that says nothing about it.
     unstated: Duration,
@@ -130,7 +130,8 @@ impl External {
         evidence: &Evidence<'_>,
         found: Option<&Found<'_, '_>>,
     ) -> Result<Answered, Rejection> {
-        let key = self.cache.as_ref().map(|cache| (cache, key::of(&cache.by, evidence, found)));
+        let key =
+            self.cache.as_ref().map(|cache| (cache, key::of(&cache.ignored, &self.told, evidence, found)));
         if let Some((cache, key)) = &key
             && let Some(answered) = evidence.worker.answers().find(cache.asker, key, evidence.now)
         {

@@ -13,7 +13,7 @@ use portcullis_core::{
 use super::answer::{Reading, Source};
 use super::cache::Asker;
 use super::http::OWN_FIELDS;
-use super::key::{Part, identifies};
+use super::key::Part;
 use super::{Cache, External, Service, Told, scheme_of};
 use crate::chain::Compiling;
 use crate::place::{Place, Places, cookie_name, header_name, parameter_name, scheme_word};
@@ -366,17 +366,19 @@ fn source(node: &Node, faults: &mut Faults) -> Option<Source> {
 
 fn read_cache(node: &Node, faults: &mut Faults) -> Option<(FilePlace, Cache)> {
     let mut fields = Fields::of(node, "`cache`", faults)?;
-    let by = fields.require("by", faults);
+    let ignores = fields.get("ignores");
     let (at_most, unstated) = (fields.require("at_most", faults), fields.get("unstated"));
     fields.finish(faults);
-    let words = by.and_then(|node| node.texts(faults));
-    let parts = words.and_then(|words| {
-        let parts: Vec<_> = words.iter().filter_map(|word| part(word, faults)).collect();
-        (parts.len() == words.len()).then_some(parts)
-    });
+    let ignored = match ignores {
+        None => Some(Vec::new()),
+        Some(node) => node.texts(faults).and_then(|words| {
+            let parts: Vec<_> = words.iter().filter_map(|word| part(word, faults)).collect();
+            (parts.len() == words.len()).then_some(parts)
+        }),
+    };
     let at_most = at_most.and_then(|node| limited(node, LONGEST_CACHE, faults));
     let unstated = unstated.map_or(Some(Duration::ZERO), |node| limited(node, LONGEST_CACHE, faults));
-    let cache = Cache { asker: Asker::next(), by: parts?, at_most: at_most?, unstated: unstated? };
+    let cache = Cache { asker: Asker::next(), ignored: ignored?, at_most: at_most?, unstated: unstated? };
     Some((node.place, cache))
 }
 
@@ -385,30 +387,24 @@ fn part(word: &Spanned<String>, faults: &mut Faults) -> Option<Part> {
         "method" => Some(Part::Method),
         "path" => Some(Part::Path),
         "query" => Some(Part::Query),
-        "host" => Some(Part::Host),
         "address" => Some(Part::Address),
-        "certificate" => Some(Part::Certificate),
-        other => other
-            .strip_prefix("header.")
-            .and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-            .map(Part::Header),
+        _ => None,
     };
     if part.is_none() {
         faults.push(
             Diagnostic::error(
                 "unknown_word",
                 word.place,
-                format!("`{}` is no part of a request", word.value),
+                format!("`{}` is nothing that answers may ignore", word.value),
             )
-            .note("parts: method, path, query, host, address, certificate, header.NAME"),
+            .note("words here: method, path, query, address; what else the service is told always counts"),
         );
     }
     part
 }
 
-/// SECURITY: an answer about one caller must not be found by another. The credential is in every key; what else the
-/// service is told that says who is calling must be named by the policy, and where nothing identifies the caller, or
-/// the content decides too, nothing may be remembered.
+/// SECURITY: where the content decides too, nothing may be remembered, because the content is in no key; and where
+/// the address is ignored, something else has to tell callers apart.
 fn check_cache(
     place: FilePlace,
     cache: &Cache,
@@ -416,44 +412,21 @@ fn check_cache(
     told: &Told,
     faults: &mut Faults,
 ) -> Option<()> {
-    let mut fault = |message: String, note: &str| {
+    let mut fault = |message: &str, note: &str| {
         faults.push(Diagnostic::error("cache_mixes_callers", place, message).note(note.to_owned()));
         None
     };
     if told.content.is_some() {
         return fault(
-            "an answer that depends on the content cannot be remembered".into(),
+            "an answer that depends on the content cannot be remembered",
             "leave out `cache`, or `tell.content`",
         );
     }
-    let by_header = |name: &HeaderName| cache.by.contains(&Part::Header(name.clone()));
-    let is_credential = |name: &HeaderName| {
-        places.is_some_and(|places| {
-            places.iter().any(|place| matches!(place, Place::Header(own) if own == name))
-        })
-    };
-    let open = told.headers.iter().find(|name| identifies(name) && !by_header(name) && !is_credential(name));
-    if let Some(name) = open {
+    let identified = places.is_some() || told.certificate || !told.headers.is_empty();
+    if cache.ignored.contains(&Part::Address) && !identified {
         return fault(
-            format!("the service is told `{name}`, and answers are remembered without it"),
-            "add `header.` and its name to `cache.by`",
-        );
-    }
-    if told.certificate && !cache.by.contains(&Part::Certificate) {
-        return fault(
-            "the service is told the certificate, and answers are remembered without it".into(),
-            "add `certificate` to `cache.by`",
-        );
-    }
-    let identified = places.is_some()
-        || cache.by.iter().any(|part| match part {
-            Part::Header(_) | Part::Certificate | Part::Address => true,
-            Part::Method | Part::Path | Part::Query | Part::Host => false,
-        });
-    if !identified {
-        return fault(
-            "nothing in the key says who is calling".into(),
-            "name the credential's place, or add what identifies the caller to `cache.by`",
+            "nothing in the key says who is calling",
+            "name the credential's place, or take `address` out of `cache.ignores`",
         );
     }
     Some(())

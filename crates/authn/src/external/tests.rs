@@ -119,17 +119,13 @@ fn what_a_service_is_asked_with_is_read_and_judged() {
         more.as_object().expect("an object").iter().for_each(|(name, value)| changes[name] = value.clone());
         changes
     };
-    fault(cache(json!({ "by": ["path"] }), json!({})), "missing_key", "needs `at_most`");
+    fault(cache(json!({ "ignores": ["path"] }), json!({})), "missing_key", "needs `at_most`");
     fault(
-        cache(json!({ "by": ["body"], "at_most": "1m" }), json!({})),
+        cache(json!({ "ignores": ["host"], "at_most": "1m" }), json!({})),
         "unknown_word",
-        "is no part of a request",
+        "is nothing that answers may ignore",
     );
-    fault(
-        cache(json!({ "by": ["path"], "at_most": "2h" }), json!({})),
-        "out_of_range",
-        "at most 3600 seconds",
-    );
+    fault(cache(json!({ "at_most": "2h" }), json!({})), "out_of_range", "at most 3600 seconds");
 }
 
 /// SECURITY: an answer is never found by another caller than the one it is about.
@@ -137,11 +133,8 @@ fn what_a_service_is_asked_with_is_read_and_judged() {
 fn a_cache_that_mixes_callers_is_refused() {
     let server = Arc::new(KeyServer::default());
     let compile = |changes: Value| house_of(&server).compile(&external(&changes), None);
-    let cache = json!({ "by": ["path"], "at_most": "1m" });
+    let cache = json!({ "ignores": ["address"], "at_most": "1m" });
     for (changes, saying) in [
-        (json!({ "tell": { "headers": ["authorization"] } }), "is told `authorization`"),
-        (json!({ "tell": { "headers": ["cookie"] } }), "is told `cookie`"),
-        (json!({ "tell": { "certificate": true } }), "is told the certificate"),
         (json!({ "tell": { "content": "1KiB" } }), "depends on the content"),
         (json!({ "header": null }), "nothing in the key says who is calling"),
     ] {
@@ -151,10 +144,9 @@ fn a_cache_that_mixes_callers_is_refused() {
     }
     for good in [
         json!({ "cache": cache }),
-        json!({ "tell": { "headers": ["authorization"] }, "cache": { "by": ["header.authorization"], "at_most": "1m" } }),
-        json!({ "header": "authorization", "tell": { "headers": ["authorization"] }, "cache": cache }),
-        json!({ "tell": { "certificate": true }, "cache": { "by": ["certificate"], "at_most": "1m" } }),
-        json!({ "header": null, "cache": { "by": ["address"], "at_most": "1m" } }),
+        json!({ "header": null, "tell": { "headers": ["x-user"] }, "cache": cache }),
+        json!({ "header": null, "tell": { "certificate": true }, "cache": cache }),
+        json!({ "header": null, "cache": { "at_most": "1m" } }),
     ] {
         compile(good.clone()).unwrap_or_else(|faults| panic!("{good}: {:#?}", told(faults)));
     }
@@ -166,7 +158,7 @@ async fn an_answer_counts_for_its_time_and_for_the_same_question() {
     let house = house_of(&server);
     let chain = house.chain(&external(&json!({
         "tell": { "headers": ["x-device"] },
-        "cache": { "by": ["method", "path", "header.x-device"], "at_most": "60s", "unstated": "5s" },
+        "cache": { "at_most": "60s", "unstated": "5s" },
     })));
     let clock = ManualClock::at_unix_seconds(NOW);
     let worker = WorkerTokens::new(1 << 16);
