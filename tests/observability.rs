@@ -83,7 +83,8 @@ fn callers_cannot_make_series() {
     // Buckets that had no sample before may appear; a series for each caller would be hundreds.
     assert!(series() <= before + 20, "{before} series became {}", series());
     let page = world.gateway.admin("/metrics").text();
-    let named: Vec<_> = page.lines().filter(|line| !line.starts_with('#') && line.contains("caller-")).collect();
+    let named: Vec<_> =
+        page.lines().filter(|line| !line.starts_with('#') && line.contains("caller-")).collect();
     assert!(named.is_empty(), "{named:?}");
 }
 
