@@ -215,3 +215,154 @@ fn keys_are_in_no_log() {
         assert!(!text.contains(PEPPER));
     }
 }
+
+/// An API that takes keys wherever they may be.
+const ANYWHERE: &str = "\
+api: anywhere
+match: { host: api.bank.example, path: /anywhere/* }
+upstream: accounts
+authenticate: { api_key: { header: x-api-key, query: api_key, cookie: key } }
+allow:
+  - { name: anything, paths: [\"/*\"] }
+";
+
+const ACME: &str = "acme-key-number-one-1234567890";
+
+/// KEY-03: what carried the key is gone, and nothing else of the query or of the cookies has changed.
+#[test]
+fn a_key_in_the_query_or_in_a_cookie_goes_no_further() {
+    let world = plan(&[ANYWHERE]).start();
+    for (target, cookies, left, cookies_left) in [
+        (format!("/anywhere/1?api_key={ACME}"), None, "/anywhere/1", None),
+        (format!("/anywhere/1?b=%C3%a4+&api_key={ACME}&&c;d"), None, "/anywhere/1?b=%C3%a4+&&c;d", None),
+        (format!("/anywhere/1?API%5fKEY={ACME}&b"), None, "/anywhere/1?b", None),
+        ("/anywhere/1?b=1".to_owned(), Some(format!("a=1; key={ACME}")), "/anywhere/1?b=1", Some("a=1")),
+        ("/anywhere/1".to_owned(), Some(format!("key={ACME}")), "/anywhere/1", None),
+    ] {
+        let call = world.plain().get(&target);
+        let call = match &cookies {
+            Some(cookies) => call.header("cookie", cookies),
+            None => call,
+        };
+        call.send().assert_passed();
+        let received = world.upstream().last();
+        assert_eq!(received.line(), format!("GET {left} HTTP/1.1"), "{target}");
+        assert_eq!(received.values("cookie"), cookies_left.into_iter().collect::<Vec<_>>());
+        assert!(!received.head.contains(ACME), "{}", received.head);
+    }
+}
+
+/// KEY-01, KEY-02: what strangers try.
+#[test]
+fn a_key_that_is_not_exactly_one_good_key_is_refused() {
+    let world = plan(&[ANYWHERE]).start();
+    let (both, other) = (format!("/anywhere/1?api_key={ACME}"), "initech-key-1234567890");
+    let mistyped = format!("pc_{}AAAAAA", "k".repeat(43));
+    let long = "k".repeat(513);
+    type Row<'a> = (String, Vec<(&'a str, String)>, Reason);
+    let rows: Vec<Row<'_>> = vec![
+        ("/anywhere/1".into(), vec![], Reason::CredentialsMissing),
+        ("/anywhere/1?api_key=".into(), vec![], Reason::CredentialsMissing),
+        ("/anywhere/1?api_key".into(), vec![], Reason::CredentialsMissing),
+        ("/anywhere/1".into(), vec![("cookie", "key=".into())], Reason::CredentialsMissing),
+        ("/anywhere/1".into(), vec![("cookie", format!("key2={ACME}"))], Reason::CredentialsMissing),
+        (format!("{both}&api_key={ACME}"), vec![], Reason::CredentialsAmbiguous),
+        (format!("{both}&Api_Key=x"), vec![], Reason::CredentialsAmbiguous),
+        (format!("{both}&%61pi_key=x"), vec![], Reason::CredentialsAmbiguous),
+        (both.clone(), vec![("x-api-key", other.into())], Reason::CredentialsAmbiguous),
+        (both.clone(), vec![("cookie", format!("key={ACME}"))], Reason::CredentialsAmbiguous),
+        (
+            "/anywhere/1".into(),
+            vec![("cookie", format!("key={ACME}; key={other}"))],
+            Reason::CredentialsAmbiguous,
+        ),
+        (
+            "/anywhere/1".into(),
+            vec![("cookie", format!("key={ACME}")), ("cookie", format!("KEY={ACME}"))],
+            Reason::CredentialsAmbiguous,
+        ),
+        (format!("{both};b=1"), vec![], Reason::CredentialsMalformed),
+        (format!("/anywhere/1?b=1;api_key={ACME}"), vec![], Reason::CredentialsMalformed),
+        (format!("{both}&b=1;api_key=x"), vec![], Reason::CredentialsMalformed),
+        (format!("{both}%2"), vec![], Reason::CredentialsMalformed),
+        (format!("{both}%0a"), vec![], Reason::CredentialsMalformed),
+        (format!("{both}%00"), vec![], Reason::CredentialsMalformed),
+        (format!("/anywhere/1?api_key={long}"), vec![], Reason::CredentialsMalformed),
+        ("/anywhere/1".into(), vec![("cookie", format!("key={long}"))], Reason::CredentialsMalformed),
+        (format!("{both}+"), vec![], Reason::ApiKeyInvalid),
+        (format!("/anywhere/1?api_key={}", ACME.to_uppercase()), vec![], Reason::ApiKeyInvalid),
+        (format!("/anywhere/1?api_key={mistyped}"), vec![], Reason::ApiKeyInvalid),
+        ("/anywhere/1?api_key=globex-key-1234567890".into(), vec![], Reason::ClientInactive),
+    ];
+    for (target, fields, reason) in rows {
+        let mut call = world.plain().get(&target);
+        for (name, value) in &fields {
+            call = call.header(name, value);
+        }
+        call.send().assert_refused(reason);
+    }
+    world.assert_upstream_untouched();
+}
+
+/// KEY-02: a key has a beginning, an end and a place, and outside of them there is no such key.
+#[test]
+fn a_key_counts_when_and_where_its_line_says() {
+    let plan = plan(&[ORDERS, ANYWHERE]);
+    let line =
+        |key: &str, terms: &str| format!("      - api_key: {{ hash: \"{}\", {terms} }}\n", hash_of(key));
+    plan.directory.write(
+        "clients/umbrella.yaml",
+        [
+            "clients:\n  umbrella:\n    credentials:\n".to_owned(),
+            line("old-key", "expires: 2020-01-01"),
+            line("present-key", "not_before: 2020-01-01, expires: 2100-01-01"),
+            line("next-key", "not_before: 2100-01-01"),
+            line("disabled-key", "disabled: true"),
+            line("orders-key", "apis: [orders]"),
+            line("local-key", "from: [127.0.0.0/8, \"::1\"]"),
+            line("foreign-key", "from: [192.0.2.0/24]"),
+        ]
+        .concat(),
+    );
+    let world = plan.start();
+    let call = |path: &str, key: &str| world.plain().get(path).header("x-api-key", key).send();
+    for key in ["old-key", "next-key", "disabled-key", "foreign-key"] {
+        call("/orders/1", key).assert_refused(Reason::ApiKeyInvalid);
+    }
+    call("/anywhere/1", "orders-key").assert_refused(Reason::ApiKeyInvalid);
+    world.assert_upstream_untouched();
+    for key in ["present-key", "orders-key", "local-key"] {
+        call("/orders/1", key).assert_passed();
+        assert_eq!(world.upstream().last().value("x-client-id"), "umbrella");
+    }
+}
+
+/// The flags of `key create` end in the line, and the line means what they say.
+#[test]
+fn a_key_is_made_for_a_time_and_a_place() {
+    let plan = plan(&[ORDERS, ANYWHERE]);
+    plan.write();
+    let directory = plan.directory.path().to_string_lossy().into_owned();
+    let make = |flags: &[&str]| {
+        let mut arguments = vec!["key", "create", "--client", "umbrella", "--policies", &directory];
+        arguments.extend(flags);
+        portcullis(&arguments, &[])
+    };
+    let output = make(&["--expires", "2100-01-01", "--api", "orders", "--from", "127.0.0.0/8"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let (key, declared) = (text.lines().next().expect("a key"), text.split("\n\n").last().expect("lines"));
+    assert!(key.starts_with("pc_") && key.len() == 52, "{key}");
+    plan.directory.write("clients/umbrella.yaml", declared);
+    for wrong in [
+        &["--expires", "soon"][..],
+        &["--not-before", "2027-01-01", "--expires", "2026-01-01"],
+        &["--from", "acme.example"],
+        &["--api", "two words"],
+    ] {
+        assert!(!make(wrong).status.success(), "{wrong:?}");
+    }
+    let world = plan.start();
+    world.plain().get("/orders/1").header("x-api-key", key).send().assert_passed();
+    world.plain().get("/anywhere/1").header("x-api-key", key).send().assert_refused(Reason::ApiKeyInvalid);
+}

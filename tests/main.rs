@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod api_keys;
 #[cfg(test)]
+mod basic;
+#[cfg(test)]
 mod bound_tokens;
 #[cfg(test)]
 mod chains;
@@ -54,6 +56,8 @@ mod rig;
 mod routes;
 #[cfg(test)]
 mod rules;
+#[cfg(test)]
+mod shadow;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]

@@ -57,6 +57,17 @@ pub(crate) fn portcullis(arguments: &[&str], environment: &[(&str, &str)]) -> Ou
     command.output().expect("the program runs")
 }
 
+/// Runs the program to its end with this on its standard input.
+pub(crate) fn portcullis_reading(arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(PORTCULLIS);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program runs");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    std::io::Write::write_all(&mut stdin, input.as_bytes()).expect("it reads");
+    drop(stdin);
+    child.wait_with_output().expect("the program ends")
+}
+
 /// Where the gateway listens, learned from its ready lines.
 #[derive(Clone, Debug, Default)]
 struct Ports {

@@ -18,6 +18,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CONFINED: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["jose"]),
     ("aws-lc-rs", &["jose"]),
+    ("argon2", &["jose"]),
+    ("bcrypt", &["jose"]),
     ("prost", &["authn"]),
     ("sfv", &["authn"]),
     ("redb", &["store"]),

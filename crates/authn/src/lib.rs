@@ -7,6 +7,7 @@
 
 mod anonymous;
 mod api_key;
+mod basic;
 mod certificate;
 mod chain;
 mod clients;
@@ -27,17 +28,19 @@ mod testing;
 mod tokens;
 
 pub use api_key::{KeyHash, PepperSpec, generate_key, hash_key};
+pub use basic::{CheckCounts, PasswordChecks, UserPass, UserPassError};
 pub use certificate::{
     CertificateError, ProxyProof, ProxyProofSpec, Validity, fingerprint_alone, peer_certificate, thumbprint,
     validity,
 };
 pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence};
-pub use clients::{Clients, ClientsSpec, Registering};
+pub use clients::{Clients, ClientsSpec, Registering, moment};
 pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};
 pub use hmac::signed_bytes;
 pub use identity::IdentitySpec;
 pub use issuers::{Issuers, IssuersSpec, profile_table};
 pub use keys::{KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult};
+pub use place::{Place, PlaceError};
 pub use portcullis_jose::digest::legacy_sha1;
 pub use signature::{
     BaseError, ComponentError, Control, InputError, Message, SignedError, Target, signature_base,

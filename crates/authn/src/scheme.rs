@@ -12,6 +12,7 @@ use portcullis_core::{
 
 use crate::anonymous::{Anonymous, AnonymousSpec};
 use crate::api_key::{ApiKey, ApiKeySpec};
+use crate::basic::{Basic, BasicSpec};
 use crate::certificate::{CertificateSpec, ClientCertificate};
 use crate::chain::{Addressed, Compiling, Evidence, Outcome};
 use crate::external::{External, ExternalSpec};
@@ -28,6 +29,7 @@ pub(crate) enum AuthenticatorSpec {
     Jwt(JwtSpec, FilePlace),
     Certificate(CertificateSpec, FilePlace),
     ApiKey(ApiKeySpec, FilePlace),
+    Basic(BasicSpec, FilePlace),
     /// Boxed: it says more than all the others together.
     External(Box<ExternalSpec>, FilePlace),
     Hmac(HmacSpec, FilePlace),
@@ -41,6 +43,7 @@ pub(crate) enum Authenticator {
     Jwt(Jwt),
     Certificate(ClientCertificate),
     ApiKey(ApiKey),
+    Basic(Basic),
     External(Box<External>),
     Hmac(Hmac),
     Signature(Signature),
@@ -49,13 +52,14 @@ pub(crate) enum Authenticator {
 
 /// The words that name authenticators.
 pub(crate) const WORDS: &[&str] =
-    &["jwt", "certificate", "api_key", "hmac", "signature", "external", "anonymous"];
+    &["jwt", "certificate", "api_key", "basic", "hmac", "signature", "external", "anonymous"];
 
 /// The words of `identity_from`: the authenticators whose identity can name a caller.
 pub(crate) const NAMING: &[(&str, AuthMethod)] = &[
     ("jwt", AuthMethod::Jwt),
     ("certificate", AuthMethod::Certificate),
     ("api_key", AuthMethod::ApiKey),
+    ("basic", AuthMethod::Basic),
     ("external", AuthMethod::External),
     ("hmac", AuthMethod::Hmac),
     ("signature", AuthMethod::Signature),
@@ -69,6 +73,7 @@ impl AuthenticatorSpec {
             "jwt" => JwtSpec::read(node, faults).map(|spec| Self::Jwt(spec, place)),
             "certificate" => CertificateSpec::read(node, faults).map(|spec| Self::Certificate(spec, place)),
             "api_key" => ApiKeySpec::read(node, faults).map(|spec| Self::ApiKey(spec, place)),
+            "basic" => BasicSpec::read(node, faults).map(|spec| Self::Basic(spec, place)),
             "external" => ExternalSpec::read(node, faults).map(|spec| Self::External(Box::new(spec), place)),
             "hmac" => HmacSpec::read(node, faults).map(|spec| Self::Hmac(spec, place)),
             "signature" => SignatureSpec::read(node, faults).map(|spec| Self::Signature(spec, place)),
@@ -86,9 +91,8 @@ impl AuthenticatorSpec {
             Self::Certificate(spec, _) => {
                 spec.compile(compiling.trust_anchors, faults).map(Authenticator::Certificate)
             }
-            Self::ApiKey(spec, _) => {
-                spec.compile(compiling.clients.api_keys(), faults).map(Authenticator::ApiKey)
-            }
+            Self::ApiKey(spec, _) => spec.compile(compiling, faults).map(Authenticator::ApiKey),
+            Self::Basic(spec, _) => spec.compile(compiling, faults).map(Authenticator::Basic),
             Self::External(spec, _) => {
                 spec.compile(compiling, faults).map(|external| Authenticator::External(Box::new(external)))
             }
@@ -108,6 +112,7 @@ impl AuthenticatorSpec {
             Self::Jwt(..) => AuthMethod::Jwt,
             Self::Certificate(..) => AuthMethod::Certificate,
             Self::ApiKey(..) => AuthMethod::ApiKey,
+            Self::Basic(..) => AuthMethod::Basic,
             Self::External(..) => AuthMethod::External,
             Self::Hmac(..) => AuthMethod::Hmac,
             Self::Signature(..) => AuthMethod::Signature,
@@ -121,6 +126,7 @@ impl AuthenticatorSpec {
             Self::Jwt(_, place)
             | Self::Certificate(_, place)
             | Self::ApiKey(_, place)
+            | Self::Basic(_, place)
             | Self::External(_, place)
             | Self::Hmac(_, place)
             | Self::Signature(_, place)
@@ -137,6 +143,8 @@ impl Authenticator {
             Self::Jwt(jwt) => jwt.authenticate(evidence, rule).await,
             Self::Certificate(certificate) => certificate.authenticate(evidence),
             Self::ApiKey(key) => key.authenticate(evidence),
+            // Boxed, so that the rare checking does not widen the future of every request.
+            Self::Basic(basic) => Box::pin(basic.authenticate(evidence)).await,
             Self::External(external) => external.authenticate(evidence).await,
             Self::Hmac(hmac) => hmac.authenticate(evidence).await,
             Self::Signature(signature) => signature.authenticate(evidence).await,
@@ -149,6 +157,7 @@ impl Authenticator {
             Self::Jwt(_) => AuthMethod::Jwt,
             Self::Certificate(_) => AuthMethod::Certificate,
             Self::ApiKey(_) => AuthMethod::ApiKey,
+            Self::Basic(_) => AuthMethod::Basic,
             Self::External(_) => AuthMethod::External,
             Self::Hmac(_) => AuthMethod::Hmac,
             Self::Signature(_) => AuthMethod::Signature,
@@ -170,10 +179,25 @@ impl Authenticator {
                 None => Claim::Absent,
             },
             Self::ApiKey(key) => key.claim(evidence, into),
+            Self::Basic(basic) => basic.claim(evidence, into),
             Self::External(external) => external.claim(evidence, into),
             Self::Hmac(hmac) => hmac.claim(evidence, into),
             Self::Signature(signature) => signature.claim(evidence, into),
             Self::Anonymous(_) => Claim::Absent,
+        }
+    }
+
+    /// Why it asks for nothing, if it is `anonymous`.
+    pub(crate) const fn anonymous_because(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Anonymous(anonymous) => Some(anonymous.because()),
+            Self::Jwt(_)
+            | Self::Certificate(_)
+            | Self::ApiKey(_)
+            | Self::Basic(_)
+            | Self::External(_)
+            | Self::Hmac(_)
+            | Self::Signature(_) => None,
         }
     }
 
@@ -182,6 +206,7 @@ impl Authenticator {
         match self {
             Self::Jwt(jwt) => Some(jwt.places()),
             Self::ApiKey(key) => Some(key.places()),
+            Self::Basic(basic) => basic.places(),
             Self::External(external) => external.places(),
             Self::Hmac(hmac) => Some(hmac.places()),
             Self::Signature(signature) => Some(signature.places()),
@@ -195,6 +220,7 @@ impl Authenticator {
             Self::Jwt(jwt) => Addressed::Issuer(jwt.issuer().clone()),
             Self::Certificate(_)
             | Self::ApiKey(_)
+            | Self::Basic(_)
             | Self::External(_)
             | Self::Hmac(_)
             | Self::Signature(_)
@@ -213,6 +239,7 @@ impl Authenticator {
             Self::Jwt(_) => Some(Scheme::Bearer),
             Self::Certificate(_) => Some(Scheme::Certificate),
             Self::ApiKey(_) => Some(Scheme::ApiKey),
+            Self::Basic(_) => Some(Scheme::Basic),
             Self::External(external) => Some(external.scheme()),
             Self::Hmac(_) => Some(Scheme::Signature),
             Self::Signature(_) => Some(Scheme::MessageSignature),
@@ -220,9 +247,24 @@ impl Authenticator {
         }
     }
 
-    /// Whether it signs over content, so that [`Evidence::content`] must be there for it.
-    pub(crate) fn reads_content(&self) -> bool {
+    /// Whether its credential is in the content, where nobody looks before the chain has chosen.
+    pub(crate) const fn is_in_content(&self) -> bool {
         match self {
+            Self::Basic(basic) => basic.reads_content(),
+            Self::Jwt(_)
+            | Self::Certificate(_)
+            | Self::ApiKey(_)
+            | Self::External(_)
+            | Self::Hmac(_)
+            | Self::Signature(_)
+            | Self::Anonymous(_) => false,
+        }
+    }
+
+    /// Whether it reads content, so that [`Evidence::content`] must be there for it.
+    pub(crate) const fn reads_content(&self) -> bool {
+        match self {
+            Self::Basic(basic) => basic.reads_content(),
             Self::External(external) => external.reads_content(),
             Self::Hmac(_) | Self::Signature(_) => true,
             Self::Jwt(_) | Self::Certificate(_) | Self::ApiKey(_) | Self::Anonymous(_) => false,
@@ -235,6 +277,7 @@ impl Authenticator {
             Self::Jwt(_) => vec![Challenge::new(Scheme::Bearer, realm.clone())],
             Self::Certificate(_) => vec![Challenge::new(Scheme::Certificate, realm.clone())],
             Self::ApiKey(_) => vec![Challenge::new(Scheme::ApiKey, realm.clone())],
+            Self::Basic(basic) => vec![basic.challenge()],
             Self::External(external) => vec![Challenge::new(external.scheme(), realm.clone())],
             Self::Hmac(hmac) => vec![hmac.challenge().clone()],
             Self::Signature(signature) => vec![signature.challenge().clone()],
@@ -249,6 +292,7 @@ impl Authenticator {
             Self::Jwt(_)
             | Self::Certificate(_)
             | Self::ApiKey(_)
+            | Self::Basic(_)
             | Self::Hmac(_)
             | Self::External(_)
             | Self::Anonymous(_) => None,
@@ -262,6 +306,7 @@ impl Authenticator {
             Self::Certificate(_) => 1,
             Self::ApiKey(_) => 2,
             Self::Jwt(_) => 3,
+            Self::Basic(_) => 8,
             Self::External(_) => 9,
             // They may wait for a body, and they use up what was signed: last, when all else is good.
             Self::Hmac(_) => 8,

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Chain, ChainSpec, Clients, ClientsSpec, Compiling, Evidence, Guard, IdentitySpec, Issuers, IssuersSpec,
-    KeySources, Registering, Validity, WorkerTokens, peer_certificate,
+    KeySources, PasswordChecks, Registering, Validity, WorkerTokens, peer_certificate,
 };
 
 /// The second at which tests take place.
@@ -136,12 +136,24 @@ pub(crate) fn clients(written: &Value) -> Clients {
 /// Clients whose credentials point at files.
 pub(crate) fn clients_with(written: &Value, memory: &Memory) -> Clients {
     let mut faults = Faults::default();
-    let mut spec = ClientsSpec::default();
-    spec.read(&node(written), &mut faults);
-    let registering = Registering { pepper: Some(&pepper()), materials: memory };
-    let clients = spec.compile(&registering, &mut faults);
+    let clients = compiled_clients(written, memory, &mut faults);
     assert!(!faults.any_error(), "{:#?}", told(faults));
     clients
+}
+
+/// What is wrong with them.
+pub(crate) fn client_faults(written: &Value) -> Faults {
+    let mut faults = Faults::default();
+    let _ = compiled_clients(written, &Memory::default(), &mut faults);
+    faults
+}
+
+fn compiled_clients(written: &Value, memory: &Memory, faults: &mut Faults) -> Clients {
+    let mut spec = ClientsSpec::default();
+    spec.read(&node(written), faults);
+    let apis = [("bank".to_owned(), at(1))];
+    let registering = Registering { pepper: Some(&pepper()), materials: memory, apis: &apis };
+    spec.compile(&registering, faults)
 }
 
 /// What chains in tests are compiled against.
@@ -154,6 +166,7 @@ pub(crate) struct House {
     pub(crate) guard: Guard,
     pub(crate) callers: Callers,
     pub(crate) materials: Memory,
+    pub(crate) passwords: PasswordChecks,
 }
 
 impl House {
@@ -170,6 +183,7 @@ impl House {
             guard: Guard::off(),
             callers,
             materials: Memory::default(),
+            passwords: PasswordChecks::default(),
         }
     }
 
@@ -185,6 +199,7 @@ impl House {
             guard: &self.guard,
             callers: &self.callers,
             materials: &self.materials,
+            passwords: &self.passwords,
         };
         let identity = identity.and_then(|written| IdentitySpec::read(&node(written), &mut faults));
         let chain = ChainSpec::read(&node(written), &mut faults)
@@ -237,6 +252,7 @@ pub(crate) fn evidence<'a>(
         worker,
         content: None,
         now,
+        on_trial: false,
     }
 }
 

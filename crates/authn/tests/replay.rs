@@ -1,6 +1,9 @@
 //! Replays the fuzz seeds through the bodies of the fuzz targets, with every run of the test suite.
 
 #[cfg(test)]
+#[path = "../../../fuzz/bodies/credentials.rs"]
+mod credentials;
+#[cfg(test)]
 #[path = "../../../fuzz/bodies/digest_fields.rs"]
 mod digest_fields;
 #[cfg(test)]
@@ -42,5 +45,10 @@ mod seeds {
     #[test]
     fn seeds_of_digests_hold() {
         replay("digest_fields", crate::digest_fields::run);
+    }
+
+    #[test]
+    fn seeds_of_credentials_hold() {
+        replay("credentials", crate::credentials::run);
     }
 }

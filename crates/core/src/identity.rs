@@ -16,6 +16,8 @@ pub enum AuthMethod {
     Certificate,
     /// A key of a registered client.
     ApiKey,
+    /// Name and password of a registered client.
+    Basic,
     /// The word of an external service.
     External,
     /// A request signed in the older form, with a key of a registered client.
@@ -33,6 +35,7 @@ impl AuthMethod {
             Self::Jwt => "jwt",
             Self::Certificate => "certificate",
             Self::ApiKey => "api_key",
+            Self::Basic => "basic",
             Self::External => "external",
             Self::Hmac => "hmac",
             Self::Signature => "signature",
@@ -44,14 +47,19 @@ impl AuthMethod {
     pub const fn is_token(self) -> bool {
         match self {
             Self::Jwt | Self::External => true,
-            Self::Certificate | Self::ApiKey | Self::Hmac | Self::Signature | Self::Anonymous => false,
+            Self::Certificate
+            | Self::ApiKey
+            | Self::Basic
+            | Self::Hmac
+            | Self::Signature
+            | Self::Anonymous => false,
         }
     }
 
     /// Whether the identity belongs to a registered client.
     pub const fn leads_to_client(self) -> bool {
         match self {
-            Self::ApiKey | Self::Hmac | Self::Signature => true,
+            Self::ApiKey | Self::Basic | Self::Hmac | Self::Signature => true,
             Self::Jwt | Self::Certificate | Self::External | Self::Anonymous => false,
         }
     }

@@ -173,6 +173,13 @@ reasons! {
     ApiKeyInvalid: "api_key_invalid", UNAUTHORIZED, NONE, Warn, "The API key is not acceptable.";
     /// Too many attempts from this address have failed. The answer says when to try again.
     TooManyFailures: "too_many_failures", TOO_MANY_REQUESTS, NONE, Warn, "Too many failed attempts.";
+    /// Nobody has this user name, or the password is another one. One reason, so that nobody learns which users there
+    /// are.
+    PasswordInvalid: "password_invalid", UNAUTHORIZED, NONE, Warn, "The user name and the password are not acceptable.";
+    /// More passwords wait to be checked than can be in time, so nothing can be said about this one; try again.
+    PasswordChecksBusy: "password_checks_busy", SERVICE_UNAVAILABLE, NONE, Warn, "The credential cannot be checked right now.";
+    /// The credentials belong to different clients.
+    ClientsDiffer: "clients_differ", FORBIDDEN, NONE, Warn, "The credentials do not belong together.";
     /// No key of a client has made this signature over this request: unknown key, wrong signature, or something it
     /// covers is not there. One reason, so that nobody learns which keys exist; the log says which.
     SignatureInvalid: "signature_invalid", UNAUTHORIZED, NONE, Warn, "The signature is not acceptable.";
@@ -246,6 +253,7 @@ impl Reason {
             | Self::CertificateMismatch
             | Self::CertificateRefused
             | Self::ApiKeyInvalid
+            | Self::PasswordInvalid
             | Self::ExternalUnauthenticated
             | Self::SignatureInvalid
             | Self::SignatureAlgorithmRefused => true,
@@ -272,6 +280,8 @@ impl Reason {
             | Self::CertificateHeaderInvalid
             | Self::RevocationUnknown
             | Self::TooManyFailures
+            | Self::PasswordChecksBusy
+            | Self::ClientsDiffer
             | Self::SignatureIncomplete
             | Self::SignatureExpired
             | Self::SignatureNotYetValid

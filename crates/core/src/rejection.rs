@@ -14,7 +14,9 @@ use crate::Reason;
 pub enum Scheme {
     /// RFC 6750.
     Bearer,
-    /// A key in a header.
+    /// RFC 7617.
+    Basic,
+    /// A key of a registered client.
     ApiKey,
     /// draft-cavage-http-signatures.
     Signature,
@@ -31,6 +33,7 @@ impl Scheme {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bearer => "Bearer",
+            Self::Basic => "Basic",
             Self::ApiKey => "ApiKey",
             Self::Signature => "Signature",
             Self::MessageSignature => "MessageSignature",

@@ -45,6 +45,9 @@ pub(crate) struct Record {
     pub(crate) limit: Option<Arc<str>>,
     pub(crate) identity: Option<Arc<str>>,
     pub(crate) auth: Option<&'static str>,
+    /// `would_allow`, or the reason for which a chain in shadow would have refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shadow: Option<&'static str>,
     /// First sixteen hexadecimal digits of the certificate's SHA-256.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cert: Option<String>,
@@ -168,6 +171,7 @@ mod tests {
             limit: None,
             identity: None,
             auth: None,
+            shadow: None,
             cert: None,
             client: String::new(),
             gateway_ms: 0.1,

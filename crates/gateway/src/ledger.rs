@@ -22,6 +22,8 @@ pub(crate) struct Ledger {
     /// The rule that allowed it.
     pub(crate) rule: Option<Permit>,
     pub(crate) auth: AuthRecord,
+    /// What a chain in shadow would have said.
+    pub(crate) shadow: Option<Result<(), Reason>>,
     pub(crate) principal: Option<Arc<str>>,
     pub(crate) certificate: Option<[u8; 32]>,
     /// The limit that refused, by name.
@@ -63,6 +65,7 @@ impl Ledger {
             api: None,
             rule: None,
             auth: AuthRecord::NotReached,
+            shadow: None,
             principal: None,
             certificate: None,
             limit: None,

@@ -106,6 +106,10 @@ impl Passage {
                 AuthRecord::Verified { method, .. } => Some(method.as_str()),
                 AuthRecord::NotReached | AuthRecord::Refused { .. } => None,
             },
+            shadow: ledger.shadow.map(|trial| match trial {
+                Ok(()) => "would_allow",
+                Err(reason) => reason.code(),
+            }),
             cert: ledger.certificate.map(|thumbprint| hex(thumbprint.get(..8).unwrap_or_default())),
             client: self.inbound.connection().address().to_string(),
             gateway_ms: milliseconds(ledger.forwarded_at.unwrap_or(total)),

@@ -66,6 +66,12 @@ pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
             }
         }
     }
+    let passwords = resources.passwords.counts();
+    for (result, count) in [("right", passwords.right), ("wrong", passwords.wrong), ("busy", passwords.busy)]
+    {
+        let labels = vec![Label::from_static_parts("result", result)];
+        telemetry.count_absolute("portcullis_password_checks_total", labels, count);
+    }
     let guard = resources.failures.counts(resources.clock.monotonic());
     telemetry.count_absolute("portcullis_guard_failures_total", vec![], guard.failures);
     for (by, refusals, held) in

@@ -219,6 +219,7 @@ impl Gateway {
         let hash = Label::new("hash", Arc::clone(&self.snapshot.hash));
         telemetry.gauge("portcullis_config_info", vec![hash], 1.0);
         telemetry.gauge("portcullis_config_last_reload_successful", vec![], 1.0);
+        telemetry.gauge("portcullis_weak_passwords", vec![], self.snapshot.weak_passwords as f64);
         let version = Label::from_static_parts("version", env!("CARGO_PKG_VERSION"));
         telemetry.gauge("portcullis_build_info", vec![version], 1.0);
     }

@@ -21,6 +21,8 @@ pub(crate) struct Snapshot {
     pub(crate) doors: Doors,
     /// The fields in which proxies in front of any listener speak. They leave every request of every listener.
     pub(crate) proxy_fields: Vec<HeaderName>,
+    /// How many passwords are stored in a form that is cheap to guess.
+    pub(crate) weak_passwords: usize,
     /// The configuration's hash, as `portcullis check` prints it.
     pub(crate) hash: Arc<str>,
 }

@@ -46,6 +46,7 @@ pub(crate) struct Worker {
     pub(crate) access_log: Option<AccessLog>,
     cache_told: Cell<CacheCounts>,
     forwarded_told: Cell<ForwardedCounts>,
+    passwords_told: Cell<(u64, u64)>,
     clock: Clock,
     ids: RequestIds,
     snapshot: RefCell<Rc<LocalSnapshot>>,
@@ -67,6 +68,7 @@ impl Worker {
             shard: Shard::default(),
             access_log,
             cache_told: Cell::default(),
+            passwords_told: Cell::default(),
             clock,
             ids: RequestIds::default(),
             snapshot: RefCell::new(Rc::new(LocalSnapshot::new(snapshot))),
@@ -110,6 +112,15 @@ impl Worker {
                 let labels = vec![Label::from_static_parts("result", result)];
                 telemetry.count("portcullis_forwarded_certificates_total", labels, now - before);
             }
+        }
+        let (hits, misses) = self.tokens.password_counts();
+        let (hits_told, misses_told) = self.passwords_told.replace((hits, misses));
+        for (event, count) in [("hit", hits - hits_told), ("miss", misses - misses_told)] {
+            let labels = vec![
+                Label::from_static_parts("cache", "passwords"),
+                Label::from_static_parts("event", event),
+            ];
+            telemetry.count("portcullis_cache_events_total", labels, count);
         }
     }
 
@@ -224,6 +235,7 @@ mod tests {
                 upstreams: Vec::new(),
                 doors: Doors::default(),
                 proxy_fields: Vec::new(),
+                weak_passwords: 0,
                 hash: "none".into(),
             };
             let pools = Pools::new(PoolSettings::default());

@@ -13,6 +13,7 @@ mod jwk;
 mod jws;
 mod key;
 mod message_key;
+mod password;
 mod scope;
 mod sign;
 
@@ -23,5 +24,6 @@ pub use jwk::{Candidates, JwkSet, JwkSetError, JwkSource, SkippedKey};
 pub use jws::{CompactJws, JwsError, JwsHeader, JwsLimits, Segment, SignatureInvalid, VerifiedJws};
 pub use key::{KeyError, VerifyingKey};
 pub use message_key::{MessageAlgorithm, MessageKey, NoStandIn};
+pub use password::{BCRYPT_BYTES, PasswordHash, PasswordHashError};
 pub use scope::scopes;
 pub use sign::{SigningError, SigningKey};

@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod config;
 mod demo;
+mod hash;
 mod key;
 mod output;
 #[cfg(test)]
@@ -42,6 +43,8 @@ enum Verb {
     Config(config::Arguments),
     /// Make keys for clients
     Key(key::Arguments),
+    /// Make the stored form of a password, read from standard input or the terminal
+    Hash(hash::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Config(arguments) => config::run(&arguments),
         Verb::Key(arguments) => key::run(&arguments),
+        Verb::Hash(arguments) => hash::run(&arguments),
         Verb::Completions(arguments) => completions::run(&arguments),
     };
     done.unwrap_or_else(|error| {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use portcullis_core::Identity;
 
-pub(crate) use spec::AnonymousSpec;
+pub(crate) use spec::{AnonymousSpec, anybody};
 
 use crate::chain::Outcome;
 

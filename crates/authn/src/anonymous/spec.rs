@@ -22,20 +22,22 @@ impl AnonymousSpec {
     }
 
     pub(crate) fn compile(&self) -> Anonymous {
-        let name: Arc<str> = AuthMethod::Anonymous.as_str().into();
-        Anonymous {
-            because: self.because.value.as_str().into(),
-            identity: Arc::new(Identity {
-                method: AuthMethod::Anonymous,
-                key: name.clone(),
-                subject: name,
-                issuer: None,
-                client: None,
-                claims: Arc::default(),
-                scopes: Arc::default(),
-                certificate: None,
-                expires_at: None,
-            }),
-        }
+        Anonymous { because: self.because.value.as_str().into(), identity: anybody() }
     }
+}
+
+/// The identity of whoever is not asked.
+pub(crate) fn anybody() -> Arc<Identity> {
+    let name: Arc<str> = AuthMethod::Anonymous.as_str().into();
+    Arc::new(Identity {
+        method: AuthMethod::Anonymous,
+        key: name.clone(),
+        subject: name,
+        issuer: None,
+        client: None,
+        claims: Arc::default(),
+        scopes: Arc::default(),
+        certificate: None,
+        expires_at: None,
+    })
 }

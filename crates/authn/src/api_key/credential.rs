@@ -1,39 +1,64 @@
-//! `api_key: { hash }` as written among the credentials of a client.
+//! `api_key: { hash, … }` as written among the credentials of a client.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use portcullis_core::document::{Fields, Node};
-use portcullis_core::{AuthMethod, Client, Diagnostic, Faults, Spanned};
+use portcullis_core::{AuthMethod, Client, Diagnostic, Faults, Identity, Place, Spanned};
 
-use super::{ApiKeys, KeyHash, KeyOwner};
-use crate::clients::identity_of;
+use super::{ApiKeys, KeyHash, KeyOwner, KeyTerms};
+use crate::clients::{identity_of, read_moment};
 
 /// One stored key.
 #[derive(Debug)]
 pub(crate) struct ApiKeyCredential {
     hash: Spanned<KeyHash>,
+    not_before: Option<i64>,
+    expires_at: Option<i64>,
+    disabled: bool,
+    apis: Option<Vec<Spanned<String>>>,
+    networks: Option<Vec<IpNet>>,
 }
 
 impl ApiKeyCredential {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`api_key`", faults)?;
         let hash = fields.require("hash", faults);
+        let (not_before, expires) = (fields.get("not_before"), fields.get("expires"));
+        let (disabled, apis, from) = (fields.get("disabled"), fields.get("apis"), fields.get("from"));
         fields.finish(faults);
-        let text = hash?.text(faults)?;
-        match text.value.parse() {
-            Ok(hash) => Some(Self { hash: Spanned::new(hash, text.place) }),
-            Err(error) => {
-                faults.push(
-                    Diagnostic::error("bad_key_hash", text.place, format!("this is {error}"))
-                        .note("make one with `portcullis key create`"),
-                );
-                None
-            }
+        let hash = hash.and_then(|node| read_hash(node, faults));
+        let from_moment = not_before.map(|node| read_moment(node, faults));
+        let until = expires.map(|node| read_moment(node, faults));
+        let disabled = disabled.map(|node| node.boolean(faults));
+        let apis = apis.map(|node| node.texts(faults));
+        let networks = from.map(|node| read_networks(node, faults));
+        let spec = Self {
+            hash: hash?,
+            not_before: from_moment.map_or(Some(None), |read| read.map(Some))?,
+            expires_at: until.map_or(Some(None), |read| read.map(Some))?,
+            disabled: disabled.unwrap_or(Some(false))?,
+            apis: apis.map_or(Some(None), |read| read.map(Some))?,
+            networks: networks.map_or(Some(None), |read| read.map(Some))?,
+        };
+        if let (Some(from), Some(end), Some(node)) = (spec.not_before, spec.expires_at, expires)
+            && end <= from
+        {
+            faults.error("never_valid", node.place, "this key ends before it begins to count");
+            return None;
         }
+        Some(spec)
     }
 
-    /// Adds the key to those of all clients.
-    pub(crate) fn register(self, keys: Option<&mut ApiKeys>, client: &Arc<Client>, faults: &mut Faults) {
+    /// Adds the key to those of all clients; `apis` are the APIs there are.
+    pub(crate) fn register(
+        self,
+        keys: Option<&mut ApiKeys>,
+        client: &Arc<Client>,
+        apis: &[(String, Place)],
+        faults: &mut Faults,
+    ) {
         let place = self.hash.place;
         let Some(keys) = keys else {
             faults.push(
@@ -46,9 +71,21 @@ impl ApiKeyCredential {
             );
             return;
         };
+        for api in self.apis.iter().flatten() {
+            if !apis.iter().any(|(name, _)| *name == api.value) {
+                faults.undefined("API", api, apis);
+            }
+        }
         let owner = KeyOwner {
-            identity: identity_of(client, AuthMethod::ApiKey),
-            expires_at: client.expires_at,
+            identity: self.identity(client),
+            client_expires_at: client.expires_at,
+            terms: KeyTerms {
+                not_before: self.not_before,
+                expires_at: self.expires_at,
+                disabled: self.disabled,
+                apis: self.apis.map(|apis| apis.into_iter().map(|api| api.value.into()).collect()),
+                networks: self.networks.map(Vec::into_boxed_slice),
+            },
             declared: place,
         };
         if let Some(taken) = keys.add(self.hash.value, owner) {
@@ -58,4 +95,53 @@ impl ApiKeyCredential {
             );
         }
     }
+
+    /// The client, until the key or the client ends.
+    fn identity(&self, client: &Arc<Client>) -> Arc<Identity> {
+        let identity = identity_of(client, AuthMethod::ApiKey);
+        let Some(last) = self.expires_at.map(|end| end.saturating_sub(1)) else { return identity };
+        let expires_at = Some(identity.expires_at.map_or(last, |end| end.min(last)));
+        Arc::new(Identity { expires_at, ..Arc::unwrap_or_clone(identity) })
+    }
+}
+
+fn read_hash(node: &Node, faults: &mut Faults) -> Option<Spanned<KeyHash>> {
+    let text = node.text(faults)?;
+    match text.value.parse() {
+        Ok(hash) => Some(Spanned::new(hash, text.place)),
+        Err(error) => {
+            faults.push(
+                Diagnostic::error("bad_key_hash", text.place, format!("this is {error}"))
+                    .note("make one with `portcullis key create`"),
+            );
+            None
+        }
+    }
+}
+
+fn read_networks(node: &Node, faults: &mut Faults) -> Option<Vec<IpNet>> {
+    let words = node.texts(faults)?;
+    let read: Vec<_> = words.iter().filter_map(|word| read_network(word, faults)).collect();
+    (read.len() == words.len()).then_some(read)
+}
+
+fn read_network(word: &Spanned<String>, faults: &mut Faults) -> Option<IpNet> {
+    let text = word.value.as_str();
+    let read = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    let Some(network) = read else {
+        faults.push(
+            Diagnostic::error("bad_network", word.place, format!("`{text}` is not a network"))
+                .note("write an address, or a network such as `192.0.2.0/24` or `2001:db8::/32`"),
+        );
+        return None;
+    };
+    if network != network.trunc() {
+        let fault = format!("`{network}` is one address inside a network");
+        faults.push(
+            Diagnostic::error("bad_network", word.place, fault)
+                .label(format!("did you mean `{}`?", network.trunc())),
+        );
+        return None;
+    }
+    Some(network)
 }

@@ -5,20 +5,48 @@ use std::str::FromStr;
 
 use portcullis_core::Secret;
 use portcullis_jose::base64url;
-use portcullis_jose::digest::{KeyedHash, NoRandomness, constant_time_eq, random};
+use portcullis_jose::digest::{KeyedHash, NoRandomness, constant_time_eq, random, sha256};
 
-/// What marks a key as one of ours, for people and for scanners of leaked secrets.
+/// What marks a key as one of ours, for people and for scanners of leaked secrets, which find `pc_` and 49 more
+/// characters of base64url.
 const PREFIX: &str = "pc_";
+
+/// Bytes of the checksum: six characters of base64url.
+const CHECKSUM: usize = 4;
+
+/// The length of a key with a checksum: the prefix, 43 characters of secret, 6 of checksum.
+const LENGTH: usize = PREFIX.len() + 43 + 6;
 
 /// What marks a stored hash, and says how it was made: HMAC-SHA-256 of the key under the pepper.
 const HASH_PREFIX: &str = "pk1:";
 
-/// A new key: 256 bits from the system's source, as text for a header. It is shown once and never stored.
+/// A new key: 256 bits from the system's source and a checksum, as text for a header. It is shown once and never
+/// stored.
 ///
 /// # Errors
 /// The system's source of randomness failed.
 pub fn generate_key() -> Result<String, NoRandomness> {
-    random::<32>().map(|bytes| format!("{PREFIX}{}", base64url::encode(&bytes)))
+    let secret = base64url::encode(&random::<32>()?);
+    let key = format!("{PREFIX}{secret}");
+    let sum = checksum(key.as_bytes());
+    Ok(key + &sum)
+}
+
+/// The checksum of everything before it: what a scanner or a person with a typing error can see without asking us.
+fn checksum(before: &[u8]) -> String {
+    let [a, b, c, d, ..] = sha256(before);
+    let bytes: [u8; CHECKSUM] = [a, b, c, d];
+    base64url::encode(&bytes)
+}
+
+/// Whether this is a key of the form we make, whose checksum is wrong: nobody has it. A key that others made, or that
+/// was made before keys had checksums, is none of that form.
+pub(super) fn is_mistyped(key: &[u8]) -> bool {
+    if key.len() != LENGTH || !key.starts_with(PREFIX.as_bytes()) {
+        return false;
+    }
+    let (before, sum) = key.split_at(LENGTH - 6);
+    checksum(before).as_bytes() != sum
 }
 
 /// What is stored of a key (KEY-02).

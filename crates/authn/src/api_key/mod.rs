@@ -1,4 +1,4 @@
-//! `api_key`: a key of a registered client, in a header.
+//! `api_key`: a key of a registered client, in a header, in the query or in a cookie.
 
 mod credential;
 mod key;
@@ -16,7 +16,7 @@ pub(crate) use credential::ApiKeyCredential;
 pub use key::{KeyHash, generate_key, hash_key};
 pub(crate) use spec::ApiKeySpec;
 pub use spec::PepperSpec;
-pub(crate) use table::{ApiKeys, KeyOwner};
+pub(crate) use table::{ApiKeys, KeyOwner, KeyTerms};
 
 use crate::chain::{Evidence, Outcome};
 use crate::guard::Claim;
@@ -28,6 +28,8 @@ const MAX_KEY: usize = 512;
 /// The authenticator.
 #[derive(Debug)]
 pub(crate) struct ApiKey {
+    /// The API it guards.
+    api: Arc<str>,
     places: Places,
     table: Arc<ApiKeys>,
 }
@@ -62,11 +64,21 @@ impl ApiKey {
         if key.len() > MAX_KEY || !key.iter().all(u8::is_ascii_graphic) {
             return refused(Reason::CredentialsMalformed, "the key is too long or has characters no key has");
         }
+        if key::is_mistyped(&key) {
+            return refused(Reason::ApiKeyInvalid, "the checksum of the key is wrong");
+        }
         let Some(owner) = self.table.find(&key) else {
             return refused(Reason::ApiKeyInvalid, "no client has this key");
         };
+        // SECURITY: a key that does not count here and now is refused like one that never was: who found it somewhere
+        // learns nothing about when or where to try again (ANS-06). The log says why.
+        let now = evidence.now.unix_seconds();
+        if let Err(why) = owner.terms.judge(&self.api, evidence.connection.address(), now) {
+            let name = &owner.identity.subject;
+            return refused(Reason::ApiKeyInvalid, &format!("{why}; it is client `{name}`'s"));
+        }
         // The key was right, so its owner may learn that it is their registration that ended.
-        if owner.expires_at.is_some_and(|at| evidence.now.unix_seconds() >= at) {
+        if owner.client_expires_at.is_some_and(|at| now >= at) {
             return refused(Reason::ClientInactive, "the client has expired");
         }
         Outcome::Verified(owner.identity.clone(), None)

@@ -1,12 +1,11 @@
 //! `api_key:` as written in a chain, and `api_keys:` as written in `gateway.yaml`.
 
-use std::sync::Arc;
-
 use http::header::AUTHORIZATION;
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Materials, Secret, SecretSpec};
 
-use super::{ApiKey, ApiKeys};
+use super::ApiKey;
+use crate::chain::Compiling;
 use crate::place::{Place, Places, cookie_name, header_name, parameter_name, scheme_word};
 
 /// The shortest pepper, in bytes: the output length of the hash it keys (RFC 2104 section 3).
@@ -80,14 +79,15 @@ impl ApiKeySpec {
         Some(Self { places: Places::new(places), at: node.place })
     }
 
-    pub(crate) fn compile(&self, table: Option<&Arc<ApiKeys>>, faults: &mut Faults) -> Option<ApiKey> {
+    pub(crate) fn compile(&self, compiling: &Compiling<'_>, faults: &mut Faults) -> Option<ApiKey> {
+        let table = compiling.clients.api_keys();
         if table.is_none() {
             faults.push(
                 Diagnostic::error("missing_pepper", self.at, "`api_key` needs a pepper to look keys up with")
                     .note("add `api_keys: { pepper: { file: secrets/pepper } }` to gateway.yaml"),
             );
         }
-        Some(ApiKey { places: self.places.clone(), table: table?.clone() })
+        Some(ApiKey { api: compiling.api.into(), places: self.places.clone(), table: table?.clone() })
     }
 }
 

@@ -1,22 +1,77 @@
 //! All declared keys, frozen.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use portcullis_core::{Identity, Place, Secret};
 use portcullis_jose::digest::KeyedHash;
 
 use super::key::KeyHash;
 
-/// Whom a key leads to.
+/// Whom a key leads to, and when and where it counts.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyOwner {
-    /// Made once, shared by all keys of the client and all their requests.
+    /// Made once, shared by all requests with the key.
     pub(crate) identity: Arc<Identity>,
     /// Second since 1970 from which the client no longer counts.
-    pub(crate) expires_at: Option<i64>,
+    pub(crate) client_expires_at: Option<i64>,
+    pub(crate) terms: KeyTerms,
     /// Where it is declared.
     pub(crate) declared: Place,
+}
+
+/// What is said of one key (KEY-02).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeyTerms {
+    /// First second since 1970 at which it counts.
+    pub(crate) not_before: Option<i64>,
+    /// Second since 1970 from which it no longer counts.
+    pub(crate) expires_at: Option<i64>,
+    /// It does not count, but its line stays.
+    pub(crate) disabled: bool,
+    /// The APIs it may be used at; all, if none is named.
+    pub(crate) apis: Option<Box<[Box<str>]>>,
+    /// The networks it may be used from; all, if none is named.
+    pub(crate) networks: Option<Box<[IpNet]>>,
+}
+
+/// Why a key that is known does not count for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum KeyRefused {
+    #[error("the key is disabled")]
+    Disabled,
+    #[error("the key does not count yet")]
+    NotYetValid,
+    #[error("the key has expired")]
+    Expired,
+    #[error("the key is not for this API")]
+    OtherApi,
+    #[error("the key is not for this address")]
+    OtherNetwork,
+}
+
+impl KeyTerms {
+    /// Whether the key counts here, now.
+    pub(crate) fn judge(&self, api: &str, address: IpAddr, unix_seconds: i64) -> Result<(), KeyRefused> {
+        if self.disabled {
+            return Err(KeyRefused::Disabled);
+        }
+        if self.not_before.is_some_and(|from| unix_seconds < from) {
+            return Err(KeyRefused::NotYetValid);
+        }
+        if self.expires_at.is_some_and(|end| unix_seconds >= end) {
+            return Err(KeyRefused::Expired);
+        }
+        if self.apis.as_ref().is_some_and(|apis| !apis.iter().any(|allowed| **allowed == *api)) {
+            return Err(KeyRefused::OtherApi);
+        }
+        if self.networks.as_ref().is_some_and(|all| !all.iter().any(|network| network.contains(&address))) {
+            return Err(KeyRefused::OtherNetwork);
+        }
+        Ok(())
+    }
 }
 
 /// The keys of all declared clients, found by the keyed hash of the whole key.

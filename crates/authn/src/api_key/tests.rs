@@ -3,10 +3,14 @@ use std::str::FromStr as _;
 use portcullis_core::{AuthMethod, Faults, Place, Secret};
 use serde_json::json;
 
+use super::key::is_mistyped;
 use super::{KeyHash, PepperSpec, generate_key, hash_key};
 use crate::WorkerTokens;
 use crate::issuers::Issuers;
-use crate::testing::{House, Memory, ask, ask_at, clients, connection, node, only_fault, pepper, told};
+use crate::testing::{
+    House, Memory, NOW, ask, ask_at, clients, connection, evidence, head, moment, node, only_fault, pepper,
+    told,
+};
 
 const KEY: &str = "pc_first";
 
@@ -92,7 +96,15 @@ fn stored_hashes_are_read_in_one_form_only() {
 fn new_keys_are_long_and_all_different() {
     let (one, other) = (generate_key().expect("randomness"), generate_key().expect("randomness"));
     assert_ne!(one, other);
-    assert!(one.starts_with("pc_") && one.len() == 46);
+    assert!(one.starts_with("pc_") && one.len() == 52);
+    assert!(!is_mistyped(one.as_bytes()));
+    for at in 0..one.len() {
+        let mut wrong = one.clone().into_bytes();
+        wrong[at] = if wrong[at] == b'A' { b'B' } else { b'A' };
+        // With another prefix it is no key of ours, and with another length neither.
+        assert_eq!(is_mistyped(&wrong), at >= 3, "{at}");
+    }
+    assert!(!is_mistyped(&one.as_bytes()[..46]));
 }
 
 #[test]
@@ -151,7 +163,8 @@ fn many_keys_are_told_apart() {
         let client = clients(&json!({ name: {} })).get(name).expect("a client").clone();
         super::KeyOwner {
             identity: crate::clients::identity_of(&client, AuthMethod::ApiKey),
-            expires_at: None,
+            client_expires_at: None,
+            terms: super::KeyTerms::default(),
             declared: Place::default(),
         }
     };
@@ -165,4 +178,82 @@ fn many_keys_are_told_apart() {
     assert_eq!(subject("pc_77777").as_deref(), Some("acme"));
     assert_eq!(subject("pc_77778").as_deref(), Some("other"));
     assert_eq!(subject("pc_100000"), None);
+}
+
+/// KEY-01: exactly one value, in any of the places; KEY-03 is shown by the black-box tests.
+#[tokio::test]
+async fn a_key_is_taken_from_the_query_and_from_cookies() {
+    let chain = house().chain(&json!({"api_key": {"header": "x-api-key", "query": "key", "cookie": "key"}}));
+    let (worker, connection) = (WorkerTokens::new(0), connection(None));
+    for (target, fields, expected) in [
+        ("/?key=pc_first", &[][..], Ok("client:acme")),
+        ("/?a=1&KEY=pc%5Ffirst", &[], Ok("client:acme")),
+        ("/", &[("cookie", "a=b; key=pc_second")], Ok("client:acme")),
+        ("/?key=pc_nobody", &[], Err("api_key_invalid")),
+        ("/?key=", &[], Err("credentials_missing")),
+        ("/?key=pc_first;b=1", &[], Err("credentials_malformed")),
+        ("/?key=pc_first&key=pc_first", &[], Err("credentials_ambiguous")),
+        ("/?key=pc_first", &[("x-api-key", KEY)], Err("credentials_ambiguous")),
+        ("/?key=pc_first", &[("cookie", "key=pc_first")], Err("credentials_ambiguous")),
+        ("/", &[("cookie", "key=pc_first"), ("cookie", "key=pc_first")], Err("credentials_ambiguous")),
+    ] {
+        let head = head(target, fields);
+        let evidence = evidence(&head, &connection, &worker, moment(NOW));
+        let asked = chain.authenticate(&evidence).await;
+        let asked = asked.map(|caller| caller.key.to_string()).map_err(|refused| refused.reason().code());
+        assert_eq!(asked.as_deref(), expected.as_ref().copied(), "{target} {fields:?}");
+    }
+}
+
+/// KEY-02: what a line says of its key.
+#[tokio::test]
+async fn a_key_counts_when_and_where_its_line_says() {
+    let day = |text: &str| crate::moment(text).expect("a day");
+    let hash = |key: &str| hash_key(&pepper(), key).to_string();
+    let mut house = House::new(Issuers::default());
+    house.clients = clients(&json!({"acme": {"expires": "2027-06-01", "credentials": [
+        {"api_key": {"hash": hash("pc_old"), "expires": "2027-02-01"}},
+        {"api_key": {"hash": hash("pc_new"), "not_before": "2027-01-15"}},
+        {"api_key": {"hash": hash("pc_off"), "disabled": true}},
+        {"api_key": {"hash": hash("pc_here"), "apis": "bank", "from": ["192.0.2.0/24", "2001:db8::1"]}},
+        {"api_key": {"hash": hash("pc_there"), "from": "198.51.100.7"}},
+    ]}}));
+    let chain = house.chain(&json!({"api_key": {"header": "x-api-key"}}));
+    let (worker, connection) = (WorkerTokens::new(0), connection(None));
+    for (key, at, expected) in [
+        ("pc_old", day("2027-01-31"), Ok("client:acme")),
+        ("pc_old", day("2027-02-01") - 1, Ok("client:acme")),
+        ("pc_old", day("2027-02-01"), Err("api_key_invalid")),
+        ("pc_new", day("2027-01-15") - 1, Err("api_key_invalid")),
+        ("pc_new", day("2027-01-15"), Ok("client:acme")),
+        ("pc_new", day("2027-06-01"), Err("client_inactive")),
+        ("pc_off", day("2027-01-15"), Err("api_key_invalid")),
+        ("pc_here", day("2027-01-15"), Ok("client:acme")),
+        ("pc_there", day("2027-01-15"), Err("api_key_invalid")),
+    ] {
+        let asked = ask_at(&chain, &worker, &connection, &[("x-api-key", key)], at).await;
+        assert_eq!(asked.as_deref(), expected.as_ref().copied(), "{key} {at}");
+    }
+    let terms = super::KeyTerms { apis: Some(["other".into()].into()), ..super::KeyTerms::default() };
+    assert!(terms.judge("bank", connection.address(), 0).is_err());
+    assert!(terms.judge("other", connection.address(), 0).is_ok());
+}
+
+#[test]
+fn lines_that_can_never_hold_are_faults() {
+    let hash = hash_key(&pepper(), "pc_a").to_string();
+    for (written, code, saying) in [
+        (json!({"not_before": "2027-06-01", "expires": "2027-06-01"}), "never_valid", "before it begins"),
+        (json!({"not_before": "soon"}), "bad_date", "not a day"),
+        (json!({"disabled": "no"}), "wrong_kind", "expected `true` or `false`"),
+        (json!({"apis": ["bonk"]}), "undefined", "API `bonk` is not defined"),
+        (json!({"from": "10.0.0.1/8"}), "bad_network", "one address inside a network"),
+        (json!({"from": "acme.example"}), "bad_network", "not a network"),
+        (json!({"until": "2027-06-01"}), "unknown_key", "unknown key `until`"),
+    ] {
+        let mut line = written;
+        line["hash"] = json!(hash);
+        let written = json!({"acme": {"credentials": [{"api_key": line}]}});
+        only_fault(crate::testing::client_faults(&written), code, saying);
+    }
 }

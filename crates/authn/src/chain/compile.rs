@@ -1,5 +1,6 @@
 //! `authenticate:` as written in an API.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use portcullis_core::document::{Content, Entry, Fields, Node};
@@ -8,12 +9,17 @@ use portcullis_store::Replays;
 
 use super::select::{MAX_KINDS, Selector};
 use super::{Alternative, Chain};
+use crate::anonymous::anybody;
+use crate::basic::PasswordChecks;
 use crate::clients::Clients;
 use crate::guard::Guard;
 use crate::identity::{IdentityRule, IdentitySpec};
 use crate::issuers::Issuers;
 use crate::place::{self, Places};
 use crate::scheme::{Authenticator, AuthenticatorSpec, NAMING, WORDS, unknown};
+
+/// Why an API is open to anybody whose chain is not enforced.
+const IN_SHADOW: &str = "its chain is in shadow, which tries credentials and asks for none";
 
 /// What a chain is compiled against.
 #[derive(Clone, Copy)]
@@ -37,6 +43,8 @@ pub struct Compiling<'a> {
     pub materials: &'a dyn Materials,
     /// What slows down whoever fails.
     pub guard: &'a Guard,
+    /// Where passwords are checked.
+    pub passwords: &'a PasswordChecks,
 }
 
 /// Who may call an API.
@@ -44,6 +52,8 @@ pub struct Compiling<'a> {
 pub struct ChainSpec {
     alternatives: Vec<AlternativeSpec>,
     place: Place,
+    /// Where `mode: shadow` is written.
+    shadow: Option<Place>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,6 +73,8 @@ impl ChainSpec {
             );
             return None;
         }
+        let (shadow, node) = take_mode(node, faults)?;
+        let node = &*node;
         let alternatives = match entry_of(node, "any_of") {
             None => vec![AlternativeSpec::read(node, faults)?],
             Some(_) => {
@@ -78,11 +90,25 @@ impl ChainSpec {
                 read
             }
         };
-        Some(Self { alternatives, place: node.place })
+        Some(Self { alternatives, place: node.place, shadow })
     }
 
     /// Compiles it together with the API's `identity`.
     pub fn compile(
+        &self,
+        identity: Option<&IdentitySpec>,
+        compiling: &Compiling<'_>,
+        faults: &mut Faults,
+    ) -> Option<Chain> {
+        let Some(place) = self.shadow else { return self.build(identity, compiling, faults) };
+        faults.push(shadow_warning(compiling.api, place));
+        // SECURITY: a trial must change nothing for anybody. What may be used once is not used up by it, and its
+        // refusals make nobody wait elsewhere.
+        let (on_trial, off) = (compiling.replays.on_trial(), Guard::off());
+        self.build(identity, &Compiling { replays: &on_trial, guard: &off, ..*compiling }, faults)
+    }
+
+    fn build(
         &self,
         identity: Option<&IdentitySpec>,
         compiling: &Compiling<'_>,
@@ -114,23 +140,24 @@ impl ChainSpec {
             return None;
         }
         let reads_content = members().any(Authenticator::reads_content);
-        let accept_signatures = members().filter_map(Authenticator::accept_signature).cloned().collect();
-        let anonymous_because = members().find_map(|member| match member {
-            Authenticator::Anonymous(anonymous) => Some(anonymous.because().clone()),
-            Authenticator::Jwt(_)
-            | Authenticator::Certificate(_)
-            | Authenticator::ApiKey(_)
-            | Authenticator::External(_)
-            | Authenticator::Hmac(_)
-            | Authenticator::Signature(_) => None,
-        });
+        let asked_for_signatures = members().filter(|_| self.shadow.is_none());
+        let accept_signatures =
+            asked_for_signatures.filter_map(Authenticator::accept_signature).cloned().collect();
         let upstream_fields = unique(members().flat_map(|member| match member {
             Authenticator::External(external) => external.upstream_headers().to_vec(),
             _ => Vec::new(),
         }));
+        if alternatives.len() > 1 && members().any(Authenticator::is_in_content) {
+            faults.push(content_among_others(self.place));
+            return None;
+        }
+        let open = || self.shadow.map(|_| IN_SHADOW.into());
+        let anonymous_because = members().find_map(Authenticator::anonymous_because).cloned().or_else(open);
         let takes_tokens = members().any(|member| member.scheme() == Some(Scheme::Bearer));
         let realm: Arc<str> = compiling.api.into();
-        let challenges = unique(members().flat_map(|member| member.challenges(&realm)));
+        // Who need not come with a credential is not asked for one.
+        let asking = members().filter(|_| self.shadow.is_none());
+        let challenges = unique(asking.flat_map(|member| member.challenges(&realm)));
         let places = unique(members().filter_map(Authenticator::places).flat_map(Places::iter).cloned());
         let credential_headers = unique(places.iter().filter_map(place::Place::header).cloned());
         let inner = places.into_iter().filter(|place| place.header().is_none()).collect();
@@ -147,6 +174,7 @@ impl ChainSpec {
             accept_signatures,
             anonymous_because,
             guard: compiling.guard.clone(),
+            anybody: self.shadow.map(|_| anybody()),
         })
     }
 
@@ -265,6 +293,7 @@ impl AlternativeSpec {
             Authenticator::Certificate(certificate) => certificate.is_pinned(),
             Authenticator::Jwt(_)
             | Authenticator::ApiKey(_)
+            | Authenticator::Basic(_)
             | Authenticator::External(_)
             | Authenticator::Hmac(_)
             | Authenticator::Signature(_)
@@ -274,6 +303,7 @@ impl AlternativeSpec {
             Authenticator::Jwt(jwt) => jwt.issuer().needs_pinned_certificate() && !pinned,
             Authenticator::Certificate(_)
             | Authenticator::ApiKey(_)
+            | Authenticator::Basic(_)
             | Authenticator::External(_)
             | Authenticator::Hmac(_)
             | Authenticator::Signature(_)
@@ -358,6 +388,32 @@ impl AlternativeSpec {
             );
         }
     }
+}
+
+/// Takes `mode` out of the mapping it stands in beside the chain. `enforce` is what a chain without it does.
+fn take_mode<'n>(node: &'n Node, faults: &mut Faults) -> Option<(Option<Place>, Cow<'n, Node>)> {
+    let (Some(mode), Content::Map(entries)) = (entry_of(node, "mode"), &node.content) else {
+        return Some((None, Cow::Borrowed(node)));
+    };
+    let shadow = mode.value.one_of(&[("enforce", false), ("shadow", true)], faults)?;
+    let others = entries.iter().filter(|entry| entry.key.value != "mode").cloned().collect();
+    let node = Node { place: node.place, content: Content::Map(others) };
+    Some((shadow.then_some(mode.value.place), Cow::Owned(node)))
+}
+
+fn shadow_warning(api: &str, place: Place) -> Diagnostic {
+    Diagnostic::warning(
+        "chain_in_shadow",
+        place,
+        format!("anybody may call `{api}`: its chain is tried and recorded, not enforced"),
+    )
+    .note("nobody has a name, scopes or claims meanwhile, so rules that ask for them refuse; take `mode` out to enforce the chain")
+}
+
+/// The selector looks at heads alone, so it cannot see which of several alternatives such a request is for.
+fn content_among_others(place: Place) -> Diagnostic {
+    Diagnostic::error("content_among_others", place, "a credential in the body cannot be one of several ways")
+        .note("whether it is there is known only when the body has been read: give it an API of its own, or `all_of`")
 }
 
 fn read_member(node: &Node, faults: &mut Faults) -> Option<AuthenticatorSpec> {

@@ -57,6 +57,8 @@ pub struct Evidence<'a> {
     pub content: Option<&'a dyn Content>,
     /// When the request was opened.
     pub now: Moment,
+    /// Whether nothing may come of it: the chain says so itself where it is in shadow, and uses nothing up.
+    pub on_trial: bool,
 }
 
 impl Evidence<'_> {
@@ -108,6 +110,8 @@ pub struct Chain {
     accept_signatures: Vec<HeaderValue>,
     anonymous_because: Option<Arc<str>>,
     guard: Guard,
+    /// Who calls where the chain is in shadow.
+    anybody: Option<Arc<Identity>>,
 }
 
 /// Authenticators that must all succeed.
@@ -129,6 +133,7 @@ impl Chain {
     /// longer a client or cannot be named (403), too many attempts of its address have failed (429), or it could not
     /// be checked (503).
     pub async fn authenticate(&self, evidence: &Evidence<'_>) -> Result<Principal, Rejection> {
+        let evidence = &Evidence { on_trial: evidence.on_trial || self.anybody.is_some(), ..*evidence };
         if self.takes_tokens && query_carries_token(&evidence.head.uri) {
             return Err(Rejection::new(Reason::CredentialsMalformed)
                 .of(Scheme::Bearer)
@@ -141,6 +146,17 @@ impl Chain {
         };
         let watch = self.guard.watch(evidence.connection.address(), evidence.now);
         alternative.authenticate(evidence, &self.rule, watch).await
+    }
+
+    /// The caller where the chain is in shadow (`mode: shadow`): whatever [`authenticate`](Self::authenticate) says is
+    /// written down, and then nobody has shown who they are. `None` where the chain is enforced.
+    ///
+    /// SECURITY: a trial never makes an identity, not even of a good credential: rules that hold by it would be relied
+    /// on while nothing refuses a bad one. What claims an identity is removed as under an enforced chain.
+    pub fn in_shadow(&self) -> Option<Principal> {
+        let identity = self.anybody.clone()?;
+        let (name, key) = (identity.subject.clone(), identity.key.clone());
+        Some(Principal { identity, others: Vec::new(), name, key, group: None, upstream_fields: None })
     }
 
     /// Whether any of its authenticators signs over content. Where none does, a request's body is not looked at.
@@ -214,6 +230,7 @@ impl Alternative {
         }
         // Every member has verified, so one of them was the naming one.
         let (identity, named) = naming.ok_or_else(|| Rejection::new(Reason::InternalError))?;
+        agree(&identity, &others)?;
         let Named { name, key, group } = match named {
             Some(named) => named,
             None => rule.name(&identity, &others)?,
@@ -231,5 +248,21 @@ impl Alternative {
             return Rejection::new(Reason::CertificateMissing).of(Scheme::Certificate);
         }
         Rejection::new(Reason::CredentialsMissing)
+    }
+}
+
+/// SECURITY: credentials that must come together must belong together. Two good ones of two clients are one of them
+/// borrowed or stolen, whichever of them names the caller (CHN-02).
+fn agree(naming: &Identity, others: &[Arc<Identity>]) -> Result<(), Rejection> {
+    let mut clients = std::iter::once(naming)
+        .chain(others.iter().map(|other| &**other))
+        .filter_map(|identity| identity.client.as_ref());
+    let Some(first) = clients.next() else { return Ok(()) };
+    match clients.find(|client| client.name != first.name) {
+        None => Ok(()),
+        Some(other) => {
+            let why = format!("one credential is client `{}`'s, another `{}`'s", first.name, other.name);
+            Err(Rejection::new(Reason::ClientsDiffer).because(why))
+        }
     }
 }

@@ -202,6 +202,7 @@ impl Alternative {
             Authenticator::Jwt(_)
             | Authenticator::ApiKey(_)
             | Authenticator::External(_)
+            | Authenticator::Basic(_)
             | Authenticator::Hmac(_)
             | Authenticator::Signature(_)
             | Authenticator::Anonymous(_) => true,

@@ -264,9 +264,12 @@ fn faults_are_told_where_they_are() {
             "wrong_kind: expected a mapping with one key that names a way to authenticate, found a list",
         ),
         (json!({"any_of": []}), "empty: this list must not be empty"),
-        (json!({"any_of": [jwt()], "mode": "shadow"}), "unknown_key: unknown key `mode` in `authenticate`"),
+        (json!({"any_of": [jwt()], "mode": "shade"}), "unknown_word: `shade` is not one of the words here"),
+        (
+            json!({"any_of": [{"jwt": {"issuer": "a"}, "mode": "shadow"}, certificate("tpp")]}),
+            "one_key: a way to authenticate has exactly one key, this has 2",
+        ),
         (json!({"jwd": {"issuer": "a"}}), "unknown_key: `jwd` is not a way to authenticate"),
-        (json!({"basic": {"realm": "x"}}), "unknown_key: `basic` is not a way to authenticate"),
         (json!({"none": {"because": "x"}}), "unknown_key: `none` is not a way to authenticate"),
         (
             json!({"jwt": {"issuer": "a"}, "api_key": {"header": "k"}}),
@@ -348,4 +351,91 @@ fn a_name_no_caller_can_have_is_a_fault() {
         ["name_unavailable: callers that come by `api_key` have no such name"]
     );
     assert!(compile(json!(["claims.client_id", "client.name"])).is_ok());
+}
+
+/// CHN-02: credentials that must come together are one client's.
+#[tokio::test]
+async fn credentials_of_two_clients_do_not_go_together() {
+    let mut house = house();
+    let key = |name: &str| json!({"api_key": {"hash": hash_key(&pepper(), name).to_string()}});
+    let user = |name: &str| json!({"basic": {"username": name, "password_hash": WEAK}});
+    house.clients = clients(&json!({
+        "acme": {"credentials": [key("pc_acme"), user("acme")]},
+        "globex": {"credentials": [key("pc_globex"), user("globex")]},
+    }));
+    let chain = house.chain(&json!({
+        "all_of": [{"api_key": {"header": "x-api-key"}}, {"basic": {}}], "identity_from": "api_key",
+    }));
+    let (worker, connection) = (WorkerTokens::new(1 << 20), connection(None));
+    // acme:U*U and globex:U*U
+    for (key, user, expected) in [
+        ("pc_acme", "Basic YWNtZTpVKlU=", Ok(ACME)),
+        ("pc_globex", "Basic Z2xvYmV4OlUqVQ==", Ok("client:globex")),
+        ("pc_acme", "Basic Z2xvYmV4OlUqVQ==", Err("clients_differ")),
+        ("pc_globex", "Basic YWNtZTpVKlU=", Err("clients_differ")),
+        ("pc_globex", "Basic YWNtZTpVKlX=", Err("credentials_malformed")),
+    ] {
+        let headers = [("x-api-key", key), ("authorization", user)];
+        let asked = ask(&chain, &worker, &connection, &headers).await;
+        assert_eq!(asked.as_deref(), expected.as_ref().copied(), "{key} {user}");
+    }
+}
+
+/// `U*U`, from the tests of crypt_blowfish; cheap, for tests.
+const WEAK: &str = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+
+/// CHN-01: a credential may be at one of several places, and each place makes it complete.
+#[tokio::test]
+async fn alternatives_are_found_wherever_their_credential_is() {
+    let keys = json!({"api_key": {"header": "x-api-key", "query": "key"}});
+    let chain = house().chain(&json!({"any_of": [
+        {"all_of": [keys, {"jwt": {"issuer": "a"}}], "identity_from": "jwt"},
+        keys,
+        {"jwt": {"issuer": "b"}},
+    ]}));
+    let (worker, connection) = (WorkerTokens::new(1 << 20), connection(None));
+    let (a, b) = (token_a(), token_b());
+    let (a, b, key) = (("authorization", &*a), ("authorization", &*b), ("x-api-key", "pc_acme"));
+    for (target, headers, expected) in [
+        ("/?key=pc_acme", &[][..], Ok(ACME)),
+        ("/", &[key], Ok(ACME)),
+        ("/?key=pc_acme", &[a], Ok(JWT_A)),
+        ("/", &[key, a], Ok(JWT_A)),
+        ("/", &[b], Ok(JWT_B)),
+        ("/", &[a], Err("credentials_missing")),
+        ("/?key=pc_acme", &[b], Err("credentials_ambiguous")),
+        ("/?key=pc_acme", &[key], Err("credentials_ambiguous")),
+        ("/?key=pc_acme", &[key, a], Err("credentials_ambiguous")),
+        ("/?key=pc_acme;x", &[b], Err("credentials_malformed")),
+    ] {
+        let head = head(target, headers);
+        let asked = chain.authenticate(&evidence(&head, &connection, &worker, moment(NOW))).await;
+        let asked = asked.map(|caller| caller.key.to_string()).map_err(|refused| refused.reason().code());
+        assert_eq!(asked.as_deref(), expected.as_ref().copied(), "{target} {headers:?}");
+    }
+}
+
+/// A trial says what an enforced chain would say, and gives nobody a name.
+#[tokio::test]
+async fn a_chain_in_shadow_judges_and_names_nobody() {
+    let house = house();
+    for written in [
+        json!({"mode": "shadow", "jwt": {"issuer": "a"}}),
+        json!({"mode": "shadow", "any_of": [{"jwt": {"issuer": "a"}}, {"api_key": {"header": "x-api-key"}}]}),
+    ] {
+        let chain = house.chain(&written);
+        assert_eq!(answer(&chain, Brings { token: Some(&token_a()), ..Brings::default() }).await, JWT_A);
+        assert_eq!(answer(&chain, Brings::default()).await, "credentials_missing");
+        let anybody = chain.in_shadow().expect("a trial");
+        assert_eq!((&*anybody.name, anybody.identity.method.as_str()), ("anonymous", "anonymous"));
+        assert!(anybody.others.is_empty() && anybody.group.is_none() && anybody.client().is_none());
+        // What claims to be somebody is removed all the same, and nobody is asked for it.
+        assert!(chain.credential_headers().contains(&http::header::AUTHORIZATION));
+        assert!(chain.challenges().is_empty() && chain.anonymous_because().is_some());
+    }
+    for written in [json!({"jwt": {"issuer": "a"}}), json!({"mode": "enforce", "jwt": {"issuer": "a"}})] {
+        let chain = house.chain(&written);
+        assert!(chain.in_shadow().is_none() && chain.anonymous_because().is_none());
+        assert_eq!(chain.challenges().len(), 1);
+    }
 }

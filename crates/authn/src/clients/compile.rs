@@ -19,6 +19,8 @@ pub struct Registering<'a> {
     pub pepper: Option<&'a Secret>,
     /// What credentials point at: keys, secrets.
     pub materials: &'a dyn Materials,
+    /// The names of all APIs, and where they are defined.
+    pub apis: &'a [(String, Place)],
 }
 
 /// The clients of all files.
@@ -72,7 +74,7 @@ impl ClientsSpec {
                 expires_at: spec.expires_at,
             });
             for credential in spec.credentials {
-                indexes.add(credential, &client, faults);
+                indexes.add(credential, &client, registering, faults);
             }
             by_name.insert(name, client);
         }
@@ -87,7 +89,7 @@ impl ClientSpec {
             (fields.get("attributes"), fields.get("expires"), fields.get("credentials"));
         fields.finish(faults);
         let attributes = attributes.map(|node| read_attributes(node, faults));
-        let expires_at = expires.map(|node| read_expiry(node, faults));
+        let expires_at = expires.map(|node| read_moment(node, faults));
         let credentials = credentials.map(|node| read_credentials(node, faults));
         Some(Self {
             name: name.clone(),
@@ -106,25 +108,26 @@ fn read_attributes(node: &Node, faults: &mut Faults) -> Option<Object> {
     Some(entries.iter().map(|entry| (entry.key.value.as_str().into(), json::value(&entry.value))).collect())
 }
 
-/// A day, from whose first second in UTC something no longer counts, or a moment with its offset.
-pub(crate) fn read_expiry(node: &Node, faults: &mut Faults) -> Option<i64> {
+/// A day, which stands for its first second in UTC, or a moment with its offset.
+pub(crate) fn read_moment(node: &Node, faults: &mut Faults) -> Option<i64> {
     let text = node.text(faults)?;
-    let day = |text: &str| -> Option<i64> {
-        let date: jiff::civil::Date = text.parse().ok()?;
-        date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|start| start.timestamp().as_second())
-    };
-    let found = if text.value.contains(['T', 't', ' ']) {
-        text.value.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
-    } else {
-        day(&text.value)
-    };
+    let found = moment(&text.value);
     if found.is_none() {
         faults.push(
             Diagnostic::error("bad_date", text.place, format!("`{}` is not a day or a moment", text.value))
-                .note("write `2027-06-30` (from that day on it no longer counts, in UTC) or `2027-06-30T12:00:00Z`"),
+                .note("write `2027-06-30` (its first second, in UTC) or `2027-06-30T12:00:00Z`"),
         );
     }
     found
+}
+
+/// The second since 1970 that such a text stands for.
+pub fn moment(text: &str) -> Option<i64> {
+    if text.contains(['T', 't', ' ']) {
+        return text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);
+    }
+    let date: jiff::civil::Date = text.parse().ok()?;
+    date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|start| start.timestamp().as_second())
 }
 
 fn read_credentials(node: &Node, faults: &mut Faults) -> Option<Vec<Spanned<CredentialSpec>>> {

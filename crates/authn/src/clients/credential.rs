@@ -8,6 +8,7 @@ use portcullis_core::{Client, Diagnostic, Faults, Materials, Spanned, diagnostic
 
 use super::{Indexes, Registering};
 use crate::api_key::{ApiKeyCredential, ApiKeys};
+use crate::basic::{BasicCredential, Users};
 use crate::hmac::HmacCredential;
 use crate::signature::SignatureCredential;
 use crate::signing::SignatureKeys;
@@ -16,12 +17,13 @@ use crate::signing::SignatureKeys;
 #[derive(Debug)]
 pub(super) enum CredentialSpec {
     ApiKey(ApiKeyCredential),
+    Basic(BasicCredential),
     Hmac(HmacCredential),
     Signature(SignatureCredential),
 }
 
 /// The words that name kinds of credentials.
-const WORDS: &[&str] = &["api_key", "hmac", "signature"];
+const WORDS: &[&str] = &["api_key", "basic", "hmac", "signature"];
 
 impl CredentialSpec {
     /// Reads `api_key: { … }`.
@@ -29,6 +31,7 @@ impl CredentialSpec {
         let entry = node.single("a credential", faults)?;
         let spec = match entry.key.value.as_str() {
             "api_key" => ApiKeyCredential::read(&entry.value, faults).map(Self::ApiKey),
+            "basic" => BasicCredential::read(&entry.value, faults).map(Self::Basic),
             "hmac" => HmacCredential::read(&entry.value, faults).map(Self::Hmac),
             "signature" => SignatureCredential::read(&entry.value, faults).map(Self::Signature),
             other => {
@@ -53,6 +56,7 @@ impl CredentialSpec {
 pub(super) struct IndexesBeingBuilt<'a> {
     materials: &'a dyn Materials,
     api_keys: Option<ApiKeys>,
+    users: Users,
     hmac_keys: SignatureKeys,
     signature_keys: SignatureKeys,
 }
@@ -62,6 +66,7 @@ impl Indexes {
         IndexesBeingBuilt {
             materials: registering.materials,
             api_keys: registering.pepper.map(ApiKeys::new),
+            users: Users::default(),
             hmac_keys: SignatureKeys::default(),
             signature_keys: SignatureKeys::default(),
         }
@@ -70,9 +75,18 @@ impl Indexes {
 
 impl IndexesBeingBuilt<'_> {
     /// Adds one credential of a client, or says why it cannot be.
-    pub(super) fn add(&mut self, spec: Spanned<CredentialSpec>, client: &Arc<Client>, faults: &mut Faults) {
+    pub(super) fn add(
+        &mut self,
+        spec: Spanned<CredentialSpec>,
+        client: &Arc<Client>,
+        registering: &Registering<'_>,
+        faults: &mut Faults,
+    ) {
         match spec.value {
-            CredentialSpec::ApiKey(key) => key.register(self.api_keys.as_mut(), client, faults),
+            CredentialSpec::ApiKey(key) => {
+                key.register(self.api_keys.as_mut(), client, registering.apis, faults);
+            }
+            CredentialSpec::Basic(user) => user.register(&mut self.users, client, faults),
             CredentialSpec::Hmac(key) => {
                 key.register(&mut self.hmac_keys, client, self.materials, faults);
             }
@@ -85,6 +99,7 @@ impl IndexesBeingBuilt<'_> {
     pub(super) fn freeze(self) -> Indexes {
         Indexes {
             api_keys: self.api_keys.map(Arc::new),
+            users: Arc::new(self.users),
             hmac_keys: Arc::new(self.hmac_keys),
             signature_keys: Arc::new(self.signature_keys),
         }

@@ -13,9 +13,11 @@ use std::sync::Arc;
 
 use portcullis_core::{AuthMethod, Client, Identity};
 
-pub use compile::{ClientsSpec, Registering};
+pub(crate) use compile::read_moment;
+pub use compile::{ClientsSpec, Registering, moment};
 
 use crate::api_key::ApiKeys;
+use crate::basic::Users;
 use crate::signing::SignatureKeys;
 
 /// All declared clients, and what leads to them.
@@ -30,6 +32,7 @@ pub struct Clients {
 struct Indexes {
     /// `None` if no pepper is set.
     api_keys: Option<Arc<ApiKeys>>,
+    users: Arc<Users>,
     hmac_keys: Arc<SignatureKeys>,
     signature_keys: Arc<SignatureKeys>,
 }
@@ -63,6 +66,16 @@ impl Clients {
     /// Their keys for message signatures.
     pub(crate) const fn signature_keys(&self) -> &Arc<SignatureKeys> {
         &self.indexes.signature_keys
+    }
+
+    /// Their user names.
+    pub(crate) const fn users(&self) -> &Arc<Users> {
+        &self.indexes.users
+    }
+
+    /// How many passwords are stored in a form that is cheaper to guess than a new one would be.
+    pub fn weak_passwords(&self) -> usize {
+        self.indexes.users.weak()
     }
 }
 

@@ -1,5 +1,5 @@
-use portcullis_core::Faults;
 use portcullis_core::json::Value;
+use portcullis_core::{Faults, Place};
 use serde_json::json;
 
 use super::{ClientsSpec, Registering};
@@ -11,7 +11,8 @@ fn faults_of(written: &serde_json::Value, with_pepper: bool) -> Faults {
     let mut spec = ClientsSpec::default();
     spec.read(&node(written), &mut faults);
     let pepper = with_pepper.then(pepper);
-    let registering = Registering { pepper: pepper.as_ref(), materials: &Memory::default() };
+    let apis = [("bank".to_owned(), Place::default())];
+    let registering = Registering { pepper: pepper.as_ref(), materials: &Memory::default(), apis: &apis };
     let _ = spec.compile(&registering, &mut faults);
     faults
 }

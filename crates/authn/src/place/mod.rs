@@ -18,7 +18,7 @@ pub(crate) use query::parameter_name;
 
 /// One place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum Place {
     /// The whole value of a header.
     Header(HeaderName),
     /// What follows a scheme, written in lower case, in a header.
@@ -47,7 +47,7 @@ pub(crate) struct Found<'p, 'h> {
 
 /// Why what stands at a place cannot be taken for one credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PlaceError {
+pub enum PlaceError {
     /// It occurs more than once.
     #[error("the credential occurs more than once")]
     Repeated,
@@ -86,7 +86,7 @@ impl Place {
     ///
     /// # Errors
     /// The place is filled more than once, or what stands there cannot be told to be one credential.
-    pub(crate) fn find<'h>(&self, head: &'h Parts) -> Result<Option<Cow<'h, [u8]>>, PlaceError> {
+    pub fn find<'h>(&self, head: &'h Parts) -> Result<Option<Cow<'h, [u8]>>, PlaceError> {
         match self {
             Self::Header(name) => header::whole(&head.headers, name).map(|found| found.map(Cow::Borrowed)),
             Self::Scheme(name, scheme) => {
@@ -108,7 +108,7 @@ impl Place {
 
     /// Takes a credential out of the query or out of the cookies, and nothing else (KEY-03). Headers go another way:
     /// in every spelling that some server reads as their name.
-    pub(crate) fn strip(&self, head: &mut Parts) {
+    pub fn strip(&self, head: &mut Parts) {
         match self {
             Self::Header(_) | Self::Scheme(..) | Self::Marker(_) => {}
             Self::Query(name) => query::strip(&mut head.uri, name),

@@ -113,6 +113,13 @@ fn hex(digit: u8) -> Option<u8> {
 /// The name of a parameter a credential may travel in, as it is before anything is encoded.
 pub(crate) fn parameter_name(node: &Node, faults: &mut Faults) -> Option<Box<str>> {
     let text = node.text(faults)?;
+    if text.value.eq_ignore_ascii_case("access_token") {
+        faults.push(
+            Diagnostic::error("bad_parameter", text.place, "`access_token` in a query is always refused")
+                .note("tokens in URLs end up in logs and histories (RFC 9700 section 4.3.2): choose another name"),
+        );
+        return None;
+    }
     if text.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)) {
         return Some(text.value.into());
     }

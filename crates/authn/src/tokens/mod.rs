@@ -15,6 +15,7 @@ use std::sync::Arc;
 use portcullis_core::{Identity, Moment, PeerCertificate, Rejection};
 use portcullis_jose::{Confirmation, TokenTimes};
 
+use crate::basic::PasswordMemory;
 use crate::certificate;
 use crate::external::Answers;
 use crate::identity::{IdentityRule, Named, RuleId};
@@ -63,6 +64,7 @@ impl KnownToken {
 pub struct WorkerTokens {
     tokens: RefCell<Tokens>,
     certificates: RefCell<Vec<Option<Arc<Identity>>>>,
+    passwords: PasswordMemory,
     hasher: ahash::RandomState,
     answers: Answers,
 }
@@ -121,6 +123,7 @@ impl WorkerTokens {
                 counts: CacheCounts::default(),
             }),
             certificates: RefCell::new(vec![None; CERTIFICATES]),
+            passwords: PasswordMemory::default(),
             hasher: ahash::RandomState::new(),
             answers: Answers::default(),
         }
@@ -129,6 +132,16 @@ impl WorkerTokens {
     /// What external services have answered.
     pub(crate) const fn answers(&self) -> &Answers {
         &self.answers
+    }
+
+    /// What it remembers of passwords.
+    pub(crate) const fn passwords(&self) -> &PasswordMemory {
+        &self.passwords
+    }
+
+    /// How many passwords it knew and how many it did not.
+    pub fn password_counts(&self) -> (u64, u64) {
+        self.passwords.counts()
     }
 
     /// How it is doing.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use http::header::AUTHORIZATION;
-use portcullis_authn::{Clients, Compiling, Guard, GuardLedger, Issuers, KeySources, Registering};
+use portcullis_authn::{
+    Clients, Compiling, Guard, GuardLedger, Issuers, KeySources, PasswordChecks, Registering,
+};
 use portcullis_core::{Callers, Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Spanned};
 use portcullis_policy::PathTemplate;
 use portcullis_proxy::{BodyLimits, GrpcCaller, HttpFetcher, Upstream, UpstreamSpec};
@@ -30,6 +32,8 @@ pub(crate) struct Resources {
     pub(crate) fetchers: Fetchers,
     /// Clients of gRPC services.
     pub(crate) callers: Callers,
+    /// Where passwords are checked.
+    pub(crate) passwords: PasswordChecks,
     /// Who has failed to authenticate of late.
     pub(crate) failures: Arc<GuardLedger>,
     /// How listeners ask about certificates.
@@ -54,6 +58,7 @@ impl Resources {
             online: Online { fetchers: fetchers.clone(), background: None },
             fetchers,
             callers,
+            passwords: PasswordChecks::default(),
             failures: Arc::default(),
             tls_policies: TlsPolicyIds::default(),
             clock: Clock::System,
@@ -70,6 +75,7 @@ impl Resources {
             online: Online { fetchers: fetchers.clone(), background: Some(background) },
             fetchers,
             callers,
+            passwords: PasswordChecks::default(),
             failures: Arc::default(),
             tls_policies: TlsPolicyIds::default(),
             clock,
@@ -114,7 +120,8 @@ pub(crate) fn compile(
         faults,
     );
     let pepper = gateway.api_keys.as_ref().and_then(|keys| keys.compile(sources, faults));
-    let registering = Registering { pepper: pepper.as_ref(), materials: sources };
+    let api_names: Vec<_> = specs.iter().map(|(_, api)| (api.name.value.clone(), api.name.place)).collect();
+    let registering = Registering { pepper: pepper.as_ref(), materials: sources, apis: &api_names };
     let clients = clients.compile(&registering, faults);
     let issuers =
         gateway.issuers.map(|issuers| issuers.compile(sources, &resources.keys, &resources.replays, faults));
@@ -159,6 +166,7 @@ pub(crate) fn compile(
         upstreams: upstreams.list,
         doors: Doors(listeners.clone()),
         proxy_fields,
+        weak_passwords: clients.weak_passwords(),
         hash: sources.hash().into(),
     };
     Some(Compiled { snapshot, listeners })
@@ -195,6 +203,7 @@ fn compile_api(
         callers: &rooms.resources.callers,
         materials: rooms.materials,
         guard: &rooms.guard,
+        passwords: &rooms.resources.passwords,
     };
     let chain = spec.authenticate.compile(spec.identity.as_ref(), &compiling, faults);
     let rules = spec.allow.compile(faults);

@@ -1,7 +1,7 @@
 //! `Routed` → `Authenticated`: who is calling.
 
 use portcullis_authn::Evidence;
-use portcullis_core::{Moment, Principal, Rejection};
+use portcullis_core::{Moment, Principal, Reason, Rejection};
 
 use crate::content::Content;
 use crate::exchange::{Authenticated, Ended, Exchange, Routed};
@@ -21,6 +21,17 @@ pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Excha
     let took = exchange.passage.worker.since(now);
     let thumbprint = exchange.certificate().map(|certificate| certificate.thumbprint);
     exchange.passage.ledger.certificate = thumbprint;
+    let outcome = match exchange.proof.api.chain.in_shadow() {
+        None => outcome,
+        Some(anybody) => {
+            exchange.passage.ledger.shadow =
+                Some(outcome.as_ref().map(|_nobody| ()).map_err(Rejection::reason));
+            match outcome {
+                Err(rejection) if is_of_the_body(rejection.reason()) => Err(rejection),
+                Ok(_) | Err(_) => Ok(anybody),
+            }
+        }
+    };
     match outcome {
         Ok(principal) => {
             exchange.passage.ledger.auth = AuthRecord::Verified { method: principal.identity.method, took };
@@ -32,6 +43,11 @@ pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Excha
             Err(exchange.refuse(rejection))
         }
     }
+}
+
+/// A body that is too large, too slow or broken ends every request, whatever asked for it first.
+fn is_of_the_body(reason: Reason) -> bool {
+    matches!(reason, Reason::BodyTooLarge | Reason::BodyTimeout | Reason::RequestMalformed)
 }
 
 async fn ask(
@@ -46,6 +62,7 @@ async fn ask(
         worker: &exchange.passage.worker.tokens,
         content: content.map(|content| -> &dyn portcullis_authn::Content { content }),
         now,
+        on_trial: false,
     };
     exchange.proof.api.chain.authenticate(&evidence).await
 }

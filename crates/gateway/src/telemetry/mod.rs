@@ -190,7 +190,11 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
         "portcullis_limit_checks_total",
         "Requests that reached the limits, by api, limit and result.",
     ),
-    (Kind::Counter, "portcullis_cache_events_total", "Lookups in the verified-token cache, by event."),
+    (
+        Kind::Counter,
+        "portcullis_cache_events_total",
+        "Lookups in the caches of verified tokens and passwords, by cache and event.",
+    ),
     (
         Kind::Counter,
         "portcullis_tls_handshakes_total",
@@ -249,6 +253,21 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
         Kind::Counter,
         "portcullis_access_log_dropped_total",
         "Access log lines dropped because their reader was too slow.",
+    ),
+    (
+        Kind::Counter,
+        "portcullis_password_checks_total",
+        "Passwords checked, and not checked for want of room, by result.",
+    ),
+    (
+        Kind::Gauge,
+        "portcullis_weak_passwords",
+        "Stored passwords that are cheaper to guess than a new one would be.",
+    ),
+    (
+        Kind::Counter,
+        "portcullis_shadow_denials_total",
+        "Requests that a chain in shadow would have refused, by api and reason.",
     ),
     (Kind::Counter, "portcullis_panics_total", "Requests that ended because of a fault in the gateway."),
     (Kind::Gauge, "process_cpu_seconds_total", "CPU time of this process, user and system."),

@@ -36,6 +36,7 @@ struct Key {
     decision: &'static str,
     reason: Option<Reason>,
     auth: AuthOutcome,
+    shadow_denial: Option<Reason>,
 }
 
 /// The requests of one key since the last hand-over.
@@ -84,6 +85,7 @@ impl Shard {
             decision: ledger.decision(),
             reason: ledger.reason,
             auth,
+            shadow_denial: ledger.shadow.and_then(Result::err),
         };
         let mut tallies = self.tallies.borrow_mut();
         let tally = tallies.entry(key).or_default();
@@ -151,6 +153,10 @@ fn hand_over_request(telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &Key,
         ];
         telemetry.count("portcullis_auth_total", labels, count);
     };
+    if let Some(reason) = key.shadow_denial {
+        let labels = vec![api(), Label::new("reason", reason.code())];
+        telemetry.count("portcullis_shadow_denials_total", labels, count);
+    }
     match key.auth {
         AuthOutcome::NotReached => {}
         AuthOutcome::Refused => auth("none", "refused", key.reason.map_or("", Reason::code)),

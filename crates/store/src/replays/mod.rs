@@ -60,7 +60,7 @@ const PARTS: usize = 256;
 
 /// The memory for what may be used once. Clones are one memory; it outlives reloads.
 #[derive(Clone, Debug)]
-pub struct Replays(Arc<Memory>);
+pub struct Replays(Arc<Memory>, &'static str);
 
 /// One reading of the memory's numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,14 +80,17 @@ impl Replays {
     pub(crate) fn with_capacity(capacity: usize, now: Moment) -> Self {
         // The standard library keys it from the system's randomness.
         let seed = RandomState::new();
-        Self(Arc::new(Memory {
-            hasher: SipHasher24::new_with_keys(seed.hash_one(0_u8), seed.hash_one(1_u8)),
-            parts: (0..PARTS).map(|_| Mutex::default()).collect(),
-            part_capacity: capacity.div_ceil(PARTS),
-            began: now.unix_ms.div_euclid(1000).saturating_add(1),
-            demanded: AtomicBool::new(false),
-            full: AtomicU64::new(0),
-        }))
+        Self(
+            Arc::new(Memory {
+                hasher: SipHasher24::new_with_keys(seed.hash_one(0_u8), seed.hash_one(1_u8)),
+                parts: (0..PARTS).map(|_| Mutex::default()).collect(),
+                part_capacity: capacity.div_ceil(PARTS),
+                began: now.unix_ms.div_euclid(1000).saturating_add(1),
+                demanded: AtomicBool::new(false),
+                full: AtomicU64::new(0),
+            }),
+            "",
+        )
     }
 
     /// The keys of one kind, apart from those of every other name. The same name is the same space, also after a
@@ -95,7 +98,13 @@ impl Replays {
     /// the policies would change.
     pub fn space(&self, name: &str) -> ReplaySpace {
         self.0.demanded.store(true, Ordering::Relaxed);
-        ReplaySpace::new(Arc::clone(&self.0), name)
+        ReplaySpace::new(Arc::clone(&self.0), &format!("{}{name}", self.1))
+    }
+
+    /// The same memory, whose spaces are apart from all others: what is claimed there is used up for nobody else.
+    #[must_use]
+    pub fn on_trial(&self) -> Self {
+        Self(Arc::clone(&self.0), "trial ")
     }
 
     /// The second before which no request can be told from a repeated one; `None` if nobody asked for a space.
