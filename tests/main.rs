@@ -13,9 +13,13 @@ mod check_verb;
 #[cfg(test)]
 mod client_certificates;
 #[cfg(test)]
+mod client_signed;
+#[cfg(test)]
 mod compose;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod dpop;
 #[cfg(test)]
 mod external;
 #[cfg(test)]

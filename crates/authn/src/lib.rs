@@ -8,9 +8,11 @@
 mod anonymous;
 mod api_key;
 mod basic;
+mod binding;
 mod certificate;
 mod chain;
 mod clients;
+mod dpop;
 mod external;
 mod guard;
 mod hmac;
@@ -35,6 +37,7 @@ pub use certificate::{
 };
 pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence};
 pub use clients::{Clients, ClientsSpec, Registering, moment};
+pub use dpop::{NoRandomness, Nonces};
 pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};
 pub use hmac::signed_bytes;
 pub use identity::IdentitySpec;

@@ -274,7 +274,7 @@ impl Authenticator {
     /// What it challenges a caller with who shows nothing; `realm` is the API's name.
     pub(crate) fn challenges(&self, realm: &Arc<str>) -> Vec<Challenge> {
         match self {
-            Self::Jwt(_) => vec![Challenge::new(Scheme::Bearer, realm.clone())],
+            Self::Jwt(jwt) => jwt.challenges(realm),
             Self::Certificate(_) => vec![Challenge::new(Scheme::Certificate, realm.clone())],
             Self::ApiKey(_) => vec![Challenge::new(Scheme::ApiKey, realm.clone())],
             Self::Basic(basic) => vec![basic.challenge()],
@@ -299,9 +299,27 @@ impl Authenticator {
         }
     }
 
-    /// How much work it is, to do the cheap ones first (PIPE-03).
-    pub(crate) const fn cost(&self) -> u8 {
+    /// Whether requests may carry proofs of possession for it, in a header of their own.
+    pub(crate) const fn takes_proofs(&self) -> bool {
         match self {
+            Self::Jwt(jwt) => jwt.takes_proofs(),
+            Self::Certificate(_)
+            | Self::ApiKey(_)
+            | Self::Basic(_)
+            | Self::Hmac(_)
+            | Self::Signature(_)
+            | Self::External(_)
+            | Self::Anonymous(_) => false,
+        }
+    }
+
+    /// How much work it is, to do the cheap ones first (PIPE-03).
+    ///
+    /// SECURITY: what uses something up comes after everything else of an `all_of`, so that nobody can use up a token
+    /// without showing all that must come with it.
+    pub(crate) fn cost(&self) -> u8 {
+        match self {
+            Self::Jwt(jwt) if jwt.uses_up() => u8::MAX,
             Self::Anonymous(_) => 0,
             Self::Certificate(_) => 1,
             Self::ApiKey(_) => 2,
@@ -309,8 +327,8 @@ impl Authenticator {
             Self::Basic(_) => 8,
             Self::External(_) => 9,
             // They may wait for a body, and they use up what was signed: last, when all else is good.
-            Self::Hmac(_) => 8,
-            Self::Signature(_) => 9,
+            Self::Hmac(_) => 10,
+            Self::Signature(_) => 11,
         }
     }
 }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Chain, ChainSpec, Clients, ClientsSpec, Compiling, Evidence, Guard, IdentitySpec, Issuers, IssuersSpec,
-    KeySources, PasswordChecks, Registering, Validity, WorkerTokens, peer_certificate,
+    KeySources, Nonces, PasswordChecks, Registering, Validity, WorkerTokens, peer_certificate,
 };
 
 /// The second at which tests take place.
@@ -114,7 +114,8 @@ pub(crate) fn offline() -> KeySources {
 pub(crate) fn issuers(written: &Value, memory: &Memory, sources: &KeySources) -> Issuers {
     let mut faults = Faults::default();
     let spec = IssuersSpec::read(&node(written), &mut faults);
-    let issuers = spec.map(|spec| spec.compile(memory, sources, &replays(), &mut faults));
+    let issuers =
+        spec.map(|spec| spec.compile(memory, sources, &replays(), &Clients::default(), &mut faults));
     assert!(!faults.any_error(), "{:#?}", told(faults));
     issuers.expect("issuers")
 }
@@ -167,6 +168,7 @@ pub(crate) struct House {
     pub(crate) callers: Callers,
     pub(crate) materials: Memory,
     pub(crate) passwords: PasswordChecks,
+    pub(crate) nonces: Nonces,
 }
 
 impl House {
@@ -184,6 +186,7 @@ impl House {
             callers,
             materials: Memory::default(),
             passwords: PasswordChecks::default(),
+            nonces: Nonces::new().expect("randomness"),
         }
     }
 
@@ -200,6 +203,7 @@ impl House {
             callers: &self.callers,
             materials: &self.materials,
             passwords: &self.passwords,
+            nonces: &self.nonces,
         };
         let identity = identity.and_then(|written| IdentitySpec::read(&node(written), &mut faults));
         let chain = ChainSpec::read(&node(written), &mut faults)

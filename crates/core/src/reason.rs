@@ -15,6 +15,10 @@ pub enum BearerError {
     InvalidToken,
     /// The token is good but grants too little.
     InsufficientScope,
+    /// The proof that came with the token is not good (RFC 9449 section 7.1).
+    InvalidDpopProof,
+    /// The proof must carry a nonce of ours (RFC 9449 section 9).
+    UseDpopNonce,
 }
 
 impl BearerError {
@@ -24,6 +28,8 @@ impl BearerError {
             Self::InvalidRequest => "invalid_request",
             Self::InvalidToken => "invalid_token",
             Self::InsufficientScope => "insufficient_scope",
+            Self::InvalidDpopProof => "invalid_dpop_proof",
+            Self::UseDpopNonce => "use_dpop_nonce",
         }
     }
 }
@@ -99,6 +105,8 @@ const NONE: Option<BearerError> = None;
 const REQUEST: Option<BearerError> = Some(BearerError::InvalidRequest);
 const TOKEN: Option<BearerError> = Some(BearerError::InvalidToken);
 const SCOPE: Option<BearerError> = Some(BearerError::InsufficientScope);
+const PROOF: Option<BearerError> = Some(BearerError::InvalidDpopProof);
+const NONCE: Option<BearerError> = Some(BearerError::UseDpopNonce);
 
 reasons! {
     /// The request breaks the HTTP framing rules (two lengths, a bare line feed, an unknown transfer coding ...).
@@ -151,10 +159,20 @@ reasons! {
     TokenAudienceRefused: "token_audience_refused", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
     /// A claim the issuer's tokens must carry is missing or of the wrong kind.
     TokenClaimInvalid: "token_claim_invalid", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
-    /// The API takes only tokens bound to a certificate, and this one is not.
-    TokenNotBound: "token_not_bound", UNAUTHORIZED, TOKEN, Info, "The access token is not bound to a certificate.";
+    /// The API takes only tokens bound to a certificate or to a key, and this one is not, or not to what was shown.
+    TokenNotBound: "token_not_bound", UNAUTHORIZED, TOKEN, Info, "The access token is not bound to its holder.";
     /// The token is bound by a means the gateway cannot check.
     TokenBindingUnsupported: "token_binding_unsupported", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
+    /// The token is bound to a key and was presented without a proof of it: `Authorization: DPoP` is needed.
+    DpopRequired: "dpop_required", UNAUTHORIZED, TOKEN, Warn, "The access token is bound to a key, which must be proven.";
+    /// The proof is missing, repeated, malformed, too old, or made for another request or another token.
+    DpopProofInvalid: "dpop_proof_invalid", UNAUTHORIZED, PROOF, Info, "The proof of possession is not acceptable.";
+    /// The proof has been used before.
+    DpopProofReplayed: "dpop_proof_replayed", UNAUTHORIZED, PROOF, Warn, "The proof of possession has been used before.";
+    /// The proof is made with another key than the one the token is bound to.
+    DpopKeyMismatch: "dpop_key_mismatch", UNAUTHORIZED, TOKEN, Warn, "The access token is bound to another key.";
+    /// The proof must carry the nonce that the answer's `DPoP-Nonce` gives. Try again with it.
+    DpopNonceRequired: "dpop_nonce_required", UNAUTHORIZED, NONCE, Info, "The proof of possession needs a nonce.";
     /// A certificate is needed and the connection has none.
     CertificateMissing: "certificate_missing", UNAUTHORIZED, TOKEN, Info, "A client certificate is needed.";
     /// The token is bound to another certificate than the connection's.
@@ -250,6 +268,9 @@ impl Reason {
             | Self::TokenClaimInvalid
             | Self::TokenNotBound
             | Self::TokenBindingUnsupported
+            | Self::DpopRequired
+            | Self::DpopProofInvalid
+            | Self::DpopKeyMismatch
             | Self::CertificateMismatch
             | Self::CertificateRefused
             | Self::ApiKeyInvalid
@@ -274,6 +295,8 @@ impl Reason {
             | Self::TokenNotYetValid
             | Self::TokenLifetimeRefused
             | Self::TokenReplayed
+            | Self::DpopProofReplayed
+            | Self::DpopNonceRequired
             | Self::CertificateMissing
             | Self::CertificateExpired
             | Self::CertificateRevoked

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderValue;
 
-use crate::Reason;
+use crate::{BearerError, Reason};
 
 /// The scheme of a challenge (RFC 9110 section 11.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +16,8 @@ pub enum Scheme {
     Bearer,
     /// RFC 7617.
     Basic,
+    /// RFC 9449: a token and a proof.
+    Dpop,
     /// A key of a registered client.
     ApiKey,
     /// draft-cavage-http-signatures.
@@ -34,6 +36,7 @@ impl Scheme {
         match self {
             Self::Bearer => "Bearer",
             Self::Basic => "Basic",
+            Self::Dpop => "DPoP",
             Self::ApiKey => "ApiKey",
             Self::Signature => "Signature",
             Self::MessageSignature => "MessageSignature",
@@ -74,7 +77,7 @@ impl Challenge {
         for (name, parameter) in &self.parameters {
             value.push_str(&format!(", {name}=\"{}\"", quotable(parameter)));
         }
-        if self.scheme != Scheme::Bearer || rejection.scheme() != Some(Scheme::Bearer) {
+        if !self.speaks_of(rejection) {
             return value;
         }
         if let Some(error) = rejection.reason().bearer_error() {
@@ -88,6 +91,20 @@ impl Challenge {
             value.push_str(&format!(", scope=\"{}\"", quotable(scope)));
         }
         value
+    }
+}
+
+impl Challenge {
+    /// Whether the error of a refusal is this challenge's to tell: only the two schemes of access tokens know such
+    /// attributes, and only the one whose credential was refused carries them. What a token does not grant it grants
+    /// under neither.
+    fn speaks_of(&self, rejection: &Rejection) -> bool {
+        let ungranted = rejection.reason().bearer_error() == Some(BearerError::InsufficientScope);
+        match self.scheme {
+            Scheme::Bearer => rejection.scheme() == Some(Scheme::Bearer),
+            Scheme::Dpop => rejection.scheme() == Some(Scheme::Dpop) || ungranted,
+            _ => false,
+        }
     }
 }
 
@@ -113,6 +130,8 @@ pub struct Detail {
     pub allow: Option<String>,
     /// An answer in somebody else's words, in place of the problem document.
     pub passed: Option<Passed>,
+    /// A nonce to try again with, for the `DPoP-Nonce` field (RFC 9449 section 9).
+    pub nonce: Option<String>,
 }
 
 /// The words of a service that denies, where a policy passes them on.
@@ -208,6 +227,13 @@ impl Rejection {
     #[must_use]
     pub fn answering(mut self, passed: Passed) -> Self {
         self.detail_mut().passed = Some(passed);
+        self
+    }
+
+    /// Offers a nonce for the next proof.
+    #[must_use]
+    pub fn offering_nonce(mut self, nonce: impl Into<String>) -> Self {
+        self.detail_mut().nonce = Some(nonce.into());
         self
     }
 

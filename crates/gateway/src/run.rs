@@ -60,6 +60,9 @@ pub enum StartError {
     /// The system gives no thread or no event loop.
     #[error("cannot start a worker: {0}")]
     Thread(#[from] io::Error),
+    /// The system gives no randomness.
+    #[error(transparent)]
+    Randomness(#[from] portcullis_authn::NoRandomness),
     /// The metrics registry cannot be built.
     #[error("cannot build the metrics: {0}")]
     Metrics(String),
@@ -93,7 +96,8 @@ impl Gateway {
             None => return Err(no_longer_good(sources, faults)),
             Some(spec) => {
                 let store = open_store(spec.gateway.store.as_ref().map(|path| sources.path_of(path)))?;
-                let resources = Resources::living(store, options.clock.clone(), background.handle().clone());
+                let (clock, runtime) = (options.clock.clone(), background.handle().clone());
+                let resources = Resources::living(store, clock, runtime)?;
                 let compiled = config::compile(spec, &sources, &resources, &mut faults);
                 (resources, compiled)
             }

@@ -14,6 +14,7 @@ mod jws;
 mod key;
 mod message_key;
 mod password;
+mod proof;
 mod scope;
 mod sign;
 
@@ -25,5 +26,6 @@ pub use jws::{CompactJws, JwsError, JwsHeader, JwsLimits, Segment, SignatureInva
 pub use key::{KeyError, VerifyingKey};
 pub use message_key::{MessageAlgorithm, MessageKey, NoStandIn};
 pub use password::{BCRYPT_BYTES, PasswordHash, PasswordHashError};
+pub use proof::{KeyProof, Origin, ProofClaims, ProofError, Target};
 pub use scope::scopes;
 pub use sign::{SigningError, SigningKey};

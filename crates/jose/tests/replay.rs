@@ -1,6 +1,9 @@
 //! Replays the fuzz seeds through the bodies of the fuzz targets, with every run of the test suite.
 
 #[cfg(test)]
+#[path = "../../../fuzz/bodies/dpop_proof.rs"]
+mod dpop_proof;
+#[cfg(test)]
 #[path = "../../../fuzz/bodies/jwk_set.rs"]
 mod jwk_set;
 #[cfg(test)]
@@ -26,6 +29,11 @@ mod seeds {
     #[test]
     fn seeds_of_tokens_hold() {
         replay("jws", crate::jws::run);
+    }
+
+    #[test]
+    fn seeds_of_proofs_hold() {
+        replay("dpop_proof", crate::dpop_proof::run);
     }
 
     #[test]

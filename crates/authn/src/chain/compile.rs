@@ -12,6 +12,7 @@ use super::{Alternative, Chain};
 use crate::anonymous::anybody;
 use crate::basic::PasswordChecks;
 use crate::clients::Clients;
+use crate::dpop::{DPOP, Nonces};
 use crate::guard::Guard;
 use crate::identity::{IdentityRule, IdentitySpec};
 use crate::issuers::Issuers;
@@ -45,6 +46,8 @@ pub struct Compiling<'a> {
     pub guard: &'a Guard,
     /// Where passwords are checked.
     pub passwords: &'a PasswordChecks,
+    /// Nonces for proofs of possession.
+    pub nonces: &'a Nonces,
 }
 
 /// Who may call an API.
@@ -160,6 +163,7 @@ impl ChainSpec {
         let challenges = unique(asking.flat_map(|member| member.challenges(&realm)));
         let places = unique(members().filter_map(Authenticator::places).flat_map(Places::iter).cloned());
         let credential_headers = unique(places.iter().filter_map(place::Place::header).cloned());
+        let takes_proofs = members().any(Authenticator::takes_proofs);
         let inner = places.into_iter().filter(|place| place.header().is_none()).collect();
         Some(Chain {
             alternatives,
@@ -170,6 +174,7 @@ impl ChainSpec {
             inner_places: inner,
             upstream_fields,
             takes_tokens,
+            proof_header: takes_proofs.then_some(DPOP),
             reads_content,
             accept_signatures,
             anonymous_because,

@@ -22,6 +22,7 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use portcullis_core::{
@@ -34,6 +35,7 @@ pub use content::{Content, ContentFuture};
 pub(crate) use select::Addressed;
 
 use crate::WorkerTokens;
+use crate::dpop;
 use crate::external::UpstreamFields;
 use crate::guard::{Guard, Watch};
 use crate::identity::{IdentityRule, Named};
@@ -106,6 +108,8 @@ pub struct Chain {
     /// Where credentials are only a part of something: of the query, of the cookies.
     inner_places: Vec<Place>,
     takes_tokens: bool,
+    /// Where proofs travel, if any are taken.
+    proof_header: Option<HeaderName>,
     reads_content: bool,
     accept_signatures: Vec<HeaderValue>,
     anonymous_because: Option<Arc<str>>,
@@ -189,6 +193,20 @@ impl Chain {
     pub fn strip(&self, head: &mut Parts) {
         for place in &self.inner_places {
             place.strip(head);
+        }
+    }
+
+    /// The header of proofs, to be removed before the request is forwarded, whatever becomes of the credential: a
+    /// proof is for this gateway, and used up.
+    pub const fn proof_header(&self) -> Option<&HeaderName> {
+        self.proof_header.as_ref()
+    }
+
+    /// Lets a token that was presented with a proof go on as a plain one, to an upstream that cannot check the proof
+    /// (DPP-11).
+    pub fn present_as_bearer(&self, headers: &mut HeaderMap) {
+        if self.proof_header.is_some() {
+            dpop::present_as_bearer(headers);
         }
     }
 

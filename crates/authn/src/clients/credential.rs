@@ -10,6 +10,7 @@ use super::{Indexes, Registering};
 use crate::api_key::{ApiKeyCredential, ApiKeys};
 use crate::basic::{BasicCredential, Users};
 use crate::hmac::HmacCredential;
+use crate::jwt::{ClientKeys, JwtKeyCredential};
 use crate::signature::SignatureCredential;
 use crate::signing::SignatureKeys;
 
@@ -18,12 +19,13 @@ use crate::signing::SignatureKeys;
 pub(super) enum CredentialSpec {
     ApiKey(ApiKeyCredential),
     Basic(BasicCredential),
+    JwtKey(JwtKeyCredential),
     Hmac(HmacCredential),
     Signature(SignatureCredential),
 }
 
 /// The words that name kinds of credentials.
-const WORDS: &[&str] = &["api_key", "basic", "hmac", "signature"];
+const WORDS: &[&str] = &["api_key", "basic", "jwt_key", "hmac", "signature"];
 
 impl CredentialSpec {
     /// Reads `api_key: { … }`.
@@ -32,6 +34,7 @@ impl CredentialSpec {
         let spec = match entry.key.value.as_str() {
             "api_key" => ApiKeyCredential::read(&entry.value, faults).map(Self::ApiKey),
             "basic" => BasicCredential::read(&entry.value, faults).map(Self::Basic),
+            "jwt_key" => JwtKeyCredential::read(&entry.value, faults).map(Self::JwtKey),
             "hmac" => HmacCredential::read(&entry.value, faults).map(Self::Hmac),
             "signature" => SignatureCredential::read(&entry.value, faults).map(Self::Signature),
             other => {
@@ -59,6 +62,7 @@ pub(super) struct IndexesBeingBuilt<'a> {
     users: Users,
     hmac_keys: SignatureKeys,
     signature_keys: SignatureKeys,
+    jwt_keys: ClientKeys,
 }
 
 impl Indexes {
@@ -69,6 +73,7 @@ impl Indexes {
             users: Users::default(),
             hmac_keys: SignatureKeys::default(),
             signature_keys: SignatureKeys::default(),
+            jwt_keys: ClientKeys::default(),
         }
     }
 }
@@ -87,6 +92,7 @@ impl IndexesBeingBuilt<'_> {
                 key.register(self.api_keys.as_mut(), client, registering.apis, faults);
             }
             CredentialSpec::Basic(user) => user.register(&mut self.users, client, faults),
+            CredentialSpec::JwtKey(key) => key.register(&mut self.jwt_keys, client, self.materials, faults),
             CredentialSpec::Hmac(key) => {
                 key.register(&mut self.hmac_keys, client, self.materials, faults);
             }
@@ -100,6 +106,7 @@ impl IndexesBeingBuilt<'_> {
         Indexes {
             api_keys: self.api_keys.map(Arc::new),
             users: Arc::new(self.users),
+            jwt_keys: Arc::new(self.jwt_keys),
             hmac_keys: Arc::new(self.hmac_keys),
             signature_keys: Arc::new(self.signature_keys),
         }

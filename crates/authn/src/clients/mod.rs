@@ -18,6 +18,7 @@ pub use compile::{ClientsSpec, Registering, moment};
 
 use crate::api_key::ApiKeys;
 use crate::basic::Users;
+use crate::jwt::ClientKeys;
 use crate::signing::SignatureKeys;
 
 /// All declared clients, and what leads to them.
@@ -35,6 +36,7 @@ struct Indexes {
     users: Arc<Users>,
     hmac_keys: Arc<SignatureKeys>,
     signature_keys: Arc<SignatureKeys>,
+    jwt_keys: Arc<ClientKeys>,
 }
 
 impl Clients {
@@ -76,6 +78,11 @@ impl Clients {
     /// How many passwords are stored in a form that is cheaper to guess than a new one would be.
     pub fn weak_passwords(&self) -> usize {
         self.indexes.users.weak()
+    }
+
+    /// Their keys for tokens they sign themselves.
+    pub(crate) const fn jwt_keys(&self) -> &Arc<ClientKeys> {
+        &self.indexes.jwt_keys
     }
 }
 

@@ -94,6 +94,7 @@ impl IdentityRule {
 fn default_name(identity: &Identity) -> Arc<str> {
     match &identity.issuer {
         _ if identity.method == AuthMethod::Certificate => identity.key.clone(),
+        _ if identity.client.is_some() => identity.subject.clone(),
         Some(issuer) => {
             let mut name = String::new();
             push_segment(&mut name, issuer);

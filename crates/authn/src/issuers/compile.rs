@@ -14,6 +14,7 @@ use super::claims::ClaimTest;
 use super::keys::KeysSpec;
 use super::profile::{self, PROFILES, Profile};
 use super::{BoundTo, CnfForm, Issuer, Issuers, KeyIdRule};
+use crate::clients::Clients;
 use crate::identity::is_name;
 use crate::keys::KeySources;
 
@@ -78,10 +79,11 @@ impl IssuersSpec {
         materials: &dyn Materials,
         sources: &KeySources,
         replays: &Replays,
+        clients: &Clients,
         faults: &mut Faults,
     ) -> Issuers {
         let compiled = self.entries.iter().filter_map(|spec| {
-            let issuer = spec.compile(materials, sources, replays, faults)?;
+            let issuer = spec.compile(materials, sources, replays, clients, faults)?;
             Some((spec.name.value.clone(), Arc::new(issuer)))
         });
         Issuers { by_name: compiled.collect(), defined: self.defined }
@@ -113,8 +115,7 @@ impl IssuerSpec {
         let certificate_claims =
             fields.get("certificate_claims").map(|node| CertificateClaims::read(node, faults));
         let cnf = fields.get("cnf").map(|node| node.one_of(CNF_FORMS, faults));
-        let bound_to =
-            fields.get("bound_to").map(|node| node.one_of(&[("certificate", BoundTo::Certificate)], faults));
+        let bound_to = fields.get("bound_to").map(|node| node.one_of(BOUND_TO, faults));
         let used_once = fields.get("used_once").map(|node| node.boolean(faults));
         let id_tokens = fields.get("id_tokens").map(|node| node.boolean(faults));
         fields.finish(faults);
@@ -153,6 +154,7 @@ impl IssuerSpec {
         materials: &dyn Materials,
         sources: &KeySources,
         replays: &Replays,
+        clients: &Clients,
         faults: &mut Faults,
     ) -> Option<Issuer> {
         let rules = self.rules(faults);
@@ -160,7 +162,7 @@ impl IssuerSpec {
         let key_id = self.key_id.unwrap_or(self.profile.defaults().key_id);
         let name: Arc<str> = self.name.value.as_str().into();
         let algorithms = algorithms?;
-        let keys = self.keys.compile(&name, &algorithms, materials, sources, faults);
+        let keys = self.keys.compile(&name, &algorithms, materials, sources, clients, faults);
         let (rules, (keys, described)) = (rules?, keys?);
         let scope = self.scope.as_ref().map(|scope| scope.value.as_str().into());
         // Whatever can change what a token is taken for is part of the description.
@@ -259,6 +261,17 @@ impl IssuerSpec {
         rules.content_types = self.content_types.clone().unwrap_or(rules.content_types);
         rules.required.extend(self.required.iter().map(|name| Arc::from(name.value.as_str())));
         self.check_used_once(&mut rules, faults)?;
+        if self.keys.are_of_clients() && rules.max_lifetime.is_none() {
+            faults.push(
+                Diagnostic::error(
+                    "missing_key",
+                    self.name.place,
+                    "tokens that clients sign themselves need a `max_lifetime`",
+                )
+                .note("nobody but the client would bound how long a stolen one counts"),
+            );
+            return None;
+        }
         Some(rules)
     }
 
@@ -321,6 +334,8 @@ impl IssuerSpec {
     }
 }
 
+const BOUND_TO: &[(&str, BoundTo)] = &[("certificate", BoundTo::Certificate), ("holder", BoundTo::Holder)];
+
 const CNF_FORMS: &[(&str, CnfForm)] =
     &[("object", CnfForm::Object), ("object_or_text", CnfForm::ObjectOrText)];
 
@@ -346,7 +361,7 @@ fn read_audience(node: &Node, faults: &mut Faults) -> Option<Audience> {
     }
 }
 
-fn read_algorithms(node: &Node, faults: &mut Faults) -> Option<Vec<Spanned<Algorithm>>> {
+pub(crate) fn read_algorithms(node: &Node, faults: &mut Faults) -> Option<Vec<Spanned<Algorithm>>> {
     let texts = node.texts(faults)?;
     let read: Vec<_> = texts
         .iter()

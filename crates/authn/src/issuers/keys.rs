@@ -8,6 +8,7 @@ use portcullis_jose::digest::sha256;
 use portcullis_jose::{Algorithm, JwkSet, JwkSource, KeyError, VerifyingKey};
 
 use super::Keys;
+use crate::clients::Clients;
 use crate::json;
 use crate::keys::{CertificateKeys, KeySettings, KeySources, UrlTemplate};
 
@@ -37,6 +38,8 @@ enum Kind {
     JwksFile(Spanned<String>),
     JwksInline(Spanned<String>),
     Secret(SecretSpec),
+    /// Those of registered clients.
+    Clients,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +54,9 @@ struct UrlSpec {
 
 impl KeysSpec {
     pub(super) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        if matches!(&node.content, Content::Text(word) if word == "clients") {
+            return Some(Self { kind: Kind::Clients, place: node.place });
+        }
         let mut fields = Fields::of(node, "`keys`", faults)?;
         let url = fields.get("jwks_url");
         let (pem, jwks, secret) = (fields.get("pem"), fields.get("jwks"), fields.get("secret"));
@@ -74,6 +80,11 @@ impl KeysSpec {
         Some(Self { kind, place: node.place })
     }
 
+    /// Whether they are those of registered clients.
+    pub(super) const fn are_of_clients(&self) -> bool {
+        matches!(self.kind, Kind::Clients)
+    }
+
     /// Whether the keys are found at a URL.
     pub(super) const fn are_fetched(&self) -> bool {
         matches!(self.kind, Kind::Url(_))
@@ -86,6 +97,7 @@ impl KeysSpec {
         algorithms: &[Algorithm],
         materials: &dyn Materials,
         sources: &KeySources,
+        clients: &Clients,
         faults: &mut Faults,
     ) -> Option<(Keys, String)> {
         if !self.suits(algorithms, faults) {
@@ -93,6 +105,7 @@ impl KeysSpec {
         }
         let (set, bytes) = match &self.kind {
             Kind::Url(url) => return url.compile(issuer, materials, sources, faults),
+            Kind::Clients => return self.of_clients(clients, faults),
             Kind::Pem(files) => pem(files, materials, faults)?,
             Kind::JwksFile(path) => {
                 let bytes = file(path, materials, faults)?;
@@ -120,6 +133,22 @@ impl KeysSpec {
         Some((Keys::Fixed(set), description))
     }
 
+    fn of_clients(&self, clients: &Clients, faults: &mut Faults) -> Option<(Keys, String)> {
+        let keys = clients.jwt_keys();
+        if keys.is_empty() {
+            faults.push(
+                Diagnostic::error(
+                    "missing_key",
+                    self.place,
+                    "no client has a `jwt_key`, so no token could be verified",
+                )
+                .note("add `- jwt_key: { kid: …, pem: … }` to the `credentials` of a client"),
+            );
+            return None;
+        }
+        Some((Keys::OfClients(keys.clone()), keys.described()))
+    }
+
     /// SECURITY: whether a key can sign as well as verify is a property of the issuer, never of a token (JWT-11).
     fn suits(&self, algorithms: &[Algorithm], faults: &mut Faults) -> bool {
         let symmetric = algorithms.iter().any(|algorithm| algorithm.is_symmetric());
@@ -135,7 +164,7 @@ impl KeysSpec {
                 );
                 false
             }
-            (Kind::Url(_) | Kind::Pem(_), true) => {
+            (Kind::Url(_) | Kind::Pem(_) | Kind::Clients, true) => {
                 faults.push(
                     Diagnostic::error(
                         "keys_do_not_fit",

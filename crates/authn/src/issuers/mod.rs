@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::json::{Limits, Object, Value};
-use portcullis_core::{AuthMethod, Identity, Moment, PeerCertificate, Place, Reason, Rejection};
+use portcullis_core::{AuthMethod, Client, Identity, Moment, PeerCertificate, Place, Reason, Rejection};
 use portcullis_jose::{
     Algorithm, ClaimRules, CompactJws, Confirmation, IssuerRule, JwkSet, JwsLimits, VerifiedJws, scopes,
 };
@@ -21,9 +21,12 @@ use portcullis_store::ReplaySpace;
 
 pub(crate) use attributes::{sole_value, unknown_attribute};
 pub use compile::IssuersSpec;
+pub(crate) use compile::read_algorithms;
 pub use profile::profile_table;
 
+use crate::binding::Demands;
 use crate::identity::{is_name, token_key};
+use crate::jwt::{ClientKey, ClientKeys};
 use crate::keys::{CertificateKeys, EntryId, KeySource, KeysUnavailable, NoUrl};
 use crate::tokens::KnownToken;
 use attributes::CertificateClaims;
@@ -61,18 +64,20 @@ pub(crate) struct Issuer {
     certificate_claims: CertificateClaims,
     cnf: CnfForm,
     /// What all tokens of this issuer must be bound to, whatever an API asks for.
-    pub(crate) bound_to: BoundTo,
+    bound_to: BoundTo,
     used_once: Option<ReplaySpace>,
     keys: Keys,
 }
 
 /// What the tokens of an issuer must be bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BoundTo {
+enum BoundTo {
     /// Nothing, unless they say so themselves.
     Nothing,
-    /// The certificate of the connection.
+    /// The caller's certificate.
     Certificate,
+    /// The caller's certificate, or a key the caller proves to hold.
+    Holder,
 }
 
 /// In what form `cnf` may be written.
@@ -109,6 +114,8 @@ enum Keys {
     Fetched(KeySource),
     /// Fetched for each caller's certificate.
     ByCertificate(CertificateKeys),
+    /// Those of registered clients, who sign for themselves.
+    OfClients(Arc<ClientKeys>),
 }
 
 /// The generation of keys that never change: what does change is the entry they belong to.
@@ -175,17 +182,20 @@ impl Issuer {
         matches!(self.keys, Keys::ByCertificate(_))
     }
 
-    /// Whether a token of it is nothing without a certificate.
-    pub(crate) fn needs_certificate(&self) -> bool {
-        self.needs_pinned_certificate()
-            || !self.certificate_claims.is_empty()
-            || self.bound_to == BoundTo::Certificate
+    /// What its tokens must be bound to. One that is nothing without a certificate speaks of one in its own way.
+    pub(crate) fn demands(&self) -> Demands {
+        Demands {
+            certificate: self.bound_to == BoundTo::Certificate,
+            key: false,
+            holder: self.bound_to == BoundTo::Holder,
+            certificate_needed: self.needs_pinned_certificate() || !self.certificate_claims.is_empty(),
+        }
     }
 
     /// The generation of the keys for a caller with that certificate, if there are any that count now.
     pub(crate) fn generation(&self, certificate: Option<&PeerCertificate>, now: Moment) -> Option<u64> {
         match &self.keys {
-            Keys::Fixed(_) => Some(FIXED),
+            Keys::Fixed(_) | Keys::OfClients(_) => Some(FIXED),
             Keys::Fetched(source) => source.generation(now),
             Keys::ByCertificate(keys) => keys.generation(certificate, now),
         }
@@ -200,6 +210,11 @@ impl Issuer {
     ) -> Result<(), Rejection> {
         token.times.check(&self.rules, now)?;
         self.certificate_claims.check(&token.identity.claims, certificate, now)
+    }
+
+    /// Whether its tokens may be used once.
+    pub(crate) const fn is_used_once(&self) -> bool {
+        self.used_once.is_some()
     }
 
     /// Uses up a token that may be used once. SECURITY: last of all, so that nobody uses up a token they may not use.
@@ -228,7 +243,7 @@ impl Issuer {
         if !self.algorithms.contains(&jws.header().algorithm) {
             return Err(SignatureError::AlgorithmRefused.into());
         }
-        let (verified, generation) = self.check_signature(&jws, certificate, now).await?;
+        let (verified, generation, owner) = self.check_signature(&jws, certificate, now).await?;
         let claims = verified.claims(Limits::default())?;
         let times = self.rules.check_static(jws.header(), &claims)?;
         self.claims.iter().try_for_each(|test| test.check(&claims))?;
@@ -237,7 +252,10 @@ impl Issuer {
             CnfForm::ObjectOrText => Confirmation::of_object_or_text(&claims)?,
         };
         let ends_ms = times.unusable_from_ms(&self.rules);
-        let identity = Arc::new(self.identity(claims, ends_ms)?);
+        let identity = Arc::new(match owner {
+            Some(client) => self.identity_of_client(claims, ends_ms, client)?,
+            None => self.identity(claims, ends_ms)?,
+        });
         Ok((KnownToken::new(identity, times, ends_ms, confirmation), generation))
     }
 
@@ -246,10 +264,14 @@ impl Issuer {
         jws: &CompactJws<'t>,
         certificate: Option<&PeerCertificate>,
         now: Moment,
-    ) -> Result<(VerifiedJws<'t>, u64), SignatureError> {
+    ) -> Result<(VerifiedJws<'t>, u64, Option<Arc<Client>>), SignatureError> {
         let held;
         let source = match &self.keys {
-            Keys::Fixed(set) => return Ok((self.try_keys(set, jws)?, FIXED)),
+            Keys::Fixed(set) => return Ok((self.try_keys(set, jws)?, FIXED, None)),
+            Keys::OfClients(keys) => {
+                let (verified, owner) = self.try_clients(keys, jws)?;
+                return Ok((verified, FIXED, Some(owner)));
+            }
             Keys::Fetched(source) => source,
             Keys::ByCertificate(keys) => {
                 held = keys.find(certificate, now)?;
@@ -261,7 +283,7 @@ impl Issuer {
             None => source.first(now).await?,
         };
         match (self.try_keys(&set.keys, jws), &jws.header().key_id) {
-            (Ok(verified), _) => Ok((verified, set.generation)),
+            (Ok(verified), _) => Ok((verified, set.generation, None)),
             (Err(SignatureError::KeyUnknown), Some(key_id)) => {
                 // A token that does not even claim to be from here is no reason to ask for newer keys.
                 if self.is_foreign(jws) {
@@ -269,7 +291,7 @@ impl Issuer {
                 }
                 let newer = source.without(key_id, set.generation, now).await?;
                 let newer = newer.ok_or(SignatureError::KeyUnknown)?;
-                Ok((self.try_keys(&newer.keys, jws)?, newer.generation))
+                Ok((self.try_keys(&newer.keys, jws)?, newer.generation, None))
             }
             (Err(error), _) => Err(error),
         }
@@ -300,6 +322,49 @@ impl Issuer {
             return Err(if known { SignatureError::NoKeyFits } else { SignatureError::KeyUnknown });
         }
         candidates.find_map(|key| jws.verify(key).ok()).ok_or(SignatureError::Wrong)
+    }
+
+    /// Finds the one client a token leads to, by the key it names or else by its subject, and verifies it with that
+    /// client's key.
+    fn try_clients<'t>(
+        &self,
+        keys: &ClientKeys,
+        jws: &CompactJws<'t>,
+    ) -> Result<(VerifiedJws<'t>, Arc<Client>), SignatureError> {
+        let header = jws.header();
+        if self.key_id == KeyIdRule::Required && header.key_id.is_none() {
+            return Err(SignatureError::KeyUnnamed);
+        }
+        let claims = jws.unverified_claims(Limits::default()).ok();
+        let subject = claims.as_ref().and_then(|claims| claims.get("sub")).and_then(Value::as_text);
+        let key_id = header.key_id.as_deref();
+        let candidates = keys.candidates(key_id, subject.map(AsRef::as_ref), header.algorithm);
+        if candidates.is_empty() {
+            return Err(SignatureError::KeyUnknown);
+        }
+        let verifies = |own: &&ClientKey| Some((jws.verify(&own.key).ok()?, own.client.clone()));
+        candidates.iter().find_map(verifies).ok_or(SignatureError::Wrong)
+    }
+
+    /// The client itself. SECURITY: it signs for itself, so it may name nobody else as the subject, and grants itself
+    /// no scope: what it may do is said by its own record.
+    fn identity_of_client(
+        &self,
+        claims: Object,
+        ends_ms: Option<i64>,
+        client: Arc<Client>,
+    ) -> Result<Identity, Rejection> {
+        let identity = self.identity(claims, ends_ms)?;
+        if identity.subject != client.name {
+            return Err(Rejection::new(Reason::TokenClaimInvalid)
+                .because("`sub` is not the client whose key signed the token"));
+        }
+        Ok(Identity {
+            key: format!("client:{}", client.name).into(),
+            client: Some(client),
+            scopes: Arc::default(),
+            ..identity
+        })
     }
 
     fn identity(&self, claims: Object, ends_ms: Option<i64>) -> Result<Identity, Rejection> {

@@ -84,7 +84,7 @@ impl Profile {
                 key_id: KeyIdRule::WhenSeveral,
                 types: TypeRule::access_token(),
                 required: &["client_id", "iat", "jti"],
-                bound_to: if self == Self::Fapi2 { BoundTo::Certificate } else { BoundTo::Nothing },
+                bound_to: if self == Self::Fapi2 { BoundTo::Holder } else { BoundTo::Nothing },
                 ..plain
             },
             Self::Amiko => Defaults {
@@ -192,6 +192,7 @@ const ROWS: &[(&str, Cell)] = &[
     ("bound_to", |of| match of.bound_to {
         BoundTo::Nothing => String::new(),
         BoundTo::Certificate => "`certificate`".to_owned(),
+        BoundTo::Holder => "`holder`".to_owned(),
     }),
     ("used_once", |of| if of.used_once { "`true`" } else { "" }.to_owned()),
 ];

@@ -5,6 +5,7 @@ use portcullis_jose::{Algorithm, SigningKey};
 use serde_json::{Value, json};
 
 use super::IssuersSpec;
+use crate::Clients;
 use crate::testing::{Memory, issuers, jwks, node, offline, only_fault, replays};
 
 static MEMORY: LazyLock<Memory> = LazyLock::new(|| {
@@ -42,7 +43,7 @@ fn entry(changes: &Value) -> Value {
 fn faults_of(written: &Value) -> Faults {
     let mut faults = Faults::default();
     if let Some(spec) = IssuersSpec::read(&node(written), &mut faults) {
-        let _ = spec.compile(&*MEMORY, &offline(), &replays(), &mut faults);
+        let _ = spec.compile(&*MEMORY, &offline(), &replays(), &Clients::default(), &mut faults);
     }
     faults
 }

@@ -11,7 +11,7 @@ use crate::testing::{
     Answer, House, KeyServer, Memory, NOW, ask_at, bearer, certificate_der, connection, issuers, jwks, node,
     offline, only_fault, peer, peer_named, replays, told,
 };
-use crate::{Chain, IssuersSpec, WorkerTokens};
+use crate::{Chain, Clients, IssuersSpec, WorkerTokens};
 
 static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Ps256).expect("a key"));
 static STRANGER: LazyLock<SigningKey> =
@@ -254,6 +254,27 @@ async fn a_token_that_is_used_once_is_used_once() {
     assert_eq!(at(&signed(&json!({"jti": null})), NOW).await, "token_claim_invalid");
 }
 
+/// JWT-29: nobody uses up a token without showing all that must come with it.
+#[tokio::test]
+async fn a_token_is_not_used_up_by_somebody_without_the_other_credential() {
+    let (_, mut house) = house();
+    let hash = crate::hash_key(&crate::testing::pepper(), "pc_good").to_string();
+    house.clients = crate::testing::clients(&json!({"acme": {"credentials": [{"api_key": {"hash": hash}}]}}));
+    let chain = house.chain(&json!({
+        "all_of": [{"jwt": {"issuer": "once"}}, {"api_key": {"header": "x-api-key"}}], "identity_from": "jwt",
+    }));
+    let claims = json!({"iss": "https://once.example", "sub": "a", "aud": "a", "exp": NOW + 60});
+    let value = bearer(&token(&KEY, &json!({"typ": "JWT", "cty": null}), &claims));
+    let (worker, connection) = (WorkerTokens::new(MEMORY), connection(None));
+    for (key, expected) in
+        [("pc_bad", "api_key_invalid"), ("pc_good", "jwt:once:a"), ("pc_good", "token_replayed")]
+    {
+        let headers = [("authorization", &*value), ("x-api-key", key)];
+        let asked = ask_at(&chain, &worker, &connection, &headers, NOW).await;
+        assert_eq!(asked.unwrap_or_else(str::to_owned), expected);
+    }
+}
+
 /// WS-08, WS-10, the profile table of section 4.6.
 #[tokio::test]
 async fn a_wso2_token_is_bound_to_the_certificate() {
@@ -387,7 +408,7 @@ fn faults_in_such_issuers_are_told_where_they_are() {
         }
         let mut faults = portcullis_core::Faults::default();
         if let Some(spec) = IssuersSpec::read(&node(&json!({ "hub": entry })), &mut faults) {
-            let _ = spec.compile(&memory(), &offline(), &replays(), &mut faults);
+            let _ = spec.compile(&memory(), &offline(), &replays(), &Clients::default(), &mut faults);
         }
         only_fault(faults, code, saying);
     }

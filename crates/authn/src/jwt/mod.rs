@@ -1,8 +1,10 @@
 //! `jwt`: a signed token in a header.
 
-mod binding;
 #[cfg(test)]
 mod certificate_tests;
+mod registered;
+#[cfg(test)]
+mod registered_tests;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -13,15 +15,17 @@ use std::sync::Arc;
 
 use http::Uri;
 use portcullis_core::json::{Limits, Value};
-use portcullis_core::{Identity, Reason, Rejection, Scheme};
+use portcullis_core::{Challenge, Identity, Reason, Rejection, Scheme};
 use portcullis_jose::{CompactJws, JwsLimits};
 
+pub(crate) use registered::{ClientKey, ClientKeys, JwtKeyCredential};
 pub(crate) use spec::JwtSpec;
 
+use crate::binding::{Binding, Presented};
 use crate::chain::{Evidence, Outcome};
 use crate::guard::Claim;
 use crate::identity::{IdentityRule, Named};
-use crate::issuers::{BoundTo, Issuer};
+use crate::issuers::Issuer;
 use crate::place::{Places, query};
 use crate::tokens::KnownToken;
 
@@ -30,7 +34,7 @@ use crate::tokens::KnownToken;
 pub(crate) struct Jwt {
     issuer: Arc<Issuer>,
     places: Places,
-    bound_to_certificate: bool,
+    binding: Binding,
 }
 
 impl Jwt {
@@ -64,26 +68,39 @@ impl Jwt {
         Claim::Named
     }
 
+    /// What it challenges a caller with who shows no token.
+    pub(crate) fn challenges(&self, realm: &Arc<str>) -> Vec<Challenge> {
+        self.binding.challenges(realm)
+    }
+
+    /// Whether a request uses up its token, or a proof that comes with it.
+    pub(crate) fn uses_up(&self) -> bool {
+        self.issuer.is_used_once() || self.takes_proofs()
+    }
+
+    /// Whether requests may carry proofs beside the token.
+    pub(crate) const fn takes_proofs(&self) -> bool {
+        self.binding.takes_proofs()
+    }
+
     /// Verifies the token, and names the caller by the rule, if one is given.
     pub(crate) async fn authenticate(&self, evidence: &Evidence<'_>, rule: Option<&IdentityRule>) -> Outcome {
-        let token = match self.places.find(evidence.head) {
-            Ok(Some(found)) => found.credential,
+        let found = match self.places.find(evidence.head) {
+            Ok(Some(found)) => found,
             Ok(None) => return Outcome::Absent,
             Err(error) => return Outcome::Rejected(error.rejection(Scheme::Bearer)),
         };
-        match self.verify(&token, evidence, rule).await {
+        let presented = Presented::at(found.place);
+        match self.verify(&found.credential, presented, evidence, rule).await {
             Ok((identity, named)) => Outcome::Verified(identity, named),
-            Err(rejection) => Outcome::Rejected(rejection.of(Scheme::Bearer)),
+            Err(rejection) => Outcome::Rejected(rejection.of(presented.scheme())),
         }
-    }
-
-    fn is_bound(&self) -> bool {
-        self.bound_to_certificate || self.issuer.bound_to == BoundTo::Certificate
     }
 
     async fn verify(
         &self,
         token: &[u8],
+        presented: Presented,
         evidence: &Evidence<'_>,
         rule: Option<&IdentityRule>,
     ) -> Result<(Arc<Identity>, Option<Named>), Rejection> {
@@ -91,8 +108,8 @@ impl Jwt {
         // Everything from here on is judged on every request, also for a token that is known (JKS-09, CNF-06).
         let certificate = evidence.certificate.map(AsRef::as_ref);
         self.issuer.check_request(&known, certificate, evidence.now)?;
-        binding::check(known.confirmation.as_ref(), self.is_bound(), certificate, evidence.now)?;
         let named = rule.map(|rule| known.named(rule)).transpose()?;
+        self.binding.check(token, presented, known.confirmation.as_ref(), evidence)?;
         if !evidence.on_trial {
             self.issuer.claim(&known, evidence.now)?;
         }

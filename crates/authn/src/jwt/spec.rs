@@ -2,36 +2,36 @@
 
 use http::header::{AUTHORIZATION, HeaderName};
 use portcullis_core::document::{Fields, Node};
-use portcullis_core::{Diagnostic, Faults, Place as FilePlace, Spanned};
+use portcullis_core::{Diagnostic, Faults, Spanned};
 
 use super::Jwt;
+use crate::binding::BindingSpec;
 use crate::chain::Compiling;
-use crate::place::{Place, header_name};
+use crate::place::{Place, Places, header_name};
 
 /// Whose tokens an alternative takes, and from where.
 #[derive(Clone, Debug)]
 pub(crate) struct JwtSpec {
     issuer: Spanned<String>,
     header: Option<HeaderName>,
-    bound_to_certificate: Option<FilePlace>,
+    binding: BindingSpec,
 }
 
 impl JwtSpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`jwt`", faults)?;
         let issuer = fields.require("issuer", faults);
-        let (bound_to, header) = (fields.get("bound_to"), fields.get("header"));
+        let header = fields.get("header").map(|node| header_name(node, faults));
+        let binding = BindingSpec::read(&mut fields, faults);
         fields.finish(faults);
         let issuer = issuer.and_then(|node| node.text(faults));
-        let bound_to = bound_to.map(|node| node.one_of(&[("certificate", Some(node.place))], faults));
-        let header = header.map(|node| header_name(node, faults));
         Some(Self {
             issuer: issuer?,
             header: match header {
                 None => None,
                 Some(read) => Some(read?),
             },
-            bound_to_certificate: bound_to.unwrap_or(Some(None))?,
+            binding: binding?,
         })
     }
 
@@ -42,25 +42,27 @@ impl JwtSpec {
         if !issuers.defined().iter().any(|(defined, _)| *defined == name.value) {
             faults.undefined("issuer", name, issuers.defined());
         }
-        let issuer = issuers.get(&name.value).cloned();
-        let by_issuer = issuer.as_ref().filter(|issuer| issuer.needs_certificate()).map(|_| name.place);
-        let needs_certificate = self.bound_to_certificate.or(by_issuer);
-        if let Some(place) = needs_certificate.filter(|_| compiling.trust_anchors.is_empty()) {
-            faults.push(
-                Diagnostic::error(
-                    "certificate_never_asked",
-                    place,
-                    "no listener asks for client certificates, so no token could ever be used",
-                )
-                .note("add `client_certificates:` with `ask` and `trust` to a listener's `tls`"),
-            );
-        }
+        let issuer = issuers.get(&name.value)?;
+        let binding = self.binding.compile(issuer.demands(), name.place, compiling, faults);
         let place = match &self.header {
             None => Place::bearer(),
             Some(header) if *header == AUTHORIZATION => Place::bearer(),
             Some(header) => Place::Header(header.clone()),
         };
-        let bound_to_certificate = self.bound_to_certificate.is_some();
-        Some(Jwt { issuer: issuer?, places: place.into(), bound_to_certificate })
+        let further = binding.further_place();
+        if let (Some(header), Some(_)) =
+            (self.header.as_ref().filter(|name| **name != AUTHORIZATION), &further)
+        {
+            faults.push(
+                Diagnostic::error(
+                    "header_shared",
+                    name.place,
+                    format!("a token in `{header}` cannot come with a proof"),
+                )
+                .note("proofs go with `Authorization: DPoP` (RFC 9449 section 7.1): leave `header` out"),
+            );
+        }
+        let places = Places::new(std::iter::once(place).chain(further));
+        Some(Jwt { issuer: issuer.clone(), places, binding })
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use portcullis_authn::{
-    Clients, Compiling, Guard, GuardLedger, Issuers, KeySources, PasswordChecks, Registering,
+    Clients, Compiling, Guard, GuardLedger, Issuers, KeySources, NoRandomness, Nonces, PasswordChecks,
+    Registering,
 };
 use portcullis_core::{Callers, Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Spanned};
 use portcullis_policy::PathTemplate;
@@ -26,6 +27,8 @@ pub(crate) struct Resources {
     pub(crate) store: Store,
     /// What may be used once and has been used.
     pub(crate) replays: Replays,
+    /// Nonces for proofs of possession, under a key of this process.
+    pub(crate) nonces: Nonces,
     /// Key sets of issuers.
     pub(crate) keys: KeySources,
     /// Clients that ask other servers.
@@ -44,16 +47,26 @@ pub(crate) struct Resources {
     pub(crate) clock: Clock,
 }
 
+/// Why there are no resources.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoResources {
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+}
+
 impl Resources {
     /// Resources for compiling only: counters that nobody will read, key sets that are never fetched.
     ///
     /// # Errors
-    /// The system gives no thread.
-    pub(crate) fn detached() -> Result<Self, OpenError> {
+    /// The system gives no thread, or no randomness.
+    pub(crate) fn detached() -> Result<Self, NoResources> {
         let (fetchers, callers) = (fetchers(None), callers(None));
         Ok(Self {
             store: Store::in_memory()?,
             replays: Replays::new(Clock::System.now()),
+            nonces: Nonces::new()?,
             keys: KeySources::offline(fetchers.clone(), Clock::System),
             online: Online { fetchers: fetchers.clone(), background: None },
             fetchers,
@@ -66,11 +79,19 @@ impl Resources {
     }
 
     /// Resources of a running gateway, fetching on the given runtime.
-    pub(crate) fn living(store: Store, clock: Clock, background: tokio::runtime::Handle) -> Self {
+    ///
+    /// # Errors
+    /// The system gives no randomness.
+    pub(crate) fn living(
+        store: Store,
+        clock: Clock,
+        background: tokio::runtime::Handle,
+    ) -> Result<Self, NoRandomness> {
         let (fetchers, callers) = (fetchers(Some(background.clone())), callers(Some(background.clone())));
-        Self {
+        Ok(Self {
             store,
             replays: Replays::new(clock.now()),
+            nonces: Nonces::new()?,
             keys: KeySources::new(fetchers.clone(), clock.clone(), background.clone()),
             online: Online { fetchers: fetchers.clone(), background: Some(background) },
             fetchers,
@@ -79,7 +100,7 @@ impl Resources {
             failures: Arc::default(),
             tls_policies: TlsPolicyIds::default(),
             clock,
-        }
+        })
     }
 }
 
@@ -123,8 +144,9 @@ pub(crate) fn compile(
     let api_names: Vec<_> = specs.iter().map(|(_, api)| (api.name.value.clone(), api.name.place)).collect();
     let registering = Registering { pepper: pepper.as_ref(), materials: sources, apis: &api_names };
     let clients = clients.compile(&registering, faults);
-    let issuers =
-        gateway.issuers.map(|issuers| issuers.compile(sources, &resources.keys, &resources.replays, faults));
+    let issuers = gateway
+        .issuers
+        .map(|issuers| issuers.compile(sources, &resources.keys, &resources.replays, &clients, faults));
     let issuers = issuers.unwrap_or_default();
     let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
     let anchors = anchors(&gateway.listen);
@@ -204,6 +226,7 @@ fn compile_api(
         materials: rooms.materials,
         guard: &rooms.guard,
         passwords: &rooms.resources.passwords,
+        nonces: &rooms.resources.nonces,
     };
     let chain = spec.authenticate.compile(spec.identity.as_ref(), &compiling, faults);
     let rules = spec.allow.compile(faults);
@@ -237,7 +260,12 @@ fn compile_api(
         index,
         file,
         protected: credentials.iter().chain(forward.set_names()).chain(given).cloned().collect(),
-        removed: forward.removed(&credentials).into_iter().chain(given.iter().cloned()).collect(),
+        removed: forward
+            .removed(&credentials)
+            .into_iter()
+            .chain(given.iter().cloned())
+            .chain(chain.proof_header().cloned())
+            .collect(),
         credentials,
         name,
         path: Arc::clone(spec.matches.path.text()),

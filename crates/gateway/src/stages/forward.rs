@@ -47,6 +47,7 @@ fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
     hygiene::remove_aliases(headers, &api.removed);
     if api.forward.keep_credentials {
         hygiene::remove_other_spellings(headers, &api.credentials);
+        api.chain.present_as_bearer(headers);
     }
     passage.inbound.forwarded().add(headers, &passage.head.uri);
     if let Some(fields) = &proof.principal.upstream_fields {

@@ -138,6 +138,9 @@ fn write_fields(headers: &mut HeaderMap, rejection: &Rejection, api: Option<&Api
         let whole_seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds.max(1)));
     }
+    if let Some(nonce) = detail.nonce.as_deref().and_then(|nonce| HeaderValue::from_str(nonce).ok()) {
+        headers.insert("dpop-nonce", nonce);
+    }
     if let Some(methods) = detail.allow.as_deref().and_then(|methods| HeaderValue::from_str(methods).ok()) {
         headers.insert(header::ALLOW, methods);
     }

@@ -18,6 +18,7 @@ use crate::JwsHeader;
 
 pub use error::ClaimError;
 pub use kind::TypeRule;
+pub(crate) use times::numeric_date;
 pub use times::{Skew, TokenTimes};
 
 /// The longest `sub`, `jti` or other name that is taken as one (JWT-28, JWT-29), in bytes.

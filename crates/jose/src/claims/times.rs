@@ -111,7 +111,7 @@ fn milliseconds(duration: Duration) -> i64 {
 }
 
 /// A NumericDate in milliseconds: an integer or any other JSON number, from 0 to 2^53 seconds (JWT-20).
-fn numeric_date(
+pub(crate) fn numeric_date(
     claims: &Object,
     name: &'static str,
     round: fn(f64) -> f64,

@@ -38,6 +38,26 @@ pub(super) fn read(text: &str, source: JwkSource) -> Result<VerifyingKey, Refuse
     }
 }
 
+/// A public key that stands alone, for one algorithm, and its thumbprint.
+pub(crate) fn public_key(
+    members: &Object,
+    algorithm: Algorithm,
+) -> Result<(VerifyingKey, [u8; 32]), KeyError> {
+    let kind = text(members, "kty")?.ok_or(KeyError::Member("kty"))?;
+    if kind == "oct" {
+        return Err(KeyError::SymmetricRefused);
+    }
+    if PRIVATE.iter().any(|name| members.get(name).is_some()) {
+        return Err(KeyError::PrivateMember);
+    }
+    let public = public(members, kind)?;
+    meant_for_verifying(members)?;
+    if self::algorithm(members)?.is_some_and(|only| only != algorithm) {
+        return Err(KeyError::AlgorithmMismatch);
+    }
+    Ok((VerifyingKey::from_public(&public, Some(algorithm))?, public.thumbprint()))
+}
+
 fn key(members: &Object, source: JwkSource) -> Result<VerifyingKey, KeyError> {
     let kind = text(members, "kty")?.ok_or(KeyError::Member("kty"))?;
     if kind == "oct" {

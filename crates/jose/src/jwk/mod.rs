@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use crate::{Algorithm, KeyError, VerifyingKey};
 
+pub(crate) use entry::public_key;
+
 /// How many keys are tried for a token without `kid` (JWK-05).
 const TRIES_MAX: usize = 8;
 /// Bytes of a set (JKS-01).

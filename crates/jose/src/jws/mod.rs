@@ -100,6 +100,13 @@ impl<'t> CompactJws<'t> {
         &self.header
     }
 
+    /// All members of the protected header, for the one kind of token whose key stands in it.
+    pub(crate) fn header_members(&self, limits: Limits) -> Result<Object, JwsError> {
+        let encoded = self.signed.split(|byte| *byte == b'.').next().unwrap_or_default();
+        let bytes = decode(encoded, Segment::Header)?;
+        json::parse_object(&bytes, limits).map_err(|error| JwsError::Json(Segment::Header, error))
+    }
+
     /// Checks the signature with a key that was chosen from the issuer's own set.
     ///
     /// # Errors

@@ -9,7 +9,8 @@ use aws_lc_rs::signature::{
 
 use super::KeyError;
 use super::der::{self, BIT_STRING, CONTEXT_0, INTEGER, NULL, OBJECT_IDENTIFIER, OCTET_STRING, Reader};
-use crate::Algorithm;
+use crate::digest::sha256;
+use crate::{Algorithm, base64url};
 
 const RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const EC_PUBLIC_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
@@ -164,6 +165,30 @@ impl PublicKey {
             fields.sequence()?;
         }
         Self::from_spki(fields.whole()?)
+    }
+
+    /// SHA-256 over the canonical form (RFC 7638 section 3): the required members alone, in their order, without
+    /// white space. Made from the numbers, so it does not depend on how the key was written.
+    pub(crate) fn thumbprint(&self) -> [u8; 32] {
+        let encode = base64url::encode;
+        let canonical = match self {
+            Self::Rsa { modulus, exponent } => {
+                format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, encode(exponent), encode(modulus))
+            }
+            Self::Ec { curve, point } => {
+                // The point is uncompressed: a byte that says so, and two coordinates of one length.
+                let coordinates = point.get(1..).unwrap_or_default();
+                let (x, y) = coordinates.split_at_checked(curve.field_length()).unwrap_or_default();
+                format!(
+                    r#"{{"crv":"{}","kty":"EC","x":"{}","y":"{}"}}"#,
+                    curve.as_str(),
+                    encode(x),
+                    encode(y)
+                )
+            }
+            Self::Ed25519(point) => format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, encode(point)),
+        };
+        sha256(canonical.as_bytes())
     }
 
     /// The algorithms the key fits.

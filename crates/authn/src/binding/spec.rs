@@ -1,0 +1,58 @@
+//! `bound_to:` and `dpop:` as written beside a token's issuer.
+
+use portcullis_core::document::Fields;
+use portcullis_core::{Diagnostic, Faults, Place as FilePlace};
+
+use super::{Binding, Demands};
+use crate::chain::Compiling;
+use crate::dpop::DpopSpec;
+
+/// What an API asks of tokens beside what they say themselves.
+#[derive(Clone, Debug)]
+pub(crate) struct BindingSpec {
+    to_certificate: Option<FilePlace>,
+    dpop: Option<DpopSpec>,
+}
+
+impl BindingSpec {
+    /// Reads the two keys among those of an authenticator.
+    pub(crate) fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Self> {
+        let bound_to = fields.get("bound_to");
+        let to_certificate = bound_to.map(|node| node.one_of(&[("certificate", Some(node.place))], faults));
+        let dpop = fields.get("dpop").map(|node| DpopSpec::read(node, faults));
+        Some(Self {
+            to_certificate: to_certificate.unwrap_or(Some(None))?,
+            dpop: dpop.map_or(Some(None), |read| read.map(Some))?,
+        })
+    }
+
+    /// Joins it with what the issuer asks of all its tokens; `issuer` is where that is named.
+    pub(crate) fn compile(
+        &self,
+        of_issuer: Demands,
+        issuer: FilePlace,
+        compiling: &Compiling<'_>,
+        faults: &mut Faults,
+    ) -> Binding {
+        let dpop = self.dpop.as_ref().map(|spec| Box::new(spec.compile(compiling)));
+        let demands = Demands {
+            certificate: self.to_certificate.is_some() || of_issuer.certificate,
+            key: dpop.as_ref().is_some_and(|dpop| dpop.required) || of_issuer.key,
+            ..of_issuer
+        };
+        // Where either would do, proofs do without any certificate.
+        let certificate_alone =
+            demands.certificate || demands.certificate_needed || (demands.holder && dpop.is_none());
+        if certificate_alone && compiling.trust_anchors.is_empty() {
+            faults.push(
+                Diagnostic::error(
+                    "certificate_never_asked",
+                    self.to_certificate.unwrap_or(issuer),
+                    "no listener asks for client certificates, so no token could ever be used",
+                )
+                .note("add `client_certificates:` with `ask` and `trust` to a listener's `tls`"),
+            );
+        }
+        Binding { demands, dpop }
+    }
+}
