@@ -146,10 +146,7 @@ impl ChainSpec {
         let asked_for_signatures = members().filter(|_| self.shadow.is_none());
         let accept_signatures =
             asked_for_signatures.filter_map(Authenticator::accept_signature).cloned().collect();
-        let upstream_fields = unique(members().flat_map(|member| match member {
-            Authenticator::External(external) => external.upstream_headers().to_vec(),
-            _ => Vec::new(),
-        }));
+        let upstream_fields = unique(members().flat_map(upstream_headers));
         if alternatives.len() > 1 && members().any(Authenticator::is_in_content) {
             faults.push(content_among_others(self.place));
             return None;
@@ -234,6 +231,14 @@ impl ChainSpec {
             }
         }
         good
+    }
+}
+
+/// The headers a member adds for the upstream.
+fn upstream_headers(member: &Authenticator) -> Vec<http::HeaderName> {
+    match member {
+        Authenticator::External(external) => external.upstream_headers().to_vec(),
+        _ => Vec::new(),
     }
 }
 

@@ -207,6 +207,25 @@ struct Rooms<'a> {
     guard: Guard,
 }
 
+impl Rooms<'_> {
+    /// What the chain of the API of that name is compiled against.
+    fn compiling<'a>(&'a self, api: &'a str) -> Compiling<'a> {
+        Compiling {
+            api,
+            issuers: self.issuers,
+            clients: self.clients,
+            trust_anchors: self.anchors,
+            replays: &self.resources.replays,
+            fetchers: &self.resources.fetchers,
+            callers: &self.resources.callers,
+            materials: self.materials,
+            guard: &self.guard,
+            passwords: &self.resources.passwords,
+            nonces: &self.resources.nonces,
+        }
+    }
+}
+
 fn compile_api(
     index: usize,
     file: FileId,
@@ -215,20 +234,7 @@ fn compile_api(
     faults: &mut Faults,
 ) -> Option<Api> {
     let name: Arc<str> = spec.name.value.as_str().into();
-    let compiling = Compiling {
-        api: &name,
-        issuers: rooms.issuers,
-        clients: rooms.clients,
-        trust_anchors: rooms.anchors,
-        replays: &rooms.resources.replays,
-        fetchers: &rooms.resources.fetchers,
-        callers: &rooms.resources.callers,
-        materials: rooms.materials,
-        guard: &rooms.guard,
-        passwords: &rooms.resources.passwords,
-        nonces: &rooms.resources.nonces,
-    };
-    let chain = spec.authenticate.compile(spec.identity.as_ref(), &compiling, faults);
+    let chain = spec.authenticate.compile(spec.identity.as_ref(), &rooms.compiling(&name), faults);
     let rules = spec.allow.compile(faults);
     let anonymous = chain.as_ref().is_some_and(|chain| chain.anonymous_because().is_some());
     let limits = spec.limits.map(|limits| limits.compile(anonymous, faults));
