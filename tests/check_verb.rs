@@ -152,7 +152,6 @@ fn machines_read_faults_as_json() {
 fn what_is_not_built_is_unknown() {
     for (file, line) in [
         ("gateway.yaml", "plans: {}\n"),
-        ("gateway.yaml", "certificates: {}\n"),
         ("gateway.yaml", "upstream_certificates: {}\n"),
         ("apis/api-0.yaml", "cors: {}\n"),
         ("apis/api-0.yaml", "websocket: true\n"),

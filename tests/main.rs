@@ -19,6 +19,8 @@ mod compose;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod discovery;
+#[cfg(test)]
 mod dpop;
 #[cfg(test)]
 mod external;
@@ -36,6 +38,10 @@ mod hygiene;
 mod interop_jwt;
 #[cfg(test)]
 mod interop_signatures;
+#[cfg(test)]
+mod introspection;
+#[cfg(test)]
+mod introspection_hostile;
 #[cfg(test)]
 mod key_sets;
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! A [`Chain`] is compiled from an API's `authenticate:` and asked once per request. Authenticators are a closed
 //! set, one folder each; what they share is how credentials are found ([`place`]), who may sign tokens
-//! ([`Issuers`]), where keys come from ([`KeySources`]), who is registered ([`Clients`]), what a worker remembers
-//! ([`WorkerTokens`]), and who has to wait because they failed too often ([`Guard`]).
+//! or is asked about them ([`Issuers`]), where keys come from ([`KeySources`]), who is registered ([`Clients`]), what a worker
+//! remembers ([`WorkerTokens`]), and who has to wait because they failed too often ([`Guard`]).
 
 mod anonymous;
 mod api_key;
@@ -12,11 +12,13 @@ mod binding;
 mod certificate;
 mod chain;
 mod clients;
+mod discovery;
 mod dpop;
 mod external;
 mod guard;
 mod hmac;
 mod identity;
+mod introspection;
 mod issuers;
 mod json;
 mod jwt;
@@ -27,6 +29,7 @@ mod signature;
 mod signing;
 #[cfg(test)]
 mod testing;
+mod token;
 mod tokens;
 
 pub use api_key::{KeyHash, PepperSpec, generate_key, hash_key};
@@ -41,7 +44,8 @@ pub use dpop::{NoRandomness, Nonces};
 pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};
 pub use hmac::signed_bytes;
 pub use identity::IdentitySpec;
-pub use issuers::{Issuers, IssuersSpec, profile_table};
+pub use introspection::{IntrospectionResult, IntrospectionStatus, Introspections};
+pub use issuers::{Issuers, IssuersSpec, Providers, profile_table};
 pub use keys::{KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult};
 pub use place::{Place, PlaceError};
 pub use portcullis_jose::digest::legacy_sha1;

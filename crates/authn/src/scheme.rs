@@ -22,11 +22,13 @@ use crate::identity::IdentityRule;
 use crate::jwt::{Jwt, JwtSpec};
 use crate::place::Places;
 use crate::signature::{Signature, SignatureSpec};
+use crate::token::{Token, TokenSpec};
 
 /// An authenticator as written in a chain, with the place of its name.
 #[derive(Clone, Debug)]
 pub(crate) enum AuthenticatorSpec {
     Jwt(JwtSpec, FilePlace),
+    Token(TokenSpec, FilePlace),
     Certificate(CertificateSpec, FilePlace),
     ApiKey(ApiKeySpec, FilePlace),
     Basic(BasicSpec, FilePlace),
@@ -41,6 +43,7 @@ pub(crate) enum AuthenticatorSpec {
 #[derive(Debug)]
 pub(crate) enum Authenticator {
     Jwt(Jwt),
+    Token(Token),
     Certificate(ClientCertificate),
     ApiKey(ApiKey),
     Basic(Basic),
@@ -52,11 +55,12 @@ pub(crate) enum Authenticator {
 
 /// The words that name authenticators.
 pub(crate) const WORDS: &[&str] =
-    &["jwt", "certificate", "api_key", "basic", "hmac", "signature", "external", "anonymous"];
+    &["jwt", "token", "certificate", "api_key", "basic", "hmac", "signature", "external", "anonymous"];
 
 /// The words of `identity_from`: the authenticators whose identity can name a caller.
 pub(crate) const NAMING: &[(&str, AuthMethod)] = &[
     ("jwt", AuthMethod::Jwt),
+    ("token", AuthMethod::Token),
     ("certificate", AuthMethod::Certificate),
     ("api_key", AuthMethod::ApiKey),
     ("basic", AuthMethod::Basic),
@@ -71,6 +75,7 @@ impl AuthenticatorSpec {
         let (node, place): (&Node, _) = (&entry.value, entry.key.place);
         match entry.key.value.as_str() {
             "jwt" => JwtSpec::read(node, faults).map(|spec| Self::Jwt(spec, place)),
+            "token" => TokenSpec::read(node, faults).map(|spec| Self::Token(spec, place)),
             "certificate" => CertificateSpec::read(node, faults).map(|spec| Self::Certificate(spec, place)),
             "api_key" => ApiKeySpec::read(node, faults).map(|spec| Self::ApiKey(spec, place)),
             "basic" => BasicSpec::read(node, faults).map(|spec| Self::Basic(spec, place)),
@@ -88,6 +93,7 @@ impl AuthenticatorSpec {
     pub(crate) fn compile(&self, compiling: &Compiling<'_>, faults: &mut Faults) -> Option<Authenticator> {
         match self {
             Self::Jwt(spec, _) => spec.compile(compiling, faults).map(Authenticator::Jwt),
+            Self::Token(spec, _) => spec.compile(compiling, faults).map(Authenticator::Token),
             Self::Certificate(spec, _) => {
                 spec.compile(compiling.trust_anchors, faults).map(Authenticator::Certificate)
             }
@@ -110,6 +116,7 @@ impl AuthenticatorSpec {
     pub(crate) const fn method(&self) -> AuthMethod {
         match self {
             Self::Jwt(..) => AuthMethod::Jwt,
+            Self::Token(..) => AuthMethod::Token,
             Self::Certificate(..) => AuthMethod::Certificate,
             Self::ApiKey(..) => AuthMethod::ApiKey,
             Self::Basic(..) => AuthMethod::Basic,
@@ -124,6 +131,7 @@ impl AuthenticatorSpec {
     pub(crate) const fn place(&self) -> FilePlace {
         match self {
             Self::Jwt(_, place)
+            | Self::Token(_, place)
             | Self::Certificate(_, place)
             | Self::ApiKey(_, place)
             | Self::Basic(_, place)
@@ -141,6 +149,7 @@ impl Authenticator {
     pub(crate) async fn authenticate(&self, evidence: &Evidence<'_>, rule: Option<&IdentityRule>) -> Outcome {
         match self {
             Self::Jwt(jwt) => jwt.authenticate(evidence, rule).await,
+            Self::Token(token) => token.authenticate(evidence, rule).await,
             Self::Certificate(certificate) => certificate.authenticate(evidence),
             Self::ApiKey(key) => key.authenticate(evidence),
             // Boxed, so that the rare checking does not widen the future of every request.
@@ -155,6 +164,7 @@ impl Authenticator {
     pub(crate) const fn method(&self) -> AuthMethod {
         match self {
             Self::Jwt(_) => AuthMethod::Jwt,
+            Self::Token(_) => AuthMethod::Token,
             Self::Certificate(_) => AuthMethod::Certificate,
             Self::ApiKey(_) => AuthMethod::ApiKey,
             Self::Basic(_) => AuthMethod::Basic,
@@ -171,6 +181,7 @@ impl Authenticator {
     pub(crate) fn claim(&self, evidence: &Evidence<'_>, into: &mut impl Hasher) -> Claim {
         match self {
             Self::Jwt(jwt) => jwt.claim(evidence, into),
+            Self::Token(token) => token.claim(evidence, into),
             Self::Certificate(_) => match evidence.certificate {
                 Some(certificate) => {
                     into.write(&certificate.thumbprint);
@@ -192,6 +203,7 @@ impl Authenticator {
         match self {
             Self::Anonymous(anonymous) => Some(anonymous.because()),
             Self::Jwt(_)
+            | Self::Token(_)
             | Self::Certificate(_)
             | Self::ApiKey(_)
             | Self::Basic(_)
@@ -205,6 +217,7 @@ impl Authenticator {
     pub(crate) fn places(&self) -> Option<&Places> {
         match self {
             Self::Jwt(jwt) => Some(jwt.places()),
+            Self::Token(token) => Some(token.places()),
             Self::ApiKey(key) => Some(key.places()),
             Self::Basic(basic) => basic.places(),
             Self::External(external) => external.places(),
@@ -218,6 +231,7 @@ impl Authenticator {
     pub(crate) fn addressed(&self) -> Addressed {
         match self {
             Self::Jwt(jwt) => Addressed::Issuer(jwt.issuer().clone()),
+            Self::Token(token) => Addressed::Provider(token.asked().clone()),
             Self::Certificate(_)
             | Self::ApiKey(_)
             | Self::Basic(_)
@@ -230,13 +244,14 @@ impl Authenticator {
 
     /// Whether a credential at one place can be told to be this one's or the other's by what it says.
     pub(crate) fn shares_places_with(&self, other: &Self) -> bool {
-        self.method() == other.method()
+        let both_tokens = self.method().is_token() && other.method().is_token();
+        self.method() == other.method() || both_tokens
     }
 
     /// The scheme its credential is refused under.
     pub(crate) fn scheme(&self) -> Option<Scheme> {
         match self {
-            Self::Jwt(_) => Some(Scheme::Bearer),
+            Self::Jwt(_) | Self::Token(_) => Some(Scheme::Bearer),
             Self::Certificate(_) => Some(Scheme::Certificate),
             Self::ApiKey(_) => Some(Scheme::ApiKey),
             Self::Basic(_) => Some(Scheme::Basic),
@@ -252,6 +267,7 @@ impl Authenticator {
         match self {
             Self::Basic(basic) => basic.reads_content(),
             Self::Jwt(_)
+            | Self::Token(_)
             | Self::Certificate(_)
             | Self::ApiKey(_)
             | Self::External(_)
@@ -267,7 +283,9 @@ impl Authenticator {
             Self::Basic(basic) => basic.reads_content(),
             Self::External(external) => external.reads_content(),
             Self::Hmac(_) | Self::Signature(_) => true,
-            Self::Jwt(_) | Self::Certificate(_) | Self::ApiKey(_) | Self::Anonymous(_) => false,
+            Self::Jwt(_) | Self::Token(_) | Self::Certificate(_) | Self::ApiKey(_) | Self::Anonymous(_) => {
+                false
+            }
         }
     }
 
@@ -275,6 +293,7 @@ impl Authenticator {
     pub(crate) fn challenges(&self, realm: &Arc<str>) -> Vec<Challenge> {
         match self {
             Self::Jwt(jwt) => jwt.challenges(realm),
+            Self::Token(token) => token.challenges(realm),
             Self::Certificate(_) => vec![Challenge::new(Scheme::Certificate, realm.clone())],
             Self::ApiKey(_) => vec![Challenge::new(Scheme::ApiKey, realm.clone())],
             Self::Basic(basic) => vec![basic.challenge()],
@@ -290,6 +309,7 @@ impl Authenticator {
         match self {
             Self::Signature(signature) => Some(signature.accept_signature()),
             Self::Jwt(_)
+            | Self::Token(_)
             | Self::Certificate(_)
             | Self::ApiKey(_)
             | Self::Basic(_)
@@ -300,9 +320,10 @@ impl Authenticator {
     }
 
     /// Whether requests may carry proofs of possession for it, in a header of their own.
-    pub(crate) const fn takes_proofs(&self) -> bool {
+    pub(crate) fn takes_proofs(&self) -> bool {
         match self {
             Self::Jwt(jwt) => jwt.takes_proofs(),
+            Self::Token(token) => token.takes_proofs(),
             Self::Certificate(_)
             | Self::ApiKey(_)
             | Self::Basic(_)
@@ -320,10 +341,12 @@ impl Authenticator {
     pub(crate) fn cost(&self) -> u8 {
         match self {
             Self::Jwt(jwt) if jwt.uses_up() => u8::MAX,
+            Self::Token(token) if token.takes_proofs() => u8::MAX,
             Self::Anonymous(_) => 0,
             Self::Certificate(_) => 1,
             Self::ApiKey(_) => 2,
             Self::Jwt(_) => 3,
+            Self::Token(_) => 4,
             Self::Basic(_) => 8,
             Self::External(_) => 9,
             // They may wait for a body, and they use up what was signed: last, when all else is good.

@@ -9,16 +9,17 @@ use http::request::Parts;
 use portcullis_core::document::{Content, Entry, Node};
 use portcullis_core::{
     Callers, CertificateSource, Clock, Connection, Diagnostic, Faults, Fetch, FetchError, FetchFuture,
-    FetchRequest, FetchResponse, Fetchers, FileId, ManualClock, Materials, Moment, PeerCertificate, Place,
-    Secret, Spanned,
+    FetchRequest, FetchResponse, Fetchers, FileId, ManualClock, Materials, Moment, OutboundCertificates,
+    PeerCertificate, Place, Secret, Spanned,
 };
 use portcullis_jose::SigningKey;
 use portcullis_store::Replays;
 use serde_json::{Value, json};
 
 use crate::{
-    Chain, ChainSpec, Clients, ClientsSpec, Compiling, Evidence, Guard, IdentitySpec, Issuers, IssuersSpec,
-    KeySources, Nonces, PasswordChecks, Registering, Validity, WorkerTokens, peer_certificate,
+    Chain, ChainSpec, Clients, ClientsSpec, Compiling, Evidence, Guard, IdentitySpec, Introspections,
+    Issuers, IssuersSpec, KeySources, Nonces, PasswordChecks, Providers, Registering, Validity, WorkerTokens,
+    peer_certificate,
 };
 
 /// The second at which tests take place.
@@ -111,11 +112,41 @@ pub(crate) fn offline() -> KeySources {
     KeySources::offline(refuse, Clock::Manual(ManualClock::at_unix_seconds(NOW)))
 }
 
+/// The entries, or everything that is wrong with them.
+pub(crate) fn try_issuers(
+    written: &Value,
+    memory: &Memory,
+    sources: &KeySources,
+    faults: &mut Faults,
+) -> Option<Issuers> {
+    try_issuers_beside(&Clients::default(), written, memory, sources, faults)
+}
+
+/// The same beside registered clients.
+pub(crate) fn try_issuers_beside(
+    clients: &Clients,
+    written: &Value,
+    memory: &Memory,
+    sources: &KeySources,
+    faults: &mut Faults,
+) -> Option<Issuers> {
+    let spec = IssuersSpec::read(&node(written), faults);
+    let introspections = Introspections::new(Clock::Manual(ManualClock::at_unix_seconds(NOW)), None);
+    let certificates = OutboundCertificates::default();
+    let replays = replays();
+    let providers = Providers {
+        keys: sources,
+        introspections: &introspections,
+        certificates: &certificates,
+        replays: &replays,
+        clients,
+    };
+    spec.map(|spec| spec.compile(memory, providers, faults))
+}
+
 pub(crate) fn issuers(written: &Value, memory: &Memory, sources: &KeySources) -> Issuers {
     let mut faults = Faults::default();
-    let spec = IssuersSpec::read(&node(written), &mut faults);
-    let issuers =
-        spec.map(|spec| spec.compile(memory, sources, &replays(), &Clients::default(), &mut faults));
+    let issuers = try_issuers(written, memory, sources, &mut faults);
     assert!(!faults.any_error(), "{:#?}", told(faults));
     issuers.expect("issuers")
 }

@@ -13,9 +13,6 @@ use http::{Method, StatusCode};
 use crate::Secret;
 
 /// A question whose answer is small. Redirects are never followed (JKS-01).
-///
-/// A question must bear being asked twice: a connection that was kept open may turn out to have been closed while
-/// the question was under way, and then it is asked once more on a new one.
 #[derive(Clone)]
 pub struct FetchRequest {
     /// The method.
@@ -32,6 +29,21 @@ pub struct FetchRequest {
     pub connect_timeout: Duration,
     /// Limit for the whole exchange, the connection included.
     pub total_timeout: Duration,
+    /// How often it may go out.
+    pub sending: Sending,
+}
+
+/// How often a question may go out. A connection that was kept open may turn out to have been closed while the
+/// question was under way, and nobody knows whether it was heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sending {
+    /// In that case once more, on a new connection.
+    #[default]
+    Again,
+    /// Once: then nothing came back but [`FetchError::Unanswered`], and whoever asks decides.
+    Once,
+    /// Once, and on a new connection.
+    OnceAnew,
 }
 
 impl FetchRequest {
@@ -45,6 +57,7 @@ impl FetchRequest {
             max_bytes: 64 * 1024,
             connect_timeout: Duration::from_secs(2),
             total_timeout: Duration::from_secs(5),
+            sending: Sending::Again,
         }
     }
 }
@@ -117,6 +130,9 @@ pub enum FetchError {
     /// No connection, or it broke.
     #[error("connection failed: {0}")]
     Connection(String),
+    /// A connection that was kept ended before it said anything, and the question may have been heard.
+    #[error("the connection ended before it said anything")]
+    Unanswered,
     /// Too slow.
     #[error("timed out after {0:?}")]
     TimedOut(Duration),

@@ -12,6 +12,8 @@ use crate::{Client, PeerCertificate};
 pub enum AuthMethod {
     /// A signed token.
     Jwt,
+    /// A token its provider was asked about.
+    Token,
     /// The caller's certificate.
     Certificate,
     /// A key of a registered client.
@@ -33,6 +35,7 @@ impl AuthMethod {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Jwt => "jwt",
+            Self::Token => "token",
             Self::Certificate => "certificate",
             Self::ApiKey => "api_key",
             Self::Basic => "basic",
@@ -46,7 +49,7 @@ impl AuthMethod {
     /// Whether the identity has claims and scopes.
     pub const fn is_token(self) -> bool {
         match self {
-            Self::Jwt | Self::External => true,
+            Self::Jwt | Self::Token | Self::External => true,
             Self::Certificate
             | Self::ApiKey
             | Self::Basic
@@ -60,7 +63,7 @@ impl AuthMethod {
     pub const fn leads_to_client(self) -> bool {
         match self {
             Self::ApiKey | Self::Basic | Self::Hmac | Self::Signature => true,
-            Self::Jwt | Self::Certificate | Self::External | Self::Anonymous => false,
+            Self::Jwt | Self::Token | Self::Certificate | Self::External | Self::Anonymous => false,
         }
     }
 }

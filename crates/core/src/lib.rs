@@ -13,6 +13,7 @@ mod fetch;
 mod identity;
 pub mod json;
 mod materials;
+mod outbound;
 mod problem;
 pub mod quantity;
 mod reason;
@@ -29,10 +30,11 @@ pub use connection::{
 pub use diagnostic::{Diagnostic, Faults, FileId, Place, Severity, Spanned};
 pub use fetch::{
     Fetch, FetchError, FetchFuture, FetchIdentity, FetchRequest, FetchResponse, FetchTrust, Fetchers,
-    MakeFetcher,
+    MakeFetcher, Sending,
 };
 pub use identity::{AuthMethod, Identity, Principal};
 pub use materials::{Materials, SecretSpec};
+pub use outbound::{OutboundCertificates, OutboundSpec};
 pub use problem::Problem;
 pub use reason::{BearerError, LogLevel, Reason};
 pub use rejection::{Challenge, Detail, Passed, Rejection, Scheme};

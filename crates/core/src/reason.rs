@@ -138,6 +138,8 @@ reasons! {
     CredentialsMalformed: "credentials_malformed", BAD_REQUEST, REQUEST, Info, "The credential is malformed.";
     /// The token is not a well-formed signed token of the expected kind.
     TokenMalformed: "token_malformed", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
+    /// The token's provider says that it grants nothing: unknown, revoked, expired, or meant for somebody else.
+    TokenInactive: "token_inactive", UNAUTHORIZED, TOKEN, Info, "The access token is not active.";
     /// The token's algorithm is not one its issuer may use.
     TokenAlgorithmRefused: "token_algorithm_refused", UNAUTHORIZED, TOKEN, Warn, "The access token is not acceptable.";
     /// The token's `typ` or `cty` says it is something else than an access token.
@@ -223,6 +225,8 @@ reasons! {
     ExternalDenied: "external_denied", FORBIDDEN, NONE, Info, "This is not allowed.";
     /// The external service gave no answer that can be used, so nothing can be said about the caller.
     ExternalUnavailable: "external_unavailable", SERVICE_UNAVAILABLE, NONE, Error, "The credential cannot be checked right now.";
+    /// The token's provider could not be asked, or gave no answer that says something. The caller may try again.
+    IntrospectionUnavailable: "introspection_unavailable", SERVICE_UNAVAILABLE, NONE, Error, "The credential cannot be checked right now.";
     /// The registered client has expired.
     ClientInactive: "client_inactive", FORBIDDEN, NONE, Info, "The client is not active.";
     /// The credential is good but does not say what the API takes the caller's name from.
@@ -260,6 +264,7 @@ impl Reason {
     pub const fn is_failed_proof(self) -> bool {
         match self {
             Self::TokenMalformed
+            | Self::TokenInactive
             | Self::TokenAlgorithmRefused
             | Self::TokenTypeRefused
             | Self::TokenSignatureInvalid
@@ -314,17 +319,13 @@ impl Reason {
             | Self::KeysUnavailable
             | Self::ExternalDenied
             | Self::ExternalUnavailable
+            | Self::IntrospectionUnavailable
             | Self::ClientInactive
             | Self::IdentityUnresolved
             | Self::ScopeInsufficient
-            | Self::AccessDenied
-            | Self::RateLimited
-            | Self::QuotaExhausted
-            | Self::StoreUnavailable
-            | Self::UpstreamUnreachable
-            | Self::UpstreamTimeout
-            | Self::UpstreamMalformed
-            | Self::InternalError => false,
+            | Self::AccessDenied => false,
+            Self::RateLimited | Self::QuotaExhausted | Self::StoreUnavailable | Self::InternalError => false,
+            Self::UpstreamUnreachable | Self::UpstreamTimeout | Self::UpstreamMalformed => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether the gateway can do its work, and what its background parts say for themselves.
 
 use metrics::Label;
-use portcullis_authn::RefreshResult;
+use portcullis_authn::{IntrospectionResult, RefreshResult};
 
 use crate::config::Resources;
 use crate::telemetry::Telemetry;
@@ -39,6 +39,16 @@ pub(crate) fn checks(resources: &Resources, draining: bool, whole: bool) -> Vec<
                 detail: problem.clone(),
             });
         }
+    }
+    for provider in resources.introspections.status() {
+        // SECURITY: never "not ready": whoever is asked is one of several services behind the gateway, and taking the
+        // whole gateway away with it would make its outage everybody's.
+        let failing = provider.last_error.as_ref().map(|error| match provider.shut {
+            true => format!("left in peace for a moment; the last question failed: {error}"),
+            false => format!("the last question failed: {error}"),
+        });
+        let name = format!("introspection {}", provider.issuer);
+        checks.push(Check { name, ready: true, detail: failing });
     }
     let failing = resources.store.figures().failing;
     checks.push(Check {
@@ -83,6 +93,23 @@ pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
     }
     let kept = resources.keys.per_certificate();
     telemetry.gauge("portcullis_jwks_certificate_sources", vec![], kept as f64);
+    for provider in resources.introspections.status() {
+        let label = || Label::new("issuer", provider.issuer.clone());
+        for result in IntrospectionResult::ALL {
+            let labels = vec![label(), Label::new("result", result.as_str())];
+            telemetry.count_absolute("portcullis_introspection_total", labels, provider.count(result));
+        }
+        for (event, count) in provider.cache_events() {
+            let labels = vec![label(), Label::new("event", event)];
+            telemetry.count_absolute("portcullis_introspection_cache_events_total", labels, count);
+        }
+        let turned_away = provider.turned_away;
+        telemetry.count_absolute("portcullis_introspection_turned_away_total", vec![label()], turned_away);
+        telemetry.gauge("portcullis_introspection_cached", vec![label()], provider.held as f64);
+        telemetry.gauge("portcullis_introspection_cached_bytes", vec![label()], provider.bytes as f64);
+        telemetry.gauge("portcullis_introspection_under_way", vec![label()], provider.under_way as f64);
+        telemetry.gauge("portcullis_introspection_shut", vec![label()], f64::from(u8::from(provider.shut)));
+    }
     let store = resources.store.figures();
     telemetry.count_absolute("portcullis_store_commits_total", vec![], store.commits);
     telemetry.count_absolute("portcullis_store_errors_total", vec![], store.errors);

@@ -4,6 +4,9 @@
 #[path = "../../../fuzz/bodies/dpop_proof.rs"]
 mod dpop_proof;
 #[cfg(test)]
+#[path = "../../../fuzz/bodies/introspection.rs"]
+mod introspection;
+#[cfg(test)]
 #[path = "../../../fuzz/bodies/jwk_set.rs"]
 mod jwk_set;
 #[cfg(test)]
@@ -34,6 +37,11 @@ mod seeds {
     #[test]
     fn seeds_of_proofs_hold() {
         replay("dpop_proof", crate::dpop_proof::run);
+    }
+
+    #[test]
+    fn seeds_of_introspection_answers_hold() {
+        replay("introspection", crate::introspection::run);
     }
 
     #[test]

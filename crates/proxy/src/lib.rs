@@ -31,5 +31,5 @@ pub use grpc::GrpcCaller;
 pub use http1::{AnswerRead, Fault as AnswerFault, read_answer};
 pub use outgoing::BodyLimits;
 pub use pool::{PoolSettings, Pools, Sending, UpstreamBody};
-pub use tls::TlsError;
+pub use tls::{TlsError, check_identity};
 pub use upstream::{Upstream, UpstreamSpec};

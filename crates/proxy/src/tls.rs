@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use portcullis_core::FetchIdentity;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::sign::CertifiedKey;
@@ -76,6 +77,14 @@ pub(crate) fn system_anchors() -> Result<RootCertStore, TlsError> {
         return Err(TlsError::NoSystemTrust(why));
     }
     Ok(store)
+}
+
+/// Whether a certificate of our own can be shown to anybody.
+///
+/// # Errors
+/// What is wrong with it or its key.
+pub fn check_identity(identity: &FetchIdentity) -> Result<(), TlsError> {
+    client_identity(&identity.chain, identity.key.expose()).map(|_usable| ())
 }
 
 /// A certificate chain and the key it belongs to.

@@ -99,7 +99,7 @@ const DPOP_SCHEME: &str = "dpop";
 
 impl Binding {
     /// Where, beside its own place, a token may stand: behind the word `DPoP`, if proofs are taken.
-    pub(crate) fn further_place(&self) -> Option<Place> {
+    fn further_place(&self) -> Option<Place> {
         self.dpop.as_ref().map(|_| Place::authorization(DPOP_SCHEME))
     }
 

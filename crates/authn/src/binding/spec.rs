@@ -1,11 +1,13 @@
 //! `bound_to:` and `dpop:` as written beside a token's issuer.
 
+use http::header::{AUTHORIZATION, HeaderName};
 use portcullis_core::document::Fields;
 use portcullis_core::{Diagnostic, Faults, Place as FilePlace};
 
 use super::{Binding, Demands};
 use crate::chain::Compiling;
 use crate::dpop::DpopSpec;
+use crate::place::{Place, Places};
 
 /// What an API asks of tokens beside what they say themselves.
 #[derive(Clone, Debug)]
@@ -54,5 +56,31 @@ impl BindingSpec {
             );
         }
         Binding { demands, dpop }
+    }
+}
+
+impl Binding {
+    /// Where the token stands: in `Authorization` behind its scheme (RFC 6750, RFC 9449), in any other header alone.
+    /// `issuer` is where the token's issuer is named.
+    pub(crate) fn places(
+        &self,
+        header: Option<&HeaderName>,
+        issuer: FilePlace,
+        faults: &mut Faults,
+    ) -> Places {
+        let header = header.filter(|name| **name != AUTHORIZATION);
+        let further = self.further_place();
+        if let (Some(header), Some(_)) = (header, &further) {
+            faults.push(
+                Diagnostic::error(
+                    "header_shared",
+                    issuer,
+                    format!("a token in `{header}` cannot come with a proof"),
+                )
+                .note("proofs go with `Authorization: DPoP` (RFC 9449 section 7.1): leave `header` out"),
+            );
+        }
+        let own = header.map_or_else(Place::bearer, |header| Place::Header(header.clone()));
+        Places::new(std::iter::once(own).chain(further))
     }
 }

@@ -7,6 +7,7 @@ use portcullis_core::document::{Content, Entry, Fields, Node};
 use portcullis_core::{AuthMethod, Callers, Diagnostic, Faults, Fetchers, Materials, Place, Scheme, Spanned};
 use portcullis_store::Replays;
 
+use super::providers::tell_apart;
 use super::select::{MAX_KINDS, Selector};
 use super::{Alternative, Chain};
 use crate::anonymous::anybody;
@@ -118,15 +119,7 @@ impl ChainSpec {
         faults: &mut Faults,
     ) -> Option<Chain> {
         let rule = IdentityRule::compile(identity);
-        let compiled: Vec<Option<Alternative>> = self
-            .alternatives
-            .iter()
-            .map(|spec| {
-                spec.check_naming(identity, faults);
-                spec.compile(&rule, compiling, faults)
-            })
-            .collect();
-        let alternatives: Vec<Alternative> = compiled.into_iter().collect::<Option<_>>()?;
+        let alternatives = self.compile_alternatives(identity, &rule, compiling, faults)?;
         let members = || alternatives.iter().flat_map(|alternative| &alternative.members);
         if !self.check_places(members(), faults) {
             return None;
@@ -178,6 +171,25 @@ impl ChainSpec {
             guard: compiling.guard.clone(),
             anybody: self.shadow.map(|_| anybody()),
         })
+    }
+
+    fn compile_alternatives(
+        &self,
+        identity: Option<&IdentitySpec>,
+        rule: &IdentityRule,
+        compiling: &Compiling<'_>,
+        faults: &mut Faults,
+    ) -> Option<Vec<Alternative>> {
+        let compiled: Vec<Option<Alternative>> = self
+            .alternatives
+            .iter()
+            .map(|spec| {
+                spec.check_naming(identity, faults);
+                spec.compile(rule, compiling, faults)
+            })
+            .collect();
+        let mut alternatives: Vec<Alternative> = compiled.into_iter().collect::<Option<_>>()?;
+        tell_apart(&mut alternatives, self.place, faults).then_some(alternatives)
     }
 
     /// Places where one credential could be taken for another one.
@@ -302,6 +314,7 @@ impl AlternativeSpec {
         let pinned = members.iter().any(|member| match member {
             Authenticator::Certificate(certificate) => certificate.is_pinned(),
             Authenticator::Jwt(_)
+            | Authenticator::Token(_)
             | Authenticator::ApiKey(_)
             | Authenticator::Basic(_)
             | Authenticator::External(_)
@@ -311,7 +324,8 @@ impl AlternativeSpec {
         });
         let mut unpinned = self.members.iter().zip(members).filter(|(_, member)| match member {
             Authenticator::Jwt(jwt) => jwt.issuer().needs_pinned_certificate() && !pinned,
-            Authenticator::Certificate(_)
+            Authenticator::Token(_)
+            | Authenticator::Certificate(_)
             | Authenticator::ApiKey(_)
             | Authenticator::Basic(_)
             | Authenticator::External(_)

@@ -13,8 +13,10 @@
 //! - Tokens of several issuers in one header are told apart by the issuer they name, certificates by the anchor
 //!   they lead to. Both are only ways to choose; the alternative that is chosen verifies.
 
+mod addressee;
 mod compile;
 mod content;
+mod providers;
 mod select;
 #[cfg(test)]
 mod tests;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use portcullis_core::{Reason, Rejection, Scheme};
 
 use super::{Alternative, Evidence};
+use crate::chain::addressee::addressee;
 use crate::issuers::Issuer;
-use crate::jwt::addressee;
 use crate::place::Place;
 use crate::scheme::Authenticator;
+use crate::token::Respondents;
 
 /// Kinds of explicit credentials, one bit each.
 pub(super) type Kinds = u32;
@@ -23,6 +24,8 @@ pub(crate) enum Addressed {
     Place,
     /// The issuer a signed token names (JWT-07).
     Issuer(Arc<Issuer>),
+    /// What the token begins with, or who it says has issued it (INT-06).
+    Provider(Arc<Respondents>),
 }
 
 impl Addressed {
@@ -30,14 +33,8 @@ impl Addressed {
         match (self, other) {
             (Self::Place, Self::Place) => true,
             (Self::Issuer(own), Self::Issuer(other)) => own.id == other.id,
-            (Self::Place, Self::Issuer(_)) | (Self::Issuer(_), Self::Place) => false,
-        }
-    }
-
-    fn issuer(&self) -> Option<&Issuer> {
-        match self {
-            Self::Place => None,
-            Self::Issuer(issuer) => Some(issuer),
+            (Self::Provider(own), Self::Provider(other)) => own == other,
+            (Self::Place | Self::Issuer(_) | Self::Provider(_), _) => false,
         }
     }
 }
@@ -188,9 +185,9 @@ impl Source {
         if self.kinds.len() <= 1 {
             return first;
         }
-        let issuers = self.kinds.iter().filter_map(|(kind, addressed)| Some((*kind, addressed.issuer()?)));
-        let at = addressee(credential, issuers.clone().map(|(_, issuer)| issuer), evidence);
-        issuers.clone().nth(at.unwrap_or_default()).map_or(first, |(kind, _)| kind)
+        let candidates = self.kinds.iter().map(|(_, addressed)| addressed);
+        let at = addressee(credential, candidates, evidence.worker);
+        at.and_then(|at| self.kinds.get(at)).map_or(first, |(kind, _)| *kind)
     }
 }
 
@@ -200,6 +197,7 @@ impl Alternative {
         self.members.iter().all(|member| match member {
             Authenticator::Certificate(certificate) => certificate.is_addressed(evidence),
             Authenticator::Jwt(_)
+            | Authenticator::Token(_)
             | Authenticator::ApiKey(_)
             | Authenticator::External(_)
             | Authenticator::Basic(_)

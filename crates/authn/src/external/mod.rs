@@ -177,6 +177,7 @@ fn unheard(error: FetchError) -> Rejection {
     let why = match error {
         FetchError::Refused(_)
         | FetchError::Connection(_)
+        | FetchError::Unanswered
         | FetchError::TimedOut(_)
         | FetchError::TooLarge(_) => error.to_string(),
     };

@@ -218,6 +218,11 @@ fn push_segment(key: &mut String, part: &str) {
     }
 }
 
+/// The key of a client that has a token of an issuer for itself. A subject that is called the same has another one.
+pub(crate) fn client_key(issuer: &str, client: &str) -> Arc<str> {
+    key("oauth_client", &[issuer], client)
+}
+
 /// The key of the subject of an issuer's tokens.
 pub(crate) fn token_key(issuer: &str, subject: &str) -> Arc<str> {
     key("jwt", &[issuer], subject)

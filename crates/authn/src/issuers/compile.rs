@@ -1,5 +1,8 @@
 //! `issuers:` as written in `gateway.yaml`.
 
+mod introspected;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,16 +10,15 @@ use portcullis_core::document::{Entry, Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Materials, Place, Spanned};
 use portcullis_jose::digest::sha256;
 use portcullis_jose::{Algorithm, ClaimRules, IssuerRule, Skew, TypeRule};
-use portcullis_store::Replays;
 
 use super::attributes::CertificateClaims;
 use super::claims::ClaimTest;
 use super::keys::KeysSpec;
 use super::profile::{self, PROFILES, Profile};
-use super::{BoundTo, CnfForm, Issuer, Issuers, KeyIdRule};
-use crate::clients::Clients;
+use super::{BoundTo, CnfForm, Issuer, Issuers, KeyIdRule, Providers};
+use crate::discovery::{DiscoverSpec, Discovery};
 use crate::identity::is_name;
-use crate::keys::KeySources;
+use crate::introspection::{IntrospectSpec, Introspection};
 
 /// All entries.
 #[derive(Debug, Default)]
@@ -35,7 +37,9 @@ struct IssuerSpec {
     audience: Option<Audience>,
     sole_audience: bool,
     algorithms: Option<Vec<Spanned<Algorithm>>>,
-    keys: KeysSpec,
+    keys: Option<KeysSpec>,
+    discover: Option<DiscoverSpec>,
+    introspect: Option<IntrospectSpec>,
     skew: Option<Skew>,
     max_lifetime: Option<Duration>,
     max_age: Option<Duration>,
@@ -77,17 +81,27 @@ impl IssuersSpec {
     pub fn compile(
         self,
         materials: &dyn Materials,
-        sources: &KeySources,
-        replays: &Replays,
-        clients: &Clients,
+        providers: Providers<'_>,
         faults: &mut Faults,
     ) -> Issuers {
-        let compiled = self.entries.iter().filter_map(|spec| {
-            let issuer = spec.compile(materials, sources, replays, clients, faults)?;
-            Some((spec.name.value.clone(), Arc::new(issuer)))
-        });
-        Issuers { by_name: compiled.collect(), defined: self.defined }
+        let mut issuers = Issuers { defined: self.defined, ..Issuers::default() };
+        for spec in &self.entries {
+            let name = &spec.name.value;
+            let Some(Compiled { issuer, introspection }) = spec.compile(materials, providers, faults) else {
+                continue;
+            };
+            issuers.by_name.extend(issuer.map(|issuer| (name.clone(), issuer)));
+            let introspection = introspection.map(|found| (name.clone(), Arc::new(found)));
+            issuers.introspected.extend(introspection);
+        }
+        issuers
     }
+}
+
+/// One entry, compiled: an issuer of signed tokens, one whose tokens are introspected, or both.
+struct Compiled {
+    issuer: Option<Arc<Issuer>>,
+    introspection: Option<Introspection>,
 }
 
 impl IssuerSpec {
@@ -102,7 +116,10 @@ impl IssuerSpec {
         let audience = fields.get("audience").map(|node| read_audience(node, faults));
         let sole_audience = fields.get("sole_audience").map(|node| node.boolean(faults));
         let algorithms = fields.get("algorithms").map(|node| read_algorithms(node, faults));
-        let keys = fields.require("keys", faults).and_then(|node| KeysSpec::read(node, faults));
+        let keys = fields.get("keys").map(|node| KeysSpec::read(node, faults));
+        let discover = fields.entry("discover");
+        let discovered = discover.map(|entry| DiscoverSpec::read(&entry.value, faults));
+        let introspect = fields.get("introspect").map(|node| IntrospectSpec::read(node, faults));
         let skew = fields.get("leeway").map(|node| read_skew(node, faults));
         let max_lifetime = fields.get("max_lifetime").map(|node| node.duration(faults));
         let max_age = fields.get("max_age").map(|node| node.duration(faults));
@@ -119,6 +136,7 @@ impl IssuerSpec {
         let used_once = fields.get("used_once").map(|node| node.boolean(faults));
         let id_tokens = fields.get("id_tokens").map(|node| node.boolean(faults));
         fields.finish(faults);
+        introspected::check_whence(entry, keys.is_some(), discover, introspect.is_some(), faults)?;
         if !is_name(&name.value) {
             faults.error("bad_name", name.place, "an issuer's name is 1 to 255 printable characters");
             return None;
@@ -131,7 +149,9 @@ impl IssuerSpec {
             audience: sound(audience)?,
             sole_audience: sound(sole_audience)?.unwrap_or(false),
             algorithms: sound(algorithms)?,
-            keys: keys?,
+            keys: sound(keys)?,
+            discover: sound(discovered)?,
+            introspect: sound(introspect)?,
             skew: sound(skew)?,
             max_lifetime: sound(max_lifetime)?,
             max_age: sound(max_age)?,
@@ -152,17 +172,54 @@ impl IssuerSpec {
     fn compile(
         &self,
         materials: &dyn Materials,
-        sources: &KeySources,
-        replays: &Replays,
-        clients: &Clients,
+        providers: Providers<'_>,
+        faults: &mut Faults,
+    ) -> Option<Compiled> {
+        let discovery = match &self.discover {
+            None => None,
+            Some(spec) => Some(spec.compile(self.issuer.as_ref(), materials, providers.keys, faults)?),
+        };
+        let discovery = discovery.as_ref();
+        let issuer = match self.signing_keys() {
+            None => None,
+            Some(keys) => Some(Arc::new(self.issuer(&keys, discovery, materials, providers, faults)?)),
+        };
+        let introspection = match &self.introspect {
+            None => None,
+            Some(spec) => {
+                Some(self.introspection(spec, issuer.as_ref(), discovery, materials, providers, faults)?)
+            }
+        };
+        Some(Compiled { issuer, introspection })
+    }
+
+    /// Its keys, if it signs tokens that are verified here. Where a provider is discovered only to be asked, it says
+    /// nothing about signatures.
+    fn signing_keys(&self) -> Option<Cow<'_, KeysSpec>> {
+        let signs = self.introspect.is_none() || self.algorithms.is_some() || self.profile != Profile::Plain;
+        match (&self.keys, &self.discover) {
+            (Some(keys), _) => Some(Cow::Borrowed(keys)),
+            (None, Some(spec)) if signs => {
+                Some(Cow::Owned(KeysSpec::discovered(spec.clone(), self.name.place)))
+            }
+            _ => None,
+        }
+    }
+
+    fn issuer(
+        &self,
+        keys: &KeysSpec,
+        discovery: Option<&Arc<Discovery>>,
+        materials: &dyn Materials,
+        providers: Providers<'_>,
         faults: &mut Faults,
     ) -> Option<Issuer> {
-        let rules = self.rules(faults);
+        let rules = self.rules(keys, faults);
         let algorithms = self.algorithms(faults);
         let key_id = self.key_id.unwrap_or(self.profile.defaults().key_id);
         let name: Arc<str> = self.name.value.as_str().into();
         let algorithms = algorithms?;
-        let keys = self.keys.compile(&name, &algorithms, materials, sources, clients, faults);
+        let keys = keys.compile(&name, &algorithms, discovery, materials, providers, faults);
         let (rules, (keys, described)) = (rules?, keys?);
         let scope = self.scope.as_ref().map(|scope| scope.value.as_str().into());
         // Whatever can change what a token is taken for is part of the description.
@@ -170,11 +227,11 @@ impl IssuerSpec {
         let description = format!(
             "{name:?} {rules:?} {algorithms:?} {key_id:?} {scope:?} {claims:?} {cnf:?} {described:?}"
         );
-        let id = sources.entry_id(sha256(description.as_bytes()));
+        let id = providers.keys.entry_id(sha256(description.as_bytes()));
         // What follows is judged on every request, so it is not part of what a token is remembered by.
         let certificate_claims = self.certificate_claims();
         let bound_to = self.bound_to.unwrap_or(self.profile.defaults().bound_to);
-        let used_once = self.is_used_once().then(|| replays.space(&format!("jti {name}")));
+        let used_once = self.is_used_once().then(|| providers.replays.space(&format!("jti {name}")));
         Some(Issuer {
             name,
             id,
@@ -247,10 +304,10 @@ impl IssuerSpec {
         Some(())
     }
 
-    fn rules(&self, faults: &mut Faults) -> Option<ClaimRules> {
+    fn rules(&self, keys: &KeysSpec, faults: &mut Faults) -> Option<ClaimRules> {
         let defaults = self.profile.defaults();
         let issuer = self.issuer_rule(faults);
-        let audiences = self.audiences(defaults.any_audience, faults);
+        let audiences = self.audiences(defaults.any_audience, keys, faults);
         let mut rules = profile::rules(issuer?, audiences?, &defaults);
         rules.sole_audience = self.sole_audience;
         rules.skew = self.skew.unwrap_or(rules.skew);
@@ -261,7 +318,7 @@ impl IssuerSpec {
         rules.content_types = self.content_types.clone().unwrap_or(rules.content_types);
         rules.required.extend(self.required.iter().map(|name| Arc::from(name.value.as_str())));
         self.check_used_once(&mut rules, faults)?;
-        if self.keys.are_of_clients() && rules.max_lifetime.is_none() {
+        if keys.are_of_clients() && rules.max_lifetime.is_none() {
             faults.push(
                 Diagnostic::error(
                     "missing_key",
@@ -277,7 +334,7 @@ impl IssuerSpec {
 
     /// SECURITY: without `audience`, a token this issuer signed for any other service would open this one
     /// (JWT-27). Where keys are fetched the issuer is somebody else's, so there is no opting out.
-    fn audiences(&self, any: bool, faults: &mut Faults) -> Option<Option<Vec<Arc<str>>>> {
+    fn audiences(&self, any: bool, keys: &KeysSpec, faults: &mut Faults) -> Option<Option<Vec<Arc<str>>>> {
         let place = match &self.audience {
             Some(Audience::Named(named)) => return Some(Some(named.clone())),
             Some(Audience::Any(place)) => *place,
@@ -290,7 +347,7 @@ impl IssuerSpec {
                 return None;
             }
         };
-        if self.keys.are_fetched() {
+        if keys.are_fetched() {
             faults.push(
                 Diagnostic::error(
                     "audience_unchecked",
@@ -346,7 +403,7 @@ const KEY_ID_RULES: &[(&str, KeyIdRule)] = &[
 ];
 
 /// A setting that is missing is fine, one that could not be read is not.
-fn sound<T>(setting: Option<Option<T>>) -> Option<Option<T>> {
+pub(crate) fn sound<T>(setting: Option<Option<T>>) -> Option<Option<T>> {
     match setting {
         None => Some(None),
         Some(read) => read.map(Some),

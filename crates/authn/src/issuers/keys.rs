@@ -1,5 +1,6 @@
 //! `keys:` of an issuer: where the keys that verify its tokens come from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::document::{Content, Fields, Node};
@@ -7,22 +8,23 @@ use portcullis_core::{Diagnostic, Faults, FetchTrust, Materials, Place, SecretSp
 use portcullis_jose::digest::sha256;
 use portcullis_jose::{Algorithm, JwkSet, JwkSource, KeyError, VerifyingKey};
 
-use super::Keys;
+use super::{Keys, Providers};
 use crate::clients::Clients;
+use crate::discovery::{DiscoverSpec, Discovery};
 use crate::json;
 use crate::keys::{CertificateKeys, KeySettings, KeySources, UrlTemplate};
 
 /// The default for `refresh`.
-const REFRESH: Duration = Duration::from_mins(5);
+pub(crate) const REFRESH: Duration = Duration::from_mins(5);
 /// The bounds of `refresh` (JKS-03).
-const REFRESH_BOUNDS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_hours(1));
+pub(crate) const REFRESH_BOUNDS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_hours(1));
 /// The default for `serve_stale` (JKS-07).
-const SERVE_STALE: Duration = Duration::from_hours(1);
+pub(crate) const SERVE_STALE: Duration = Duration::from_hours(1);
 /// The longest total age of a key set that is found by a certificate (OZ-03): its server lets ten minutes pass
 /// between publishing a key and using it, and no more between withdrawing one and counting on that.
 const CERTIFICATE_AGE_MAX: Duration = Duration::from_mins(10);
 /// The longest `serve_stale`.
-const SERVE_STALE_MAX: Duration = Duration::from_hours(24);
+pub(crate) const SERVE_STALE_MAX: Duration = Duration::from_hours(24);
 
 /// `keys:` as written.
 #[derive(Clone, Debug)]
@@ -40,6 +42,7 @@ enum Kind {
     Secret(SecretSpec),
     /// Those of registered clients.
     Clients,
+    Discovered(DiscoverSpec),
 }
 
 #[derive(Clone, Debug)]
@@ -85,9 +88,14 @@ impl KeysSpec {
         matches!(self.kind, Kind::Clients)
     }
 
+    /// The keys a provider names itself.
+    pub(super) const fn discovered(spec: DiscoverSpec, place: Place) -> Self {
+        Self { kind: Kind::Discovered(spec), place }
+    }
+
     /// Whether the keys are found at a URL.
     pub(super) const fn are_fetched(&self) -> bool {
-        matches!(self.kind, Kind::Url(_))
+        matches!(self.kind, Kind::Url(_) | Kind::Discovered(_))
     }
 
     /// The keys, and a text that differs whenever they do.
@@ -95,17 +103,21 @@ impl KeysSpec {
         &self,
         issuer: &str,
         algorithms: &[Algorithm],
+        discovery: Option<&Arc<Discovery>>,
         materials: &dyn Materials,
-        sources: &KeySources,
-        clients: &Clients,
+        providers: Providers<'_>,
         faults: &mut Faults,
     ) -> Option<(Keys, String)> {
         if !self.suits(algorithms, faults) {
             return None;
         }
+        let sources = providers.keys;
         let (set, bytes) = match &self.kind {
             Kind::Url(url) => return url.compile(issuer, materials, sources, faults),
-            Kind::Clients => return self.of_clients(clients, faults),
+            Kind::Clients => return self.of_clients(providers.clients, faults),
+            Kind::Discovered(spec) => {
+                return discovered(spec, issuer, discovery?, sources, self.place, faults);
+            }
             Kind::Pem(files) => pem(files, materials, faults)?,
             Kind::JwksFile(path) => {
                 let bytes = file(path, materials, faults)?;
@@ -164,7 +176,7 @@ impl KeysSpec {
                 );
                 false
             }
-            (Kind::Url(_) | Kind::Pem(_) | Kind::Clients, true) => {
+            (Kind::Url(_) | Kind::Pem(_) | Kind::Discovered(_) | Kind::Clients, true) => {
                 faults.push(
                     Diagnostic::error(
                         "keys_do_not_fit",
@@ -247,7 +259,7 @@ impl UrlSpec {
         let loopback_http = plain.map_or(Some(false), |node| node.boolean(faults));
         let (template, loopback_http) = (template.map_or(Some(None), |read| read.map(Some))?, loopback_http?);
         let whole = template.as_ref().map_or_else(|| url.value.clone(), UrlTemplate::example);
-        check_url(&Spanned::new(whole, url.place), loopback_http, faults)?;
+        check_url(&Spanned::new(whole, url.place), loopback_http, "keys are fetched", faults)?;
         let (refresh, serve_stale) = (refresh?, serve_stale?);
         if is_template && refresh.saturating_add(serve_stale) > CERTIFICATE_AGE_MAX {
             faults.push(
@@ -307,8 +319,34 @@ impl UrlSpec {
     }
 }
 
+/// The keys of a provider that says itself where they are.
+fn discovered(
+    spec: &DiscoverSpec,
+    issuer: &str,
+    discovery: &Arc<Discovery>,
+    sources: &KeySources,
+    place: Place,
+    faults: &mut Faults,
+) -> Option<(Keys, String)> {
+    let description = format!("{:?}", discovery.settings());
+    let settings = KeySettings {
+        issuer: issuer.into(),
+        refresh: spec.refresh,
+        serve_stale: spec.serve_stale,
+        per_certificate: false,
+    };
+    let source = sources.discovered(discovery, settings);
+    let source = source.map_err(|why| faults.error("bad_trust", place, why)).ok()?;
+    Some((Keys::Fetched(source), description))
+}
+
 /// JKS-01: https, or plain http to this machine if the file says so.
-fn check_url(url: &Spanned<String>, loopback_http: bool, faults: &mut Faults) -> Option<()> {
+pub(crate) fn check_url(
+    url: &Spanned<String>,
+    loopback_http: bool,
+    what: &str,
+    faults: &mut Faults,
+) -> Option<()> {
     let text = url.value.as_str();
     let parsed: Option<http::Uri> = text.parse().ok();
     let sound = parsed.as_ref().filter(|uri| {
@@ -328,7 +366,7 @@ fn check_url(url: &Spanned<String>, loopback_http: bool, faults: &mut Faults) ->
         Some("http") if is_loopback(uri.host().unwrap_or_default()) => {
             if !loopback_http {
                 faults.push(
-                    Diagnostic::error("plain_http", url.place, "keys are fetched with https only")
+                    Diagnostic::error("plain_http", url.place, format!("{what} with https only"))
                         .note("on this machine alone, `http_on_loopback: true` allows plain http"),
                 );
             }
@@ -336,8 +374,8 @@ fn check_url(url: &Spanned<String>, loopback_http: bool, faults: &mut Faults) ->
         }
         _ => {
             faults.push(
-                Diagnostic::error("plain_http", url.place, "keys are fetched with https only")
-                    .note("whoever could change the answer on its way could sign tokens"),
+                Diagnostic::error("plain_http", url.place, format!("{what} with https only"))
+                    .note("whoever could change the answer on its way could let anybody in"),
             );
             None
         }
@@ -349,7 +387,8 @@ fn is_loopback(host: &str) -> bool {
     bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn within(
+/// A duration between bounds, of which `words` speaks.
+pub(crate) fn within(
     node: &Node,
     least: Duration,
     most: Duration,
@@ -372,7 +411,12 @@ fn read_jwks(node: &Node, faults: &mut Faults) -> Option<Kind> {
     node.file(faults).map(Kind::JwksFile)
 }
 
-fn file(path: &Spanned<String>, materials: &dyn Materials, faults: &mut Faults) -> Option<Vec<u8>> {
+/// The bytes of a file.
+pub(crate) fn file(
+    path: &Spanned<String>,
+    materials: &dyn Materials,
+    faults: &mut Faults,
+) -> Option<Vec<u8>> {
     match materials.file(path.place.file, &path.value) {
         Ok(bytes) => Some(bytes),
         Err(why) => {

@@ -13,21 +13,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::json::{Limits, Object, Value};
-use portcullis_core::{AuthMethod, Client, Identity, Moment, PeerCertificate, Place, Reason, Rejection};
+use portcullis_core::{
+    AuthMethod, Client, Identity, Moment, OutboundCertificates, PeerCertificate, Place, Reason, Rejection,
+};
 use portcullis_jose::{
     Algorithm, ClaimRules, CompactJws, Confirmation, IssuerRule, JwkSet, JwsLimits, VerifiedJws, scopes,
 };
-use portcullis_store::ReplaySpace;
+use portcullis_store::{ReplaySpace, Replays};
 
 pub(crate) use attributes::{sole_value, unknown_attribute};
 pub use compile::IssuersSpec;
-pub(crate) use compile::read_algorithms;
+pub(crate) use compile::{read_algorithms, sound};
+pub(crate) use keys::{REFRESH, REFRESH_BOUNDS, SERVE_STALE, SERVE_STALE_MAX, check_url, file, within};
 pub use profile::profile_table;
 
 use crate::binding::Demands;
+use crate::clients::Clients;
 use crate::identity::{is_name, token_key};
+use crate::introspection::{Introspection, Introspections};
 use crate::jwt::{ClientKey, ClientKeys};
-use crate::keys::{CertificateKeys, EntryId, KeySource, KeysUnavailable, NoUrl};
+use crate::keys::{CertificateKeys, EntryId, KeySource, KeySources, KeysUnavailable, NoUrl};
 use crate::tokens::KnownToken;
 use attributes::CertificateClaims;
 use claims::ClaimTest;
@@ -36,6 +41,7 @@ use claims::ClaimTest;
 #[derive(Debug, Default)]
 pub struct Issuers {
     by_name: BTreeMap<String, Arc<Issuer>>,
+    introspected: BTreeMap<String, Arc<Introspection>>,
     defined: Vec<(String, Place)>,
 }
 
@@ -45,9 +51,76 @@ impl Issuers {
         self.by_name.get(name)
     }
 
+    /// The entry of that name, if its tokens are introspected.
+    pub(crate) fn introspected(&self, name: &str) -> Option<&Arc<Introspection>> {
+        self.introspected.get(name)
+    }
+
     /// Every name that is defined, also those whose definition has faults, and where.
     pub(crate) fn defined(&self) -> &[(String, Place)] {
         &self.defined
+    }
+}
+
+/// What entries find their providers with, and what they show them. It outlives a reload.
+#[derive(Clone, Copy)]
+pub struct Providers<'a> {
+    /// Key sets and discovered providers.
+    pub keys: &'a KeySources,
+    /// Providers that are asked about tokens.
+    pub introspections: &'a Introspections,
+    /// Our own certificates.
+    pub certificates: &'a OutboundCertificates,
+    /// What may be used once and has been used.
+    pub replays: &'a Replays,
+    /// Registered clients, who may sign for themselves.
+    pub clients: &'a Clients,
+}
+
+/// What an entry asks of its tokens beyond the registered claims, also where they are introspected.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    claims: Vec<ClaimTest>,
+    certificate_claims: CertificateClaims,
+    cnf: CnfForm,
+    bound_to: BoundTo,
+}
+
+impl Terms {
+    /// What the tokens must be bound to, as [`Issuer::demands`].
+    pub(crate) fn demands(&self) -> Demands {
+        self.bound_to.demands(!self.certificate_claims.is_empty())
+    }
+
+    /// What a token is bound to.
+    ///
+    /// # Errors
+    /// A claim does not pass its test, or `cnf` cannot be read.
+    pub(crate) fn check_static(&self, claims: &Object) -> Result<Option<Confirmation>, Rejection> {
+        self.claims.iter().try_for_each(|test| test.check(claims))?;
+        self.cnf.read(claims)
+    }
+
+    /// Judges what depends on the request.
+    ///
+    /// # Errors
+    /// A claim is not what the caller's certificate says.
+    pub(crate) fn check_request(
+        &self,
+        claims: &Object,
+        certificate: Option<&PeerCertificate>,
+        now: Moment,
+    ) -> Result<(), Rejection> {
+        self.certificate_claims.check(claims, certificate, now)
+    }
+}
+
+impl CnfForm {
+    fn read(self, claims: &Object) -> Result<Option<Confirmation>, Rejection> {
+        Ok(match self {
+            Self::Object => Confirmation::of(claims)?,
+            Self::ObjectOrText => Confirmation::of_object_or_text(claims)?,
+        })
     }
 }
 
@@ -78,6 +151,18 @@ enum BoundTo {
     Certificate,
     /// The caller's certificate, or a key the caller proves to hold.
     Holder,
+}
+
+impl BoundTo {
+    /// The same as a binding understands it; `certificate_needed` where one is needed whatever `cnf` says.
+    fn demands(self, certificate_needed: bool) -> Demands {
+        Demands {
+            certificate: self == Self::Certificate,
+            key: false,
+            holder: self == Self::Holder,
+            certificate_needed,
+        }
+    }
 }
 
 /// In what form `cnf` may be written.
@@ -172,8 +257,10 @@ impl Issuer {
             (IssuerRule::Required(expected) | IssuerRule::Optional(expected), Some(iss)) => {
                 **expected == *iss
             }
-            (IssuerRule::Optional(_), None) | (IssuerRule::OfCertificate, Some(_)) => true,
-            (IssuerRule::Required(_) | IssuerRule::OfCertificate, None) => false,
+            (IssuerRule::Optional(_) | IssuerRule::Unchecked, None)
+            | (IssuerRule::OfCertificate, Some(_)) => true,
+            (IssuerRule::Required(_) | IssuerRule::OfCertificate, None)
+            | (IssuerRule::Unchecked, Some(_)) => false,
         }
     }
 
@@ -182,14 +269,14 @@ impl Issuer {
         matches!(self.keys, Keys::ByCertificate(_))
     }
 
+    /// Whether registered clients sign its tokens, each its own.
+    pub(crate) const fn is_of_clients(&self) -> bool {
+        matches!(self.keys, Keys::OfClients(_))
+    }
+
     /// What its tokens must be bound to. One that is nothing without a certificate speaks of one in its own way.
     pub(crate) fn demands(&self) -> Demands {
-        Demands {
-            certificate: self.bound_to == BoundTo::Certificate,
-            key: false,
-            holder: self.bound_to == BoundTo::Holder,
-            certificate_needed: self.needs_pinned_certificate() || !self.certificate_claims.is_empty(),
-        }
+        self.bound_to.demands(self.needs_pinned_certificate() || !self.certificate_claims.is_empty())
     }
 
     /// The generation of the keys for a caller with that certificate, if there are any that count now.
@@ -240,17 +327,11 @@ impl Issuer {
         now: Moment,
     ) -> Result<(KnownToken, u64), Rejection> {
         let jws = CompactJws::parse(token, JwsLimits::default())?;
-        if !self.algorithms.contains(&jws.header().algorithm) {
-            return Err(SignatureError::AlgorithmRefused.into());
-        }
         let (verified, generation, owner) = self.check_signature(&jws, certificate, now).await?;
         let claims = verified.claims(Limits::default())?;
         let times = self.rules.check_static(jws.header(), &claims)?;
         self.claims.iter().try_for_each(|test| test.check(&claims))?;
-        let confirmation = match self.cnf {
-            CnfForm::Object => Confirmation::of(&claims)?,
-            CnfForm::ObjectOrText => Confirmation::of_object_or_text(&claims)?,
-        };
+        let confirmation = self.cnf.read(&claims)?;
         let ends_ms = times.unusable_from_ms(&self.rules);
         let identity = Arc::new(match owner {
             Some(client) => self.identity_of_client(claims, ends_ms, client)?,
@@ -259,12 +340,28 @@ impl Issuer {
         Ok((KnownToken::new(identity, times, ends_ms, confirmation), generation))
     }
 
+    /// Verifies the signature of something else than a token that this issuer has signed.
+    ///
+    /// # Errors
+    /// As [`Self::verify`], as far as it is about the signature.
+    pub(crate) async fn verify_signature<'t>(
+        &self,
+        jws: &CompactJws<'t>,
+        now: Moment,
+    ) -> Result<VerifiedJws<'t>, Rejection> {
+        let (verified, _, _) = self.check_signature(jws, None, now).await?;
+        Ok(verified)
+    }
+
     async fn check_signature<'t>(
         &self,
         jws: &CompactJws<'t>,
         certificate: Option<&PeerCertificate>,
         now: Moment,
     ) -> Result<(VerifiedJws<'t>, u64, Option<Arc<Client>>), SignatureError> {
+        if !self.algorithms.contains(&jws.header().algorithm) {
+            return Err(SignatureError::AlgorithmRefused);
+        }
         let held;
         let source = match &self.keys {
             Keys::Fixed(set) => return Ok((self.try_keys(set, jws)?, FIXED, None)),
@@ -378,7 +475,7 @@ impl Issuer {
             subject,
             issuer: Some(self.name.clone()),
             client: None,
-            scopes: each_once(scopes(&claims, self.scope.as_deref())),
+            scopes: granted(&claims, self.scope.as_deref()),
             claims: Arc::new(claims),
             certificate: None,
             // The end itself is the first moment at which the token does not count.
@@ -388,7 +485,8 @@ impl Issuer {
 }
 
 /// Scopes in the order granted, repetitions left out.
-fn each_once(scopes: Arc<[Arc<str>]>) -> Arc<[Arc<str>]> {
+pub(crate) fn granted(claims: &Object, path: Option<&str>) -> Arc<[Arc<str>]> {
+    let scopes = scopes(claims, path);
     let mut seen = HashSet::with_capacity_and_hasher(scopes.len(), ahash::RandomState::new());
     if scopes.iter().all(|scope| seen.insert(&**scope)) {
         return scopes;

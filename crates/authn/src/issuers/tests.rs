@@ -4,9 +4,7 @@ use portcullis_core::Faults;
 use portcullis_jose::{Algorithm, SigningKey};
 use serde_json::{Value, json};
 
-use super::IssuersSpec;
-use crate::Clients;
-use crate::testing::{Memory, issuers, jwks, node, offline, only_fault, replays};
+use crate::testing::{Memory, issuers, jwks, offline, only_fault, try_issuers};
 
 static MEMORY: LazyLock<Memory> = LazyLock::new(|| {
     let rsa = SigningKey::generate(Algorithm::Rs256).expect("a key");
@@ -42,9 +40,7 @@ fn entry(changes: &Value) -> Value {
 
 fn faults_of(written: &Value) -> Faults {
     let mut faults = Faults::default();
-    if let Some(spec) = IssuersSpec::read(&node(written), &mut faults) {
-        let _ = spec.compile(&*MEMORY, &offline(), &replays(), &Clients::default(), &mut faults);
-    }
+    let _ = try_issuers(written, &MEMORY, &offline(), &mut faults);
     faults
 }
 
@@ -164,7 +160,7 @@ fn faults_are_told_where_they_are() {
         (json!({"keys": {"jwks": {"file": "ec.pem"}}}), "bad_key", "not a JSON object"),
         (json!({"profile": "fapi"}), "unknown_word", "`fapi` is not one of the words"),
         (json!({"kid": "sometimes"}), "unknown_word", "`sometimes`"),
-        (json!({"introspect": {}}), "unknown_key", "unknown key `introspect`"),
+        (json!({"introspect": {}}), "missing_key", "needs `client_id`"),
         (json!({"max_age": 5}), "wrong_kind", "expected a duration"),
     ] {
         only_fault(faults_of(&entry(&changes)), code, saying);

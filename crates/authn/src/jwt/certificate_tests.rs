@@ -8,10 +8,10 @@ use rcgen::DnType;
 use serde_json::{Value, json};
 
 use crate::testing::{
-    Answer, House, KeyServer, Memory, NOW, ask_at, bearer, certificate_der, connection, issuers, jwks, node,
-    offline, only_fault, peer, peer_named, replays, told,
+    Answer, House, KeyServer, Memory, NOW, ask_at, bearer, certificate_der, connection, issuers, jwks,
+    offline, only_fault, peer, peer_named, told, try_issuers,
 };
-use crate::{Chain, Clients, IssuersSpec, WorkerTokens};
+use crate::{Chain, WorkerTokens};
 
 static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Ps256).expect("a key"));
 static STRANGER: LazyLock<SigningKey> =
@@ -407,9 +407,7 @@ fn faults_in_such_issuers_are_told_where_they_are() {
             }
         }
         let mut faults = portcullis_core::Faults::default();
-        if let Some(spec) = IssuersSpec::read(&node(&json!({ "hub": entry })), &mut faults) {
-            let _ = spec.compile(&memory(), &offline(), &replays(), &Clients::default(), &mut faults);
-        }
+        let _ = try_issuers(&json!({ "hub": entry }), &memory(), &offline(), &mut faults);
         only_fault(faults, code, saying);
     }
 }

@@ -143,7 +143,7 @@ impl Jwt {
 }
 
 /// `b64token` of RFC 6750 section 2.1 (BRR-01).
-fn is_b64token(token: &[u8]) -> bool {
+pub(crate) fn is_b64token(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
     let body = token.len().saturating_sub(padding);
     body > 0
@@ -156,25 +156,4 @@ fn is_b64token(token: &[u8]) -> bool {
 /// up in logs and histories, and a second token beside the header's might be the one the upstream reads (BRR-02).
 pub(crate) fn query_carries_token(uri: &Uri) -> bool {
     uri.query().is_some_and(|query| query::carries(query, "access_token"))
-}
-
-/// Which of several issuer entries a token is addressed to, by its own word: an untrusted look-up key into the
-/// entries of one chain (JWT-07). The entry it leads to verifies it.
-pub(crate) fn addressee<'i>(
-    token: &[u8],
-    issuers: impl Iterator<Item = &'i Issuer> + Clone,
-    evidence: &Evidence<'_>,
-) -> Option<usize> {
-    if let Some(known) = issuers.clone().position(|issuer| evidence.worker.holds(issuer.id, token)) {
-        return Some(known);
-    }
-    let jws = CompactJws::parse(token, JwsLimits::default()).ok()?;
-    let claims = jws.unverified_claims(Limits::default()).ok()?;
-    let iss = match claims.get("iss") {
-        None => None,
-        Some(Value::Text(iss)) => Some(&**iss),
-        Some(_) => return None,
-    };
-    let mut issuers = issuers;
-    issuers.position(|issuer| issuer.is_named(iss))
 }

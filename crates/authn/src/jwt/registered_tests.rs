@@ -7,9 +7,9 @@ use portcullis_jose::{Algorithm, SigningKey};
 use serde_json::{Value, json};
 
 use crate::testing::{
-    House, Memory, NOW, ask, bearer, connection, node, offline, only_fault, pepper, replays,
+    House, Memory, NOW, ask, bearer, connection, node, offline, only_fault, pepper, try_issuers_beside,
 };
-use crate::{Clients, ClientsSpec, Issuers, IssuersSpec, Registering, WorkerTokens};
+use crate::{Clients, ClientsSpec, Issuers, Registering, WorkerTokens};
 
 static ACME: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Es256).expect("a key"));
 static NEXT: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Es256).expect("a key"));
@@ -33,8 +33,8 @@ fn compiled(clients: &Value, issuer: &Value) -> (Clients, Issuers, Faults) {
     spec.read(&node(clients), &mut faults);
     let clients =
         spec.compile(&Registering { pepper: Some(&pepper()), materials: &memory(), apis: &[] }, &mut faults);
-    let issuers = IssuersSpec::read(&node(&json!({ "clients": issuer })), &mut faults)
-        .map(|spec| spec.compile(&memory(), &offline(), &replays(), &clients, &mut faults));
+    let written = json!({ "clients": issuer });
+    let issuers = try_issuers_beside(&clients, &written, &memory(), &offline(), &mut faults);
     (clients, issuers.unwrap_or_default(), faults)
 }
 
@@ -162,10 +162,9 @@ async fn a_remembered_token_leads_to_the_record_in_force() {
         spec.read(&node(&json!({ "acme": client })), &mut faults);
         let clients = spec
             .compile(&Registering { pepper: Some(&pepper()), materials: &memory(), apis: &[] }, &mut faults);
-        let issuers =
-            IssuersSpec::read(&node(&json!({ "clients": issuer() })), &mut faults).expect("issuers");
-        let issuers = issuers.compile(&memory(), &sources, &replays(), &clients, &mut faults);
-        House::new(issuers).chain(&json!({"jwt": {"issuer": "clients"}}))
+        let written = json!({ "clients": issuer() });
+        let issuers = try_issuers_beside(&clients, &written, &memory(), &sources, &mut faults);
+        House::new(issuers.expect("issuers")).chain(&json!({"jwt": {"issuer": "clients"}}))
     };
     let (worker, connection) = (WorkerTokens::new(1 << 20), connection(None));
     let value = bearer(&signed(&ACME, None, &json!({})));

@@ -1,13 +1,13 @@
 //! `jwt:` as written in a chain.
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::HeaderName;
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Spanned};
 
 use super::Jwt;
 use crate::binding::BindingSpec;
 use crate::chain::Compiling;
-use crate::place::{Place, Places, header_name};
+use crate::place::header_name;
 
 /// Whose tokens an alternative takes, and from where.
 #[derive(Clone, Debug)]
@@ -42,27 +42,21 @@ impl JwtSpec {
         if !issuers.defined().iter().any(|(defined, _)| *defined == name.value) {
             faults.undefined("issuer", name, issuers.defined());
         }
-        let issuer = issuers.get(&name.value)?;
-        let binding = self.binding.compile(issuer.demands(), name.place, compiling, faults);
-        let place = match &self.header {
-            None => Place::bearer(),
-            Some(header) if *header == AUTHORIZATION => Place::bearer(),
-            Some(header) => Place::Header(header.clone()),
-        };
-        let further = binding.further_place();
-        if let (Some(header), Some(_)) =
-            (self.header.as_ref().filter(|name| **name != AUTHORIZATION), &further)
-        {
+        if issuers.introspected(&name.value).is_some() && issuers.get(&name.value).is_none() {
             faults.push(
                 Diagnostic::error(
-                    "header_shared",
+                    "not_signed",
                     name.place,
-                    format!("a token in `{header}` cannot come with a proof"),
+                    format!("the tokens of `{}` are not verified by a signature", name.value),
                 )
-                .note("proofs go with `Authorization: DPoP` (RFC 9449 section 7.1): leave `header` out"),
+                .note(
+                    "write `token:` here to ask its provider, or add `keys` and `algorithms` to the issuer",
+                ),
             );
         }
-        let places = Places::new(std::iter::once(place).chain(further));
+        let issuer = issuers.get(&name.value)?;
+        let binding = self.binding.compile(issuer.demands(), name.place, compiling, faults);
+        let places = binding.places(self.header.as_ref(), name.place, faults);
         Some(Jwt { issuer: issuer.clone(), places, binding })
     }
 }

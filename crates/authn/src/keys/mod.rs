@@ -25,11 +25,13 @@ use portcullis_core::{Clock, FetchTrust, Fetchers};
 use tokio::runtime::Handle;
 
 pub(crate) use by_certificate::CertificateKeys;
-pub(crate) use source::{KeySource, KeysUnavailable};
+pub(crate) use source::{KeySource, KeysUnavailable, lock};
 pub use status::{KeySourceStatus, RefreshCount, RefreshReason, RefreshResult};
 pub(crate) use template::{NoUrl, UrlTemplate};
 
-use source::{Source, lock};
+use source::{Source, Whence};
+
+use crate::discovery::{Discovery, DiscoverySettings};
 
 /// How one issuer entry wants its keys kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,7 @@ struct Sources {
     clock: Clock,
     background: Option<Handle>,
     living: Mutex<Vec<Weak<Source>>>,
+    discoveries: Mutex<Vec<Weak<Discovery>>>,
     entries: Mutex<HashMap<[u8; 32], EntryId>>,
 }
 
@@ -80,6 +83,7 @@ impl KeySources {
             clock,
             background,
             living: Mutex::default(),
+            discoveries: Mutex::default(),
             entries: Mutex::default(),
         }))
     }
@@ -104,6 +108,28 @@ impl KeySources {
         self.living().iter().filter_map(|source| source.status(now)).collect()
     }
 
+    /// The clients everything is fetched with.
+    pub(crate) fn fetchers(&self) -> &Fetchers {
+        &self.0.fetchers
+    }
+
+    /// The provider of these settings, living or new.
+    ///
+    /// # Errors
+    /// What is wrong with the trust.
+    pub(crate) fn discovery(&self, settings: DiscoverySettings) -> Result<Arc<Discovery>, String> {
+        let mut living = lock(&self.0.discoveries);
+        living.retain(|discovery| discovery.strong_count() > 0);
+        let mut known = living.iter().filter_map(Weak::upgrade);
+        if let Some(discovery) = known.find(|discovery| *discovery.settings() == settings) {
+            return Ok(discovery);
+        }
+        let fetch = self.0.fetchers.get(&settings.trust)?;
+        let discovery = Arc::new(Discovery::new(settings, fetch, self.0.clock.clone()));
+        living.push(Arc::downgrade(&discovery));
+        Ok(discovery)
+    }
+
     /// The source of a URL, living or new.
     ///
     /// # Errors
@@ -114,15 +140,42 @@ impl KeySources {
         trust: FetchTrust,
         settings: KeySettings,
     ) -> Result<KeySource, String> {
+        self.source_from(Whence::Url(url.into()), trust, settings)
+    }
+
+    /// The source of the keys a provider names, living or new.
+    ///
+    /// # Errors
+    /// What is wrong with the trust.
+    pub(crate) fn discovered(
+        &self,
+        discovery: &Arc<Discovery>,
+        settings: KeySettings,
+    ) -> Result<KeySource, String> {
+        let trust = discovery.trust().clone();
+        self.source_from(Whence::Discovered(discovery.clone()), trust, settings)
+    }
+
+    fn source_from(
+        &self,
+        whence: Whence,
+        trust: FetchTrust,
+        settings: KeySettings,
+    ) -> Result<KeySource, String> {
         let mut living = lock(&self.0.living);
         living.retain(|source| source.strong_count() > 0);
-        let known = living.iter().filter_map(Weak::upgrade).find(|source| source.is_for(url, &trust));
+        let known = living.iter().filter_map(Weak::upgrade).find(|source| source.is_for(&whence, &trust));
         let source = match known {
             Some(source) => source,
             None => {
                 let fetch = self.0.fetchers.get(&trust)?;
-                let source =
-                    Arc::new(Source::new(url, trust, fetch, self.0.clock.clone(), self.0.background.clone()));
+                let source = Arc::new(Source::new(
+                    whence,
+                    trust,
+                    fetch,
+                    self.0.clock.clone(),
+                    self.0.background.clone(),
+                ));
                 living.push(Arc::downgrade(&source));
                 source
             }
@@ -145,6 +198,6 @@ impl KeySources {
 
 impl std::fmt::Debug for KeySources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.living().iter().map(|source| source.url().clone())).finish()
+        f.debug_list().entries(self.living().iter().map(|source| source.shown())).finish()
     }
 }

@@ -15,6 +15,7 @@ use super::flight::COOL_DOWN;
 use super::lifetime::{life, offered, refresh_after, retry_after};
 use super::source::{KeySet, Source, lock, next_generation};
 use super::status::{RefreshReason, RefreshResult};
+use crate::discovery::DiscoveryError;
 
 /// The largest key set, in bytes (JKS-01).
 const MAX_BYTES: usize = 512 * 1024;
@@ -28,6 +29,8 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(5);
 enum RefreshError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
     #[error("the server answered {0}")]
@@ -63,12 +66,13 @@ pub(super) async fn look_after(source: Weak<Source>, wake: Arc<Notify>, backgrou
 /// One fetch. A good answer replaces the set, it is never merged: a key the server no longer names stops
 /// verifying at once (JKS-08).
 async fn fetch(source: Arc<Source>) -> Result<RefreshResult, RefreshError> {
+    let url = source.url().await?;
     let held = source.current.load_full();
     let mut request = FetchRequest {
         max_bytes: MAX_BYTES,
         connect_timeout: CONNECT_TIMEOUT,
         total_timeout: TOTAL_TIMEOUT,
-        ..FetchRequest::new(Method::GET, source.url().as_ref())
+        ..FetchRequest::new(Method::GET, &*url)
     };
     request.headers.insert(ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json"));
     let etag = held.as_ref().and_then(|set| HeaderValue::from_str(set.etag.as_deref()?).ok());
@@ -132,7 +136,7 @@ fn record(source: &Source, reason: RefreshReason, outcome: Result<RefreshResult,
         }
         Err(error) => {
             record.count(reason, RefreshResult::Failed);
-            tracing::warn!(url = %source.url(), reason = reason.as_str(), %error, "key set not refreshed");
+            tracing::warn!(url = %source.shown(), reason = reason.as_str(), %error, "key set not refreshed");
             record.last_error = Some(error.to_string());
         }
     }

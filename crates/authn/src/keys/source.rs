@@ -16,6 +16,7 @@ use super::flight::{Asked, Flight};
 use super::lifetime::life;
 use super::refresh;
 use super::status::{KeySourceStatus, Record};
+use crate::discovery::{Discovery, DiscoveryError};
 
 /// How long a request waits for a fetch that may answer it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -130,9 +131,29 @@ impl KeySettings {
     }
 }
 
-/// One URL under one trust.
+/// Where keys are.
+#[derive(Clone, Debug)]
+pub(super) enum Whence {
+    /// At this URL.
+    Url(Arc<str>),
+    /// Where the provider says. It is read anew whenever it is old, so the keys follow it.
+    Discovered(Arc<Discovery>),
+}
+
+impl Whence {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Url(own), Self::Url(other)) => own == other,
+            // There is one object for each provider and settings.
+            (Self::Discovered(own), Self::Discovered(other)) => Arc::ptr_eq(own, other),
+            (Self::Url(_), Self::Discovered(_)) | (Self::Discovered(_), Self::Url(_)) => false,
+        }
+    }
+}
+
+/// One URL, or one provider, under one trust.
 pub(super) struct Source {
-    url: Arc<str>,
+    whence: Whence,
     trust: FetchTrust,
     pub(super) fetch: Arc<dyn Fetch>,
     pub(super) clock: Clock,
@@ -149,7 +170,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(
-        url: &str,
+        whence: Whence,
         trust: FetchTrust,
         fetch: Arc<dyn Fetch>,
         clock: Clock,
@@ -157,7 +178,7 @@ impl Source {
     ) -> Self {
         let now = clock.now().monotonic;
         Self {
-            url: url.into(),
+            whence,
             trust,
             fetch,
             clock,
@@ -173,16 +194,31 @@ impl Source {
         }
     }
 
-    pub(super) fn is_for(&self, url: &str, trust: &FetchTrust) -> bool {
-        &*self.url == url && self.trust == *trust
+    pub(super) fn is_for(&self, whence: &Whence, trust: &FetchTrust) -> bool {
+        self.whence.is(whence) && self.trust == *trust
     }
 
     pub(super) fn is_per_certificate(&self) -> bool {
         lock(&self.users).iter().filter_map(Weak::upgrade).any(|user| user.per_certificate)
     }
 
-    pub(super) const fn url(&self) -> &Arc<str> {
-        &self.url
+    /// Where the keys are now.
+    ///
+    /// # Errors
+    /// The provider does not say.
+    pub(super) async fn url(&self) -> Result<Arc<str>, DiscoveryError> {
+        match &self.whence {
+            Whence::Url(url) => Ok(url.clone()),
+            Whence::Discovered(discovery) => discovery.metadata().await?.jwks_uri(),
+        }
+    }
+
+    /// What it is called: its URL, or its provider.
+    pub(super) fn shown(&self) -> Arc<str> {
+        match &self.whence {
+            Whence::Url(url) => url.clone(),
+            Whence::Discovered(discovery) => discovery.issuer().clone(),
+        }
     }
 
     /// Starts the task that looks after the source, if it is not running.
@@ -214,7 +250,7 @@ impl Source {
         issuers.dedup();
         let record = lock(&self.record);
         Some(KeySourceStatus {
-            url: self.url.clone(),
+            url: self.shown(),
             issuers,
             keys: set.as_ref().map_or(0, |set| set.keys.len()),
             skipped: set.as_ref().map_or(0, |set| set.keys.skipped().len()),
@@ -259,11 +295,11 @@ impl Drop for Source {
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Source({})", self.url)
+        write!(f, "Source({})", self.shown())
     }
 }
 
 /// What these locks guard is whole at every moment, so a panic elsewhere poisons nothing.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -67,7 +67,7 @@ pub struct RefreshCount {
 /// How one source is doing.
 #[derive(Clone, Debug)]
 pub struct KeySourceStatus {
-    /// Its URL.
+    /// Its URL; the issuer itself where keys are discovered.
     pub url: Arc<str>,
     /// The issuer entries that use it.
     pub issuers: Vec<Arc<str>>,

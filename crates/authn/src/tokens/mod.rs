@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_core::{Identity, Moment, PeerCertificate, Rejection};
 use portcullis_jose::{Confirmation, TokenTimes};
@@ -31,6 +32,8 @@ pub(crate) struct KnownToken {
     pub(crate) times: TokenTimes,
     pub(crate) confirmation: Option<Confirmation>,
     ends_ms: Option<i64>,
+    /// By the monotonic clock: from then on it has to be found out anew.
+    until: Option<Duration>,
     names: RefCell<Vec<(RuleId, Named)>>,
 }
 
@@ -41,7 +44,18 @@ impl KnownToken {
         ends_ms: Option<i64>,
         confirmation: Option<Confirmation>,
     ) -> Self {
-        Self { identity, times, confirmation, ends_ms, names: RefCell::new(Vec::new()) }
+        Self { identity, times, confirmation, ends_ms, until: None, names: RefCell::new(Vec::new()) }
+    }
+
+    /// The same, to be remembered no longer than this, by the monotonic clock.
+    pub(crate) const fn until(mut self, until: Duration) -> Self {
+        self.until = Some(until);
+        self
+    }
+
+    /// Whether it still counts as known.
+    fn counts(&self, now: Moment) -> bool {
+        self.ends_ms.is_none_or(|end| now.unix_ms < end) && self.until.is_none_or(|end| now.monotonic < end)
     }
 
     /// What an API calls the caller; made once, then remembered. Only for rules that read nothing but the token.
@@ -178,7 +192,7 @@ impl WorkerTokens {
             tokens.counts.misses += 1;
             return None;
         };
-        if slot.generation != generation || slot.known.ends_ms.is_some_and(|end| now.unix_ms >= end) {
+        if slot.generation != generation || !slot.known.counts(now) {
             tokens.remove(hash);
             tokens.counts.misses += 1;
             return None;
@@ -192,7 +206,7 @@ impl WorkerTokens {
     /// Remembers a token, if it ends. Only for tokens whose times are good now: what is refused is never
     /// remembered, so garbage cannot push good tokens out.
     pub(crate) fn remember(&self, entry: EntryId, generation: u64, token: &[u8], known: &Rc<KnownToken>) {
-        if known.ends_ms.is_none() {
+        if known.ends_ms.is_none() && known.until.is_none() {
             return;
         }
         let slot = Slot {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use portcullis_authn::{
-    Clients, Compiling, Guard, GuardLedger, Issuers, KeySources, NoRandomness, Nonces, PasswordChecks,
-    Registering,
+    Clients, Compiling, Guard, GuardLedger, Introspections, Issuers, KeySources, NoRandomness, Nonces,
+    PasswordChecks, Providers, Registering,
 };
 use portcullis_core::{Callers, Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Spanned};
 use portcullis_policy::PathTemplate;
@@ -31,6 +31,8 @@ pub(crate) struct Resources {
     pub(crate) nonces: Nonces,
     /// Key sets of issuers.
     pub(crate) keys: KeySources,
+    /// Providers that are asked about tokens.
+    pub(crate) introspections: Introspections,
     /// Clients that ask other servers.
     pub(crate) fetchers: Fetchers,
     /// Clients of gRPC services.
@@ -69,6 +71,7 @@ impl Resources {
             nonces: Nonces::new()?,
             keys: KeySources::offline(fetchers.clone(), Clock::System),
             online: Online { fetchers: fetchers.clone(), background: None },
+            introspections: Introspections::new(Clock::System, None),
             fetchers,
             callers,
             passwords: PasswordChecks::default(),
@@ -93,7 +96,8 @@ impl Resources {
             replays: Replays::new(clock.now()),
             nonces: Nonces::new()?,
             keys: KeySources::new(fetchers.clone(), clock.clone(), background.clone()),
-            online: Online { fetchers: fetchers.clone(), background: Some(background) },
+            online: Online { fetchers: fetchers.clone(), background: Some(background.clone()) },
+            introspections: Introspections::new(clock.clone(), Some(background)),
             fetchers,
             callers,
             passwords: PasswordChecks::default(),
@@ -144,13 +148,21 @@ pub(crate) fn compile(
     let api_names: Vec<_> = specs.iter().map(|(_, api)| (api.name.value.clone(), api.name.place)).collect();
     let registering = Registering { pepper: pepper.as_ref(), materials: sources, apis: &api_names };
     let clients = clients.compile(&registering, faults);
-    let issuers = gateway
-        .issuers
-        .map(|issuers| issuers.compile(sources, &resources.keys, &resources.replays, &clients, faults));
-    let issuers = issuers.unwrap_or_default();
+    let usable = |identity: &_| portcullis_proxy::check_identity(identity).map_err(|why| why.to_string());
+    let certificates = gateway.certificates.unwrap_or_default().compile(sources, usable, faults);
+    let providers = Providers {
+        keys: &resources.keys,
+        introspections: &resources.introspections,
+        certificates: &certificates,
+        replays: &resources.replays,
+        clients: &clients,
+    };
+    let issuers =
+        gateway.issuers.map(|issuers| issuers.compile(sources, providers, faults)).unwrap_or_default();
     let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
     let anchors = anchors(&gateway.listen);
     let durable = gateway.store.is_some();
+    let proxies = listeners.iter().flatten().flat_map(ListenerSettings::proxies);
     let rooms = Rooms {
         issuers: &issuers,
         clients: &clients,
@@ -159,15 +171,9 @@ pub(crate) fn compile(
         resources,
         materials: sources,
         durable,
-        guard: gateway
-            .guard
-            .compile(&resources.failures)
-            .sharing(listeners.iter().flatten().flat_map(ListenerSettings::proxies)),
+        guard: gateway.guard.compile(&resources.failures).sharing(proxies),
     };
-    let mut proxy_fields: Vec<HeaderName> =
-        listeners.iter().flatten().flat_map(ListenerSettings::proxy_fields).cloned().collect();
-    proxy_fields.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-    proxy_fields.dedup();
+    let proxy_fields = proxy_fields(listeners.iter().flatten());
     let mut routes = Routes::default();
     let mut apis = Vec::new();
     for (file, api) in specs {
@@ -192,6 +198,14 @@ pub(crate) fn compile(
         hash: sources.hash().into(),
     };
     Some(Compiled { snapshot, listeners })
+}
+
+/// The fields in which proxies in front of the listeners say something, each once.
+fn proxy_fields<'l>(listeners: impl Iterator<Item = &'l ListenerSettings>) -> Vec<HeaderName> {
+    let mut fields: Vec<HeaderName> = listeners.flat_map(ListenerSettings::proxy_fields).cloned().collect();
+    fields.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    fields.dedup();
+    fields
 }
 
 /// What an API's compiling looks into.

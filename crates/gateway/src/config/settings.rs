@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis_authn::{GuardSpec, IssuersSpec, PepperSpec};
 use portcullis_core::document::{Fields, Node};
-use portcullis_core::{Diagnostic, Faults, Spanned};
+use portcullis_core::{Diagnostic, Faults, OutboundSpec, Spanned};
 use portcullis_proxy::UpstreamSpec;
 
 use crate::listener::ListenSpec;
@@ -15,6 +15,7 @@ use crate::listener::ListenSpec;
 pub(crate) struct GatewaySpec {
     pub(crate) listen: Vec<ListenSpec>,
     pub(crate) issuers: Option<IssuersSpec>,
+    pub(crate) certificates: Option<OutboundSpec>,
     pub(crate) upstreams: Vec<(Spanned<String>, UpstreamSpec)>,
     pub(crate) api_keys: Option<PepperSpec>,
     pub(crate) store: Option<Spanned<String>>,
@@ -59,6 +60,7 @@ impl GatewaySpec {
         }
         let listen = fields.require("listen", faults);
         let issuers = fields.get("issuers");
+        let certificates = fields.get("certificates");
         let upstreams = fields.get("upstreams");
         let api_keys = fields.get("api_keys");
         let store = fields.get("store");
@@ -71,6 +73,7 @@ impl GatewaySpec {
         Some(Self {
             listen: listen.map(|node| ListenSpec::read_all(node, faults)).unwrap_or_default(),
             issuers: issuers.and_then(|node| IssuersSpec::read(node, faults)),
+            certificates: certificates.and_then(|node| OutboundSpec::read(node, faults)),
             upstreams: named(upstreams, faults, UpstreamSpec::read),
             api_keys: api_keys.and_then(|node| PepperSpec::read(node, faults)),
             store: store.and_then(|node| store_path(node, faults)),

@@ -214,6 +214,33 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (Kind::Gauge, "portcullis_jwks_age_seconds", "Age of the key set in use, by issuer."),
     (Kind::Gauge, "portcullis_jwks_keys", "Usable keys in the key set in use, by issuer."),
     (
+        Kind::Counter,
+        "portcullis_introspection_total",
+        "Questions to providers about tokens, by issuer and result.",
+    ),
+    (
+        Kind::Counter,
+        "portcullis_introspection_cache_events_total",
+        "Looks into the memory of answers all workers share, by issuer and event: hit, miss, joined, evicted.",
+    ),
+    (
+        Kind::Counter,
+        "portcullis_introspection_turned_away_total",
+        "Requests refused without a question, because the provider fails or too many questions are under way.",
+    ),
+    (Kind::Gauge, "portcullis_introspection_cached", "Answers of a provider that are remembered, by issuer."),
+    (Kind::Gauge, "portcullis_introspection_cached_bytes", "Bytes these answers take, about."),
+    (
+        Kind::Gauge,
+        "portcullis_introspection_under_way",
+        "Questions to a provider that are under way, by issuer.",
+    ),
+    (
+        Kind::Gauge,
+        "portcullis_introspection_shut",
+        "1 while a provider fails so often that it is left in peace.",
+    ),
+    (
         Kind::Gauge,
         "portcullis_certificate_expiry_timestamp_seconds",
         "Second since 1970 at which a certificate expires, by name.",

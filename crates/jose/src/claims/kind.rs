@@ -68,7 +68,8 @@ impl fmt::Display for TypeRule {
     }
 }
 
-fn same(left: &str, right: &str) -> bool {
+/// Whether both name the same kind.
+pub(crate) fn same(left: &str, right: &str) -> bool {
     bare(left).eq_ignore_ascii_case(bare(right))
 }
 

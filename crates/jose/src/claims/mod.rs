@@ -18,6 +18,7 @@ use crate::JwsHeader;
 
 pub use error::ClaimError;
 pub use kind::TypeRule;
+pub(crate) use kind::same as is_kind;
 pub(crate) use times::numeric_date;
 pub use times::{Skew, TokenTimes};
 
@@ -40,6 +41,8 @@ pub enum IssuerRule {
     /// It must be there. What it must be is judged on every request, by the caller of these rules: it is a name in
     /// the certificate the request came with (CHN-02).
     OfCertificate,
+    /// Whatever it is. For answers of a provider that was asked itself, where nothing depends on the name.
+    Unchecked,
 }
 
 /// The rules for one issuer's tokens.
@@ -102,6 +105,15 @@ impl ClaimRules {
         if !self.id_tokens_refused {
             self.check_id_token(claims)?;
         }
+        self.check_claims(claims)
+    }
+
+    /// [`Self::check_static`] for claims that did not come in a token of their own: what a provider says of a token.
+    /// Nothing is asked of `typ` and `cty`, which only a token has.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check_claims(&self, claims: &Object) -> Result<TokenTimes, ClaimError> {
         // SECURITY: a claim of the wrong kind is malformed, never absent (CVE-2026-25537).
         for name in NAMES {
             check_name(claims, name)?;
@@ -121,7 +133,9 @@ impl ClaimRules {
     fn check_issuer(&self, claims: &Object) -> Result<(), ClaimError> {
         let found = claims.get("iss").and_then(Value::as_text);
         match (found, &self.issuer) {
-            (Some(_), IssuerRule::OfCertificate) | (None, IssuerRule::Optional(_)) => Ok(()),
+            (_, IssuerRule::Unchecked)
+            | (Some(_), IssuerRule::OfCertificate)
+            | (None, IssuerRule::Optional(_)) => Ok(()),
             (Some(found), IssuerRule::Required(expected) | IssuerRule::Optional(expected)) => {
                 if found == expected { Ok(()) } else { Err(ClaimError::OtherIssuer) }
             }

@@ -22,7 +22,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use portcullis_core::{Fetch, FetchError, FetchFuture, FetchRequest, FetchResponse, FetchTrust};
+use portcullis_core::{Fetch, FetchError, FetchFuture, FetchRequest, FetchResponse, FetchTrust, Sending};
 use rustls::ClientConfig;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
@@ -66,8 +66,18 @@ struct Target {
 /// Why an exchange has no answer.
 struct Failed {
     error: FetchError,
+    reached: Reached,
+}
+
+/// How far an exchange came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// The connection had ended before anything was sent.
+    Nothing,
     /// The connection ended before it said anything: it may have been closed while it was unused.
-    unanswered: bool,
+    Sent,
+    /// Something came back.
+    Answer,
 }
 
 impl HttpFetcher {
@@ -120,12 +130,15 @@ impl Client {
         let message = target.message(request)?;
         let server = self.servers.get(&target.destination());
         let _place = server.places.acquire().await.map_err(|_closed| unreachable_server())?;
-        if let Some(open) = server.take(Instant::now()) {
-            match self.exchange(open, message.clone(), request.max_bytes, &server).await {
-                // A question bears being asked twice, and this one was, if at all, heard by a server that hung up.
-                Err(Failed { unanswered: true, .. }) => {}
-                Err(failed) => return Err(failed.error),
-                Ok(answer) => return Ok(answer),
+        let kept = if request.sending == Sending::OnceAnew { None } else { server.take(Instant::now()) };
+        if let Some(open) = kept {
+            match (self.exchange(open, message.clone(), request.max_bytes, &server).await, request.sending) {
+                (Ok(answer), _) => return Ok(answer),
+                (Err(Failed { reached: Reached::Nothing, .. }), _) => {}
+                // It bears being asked twice, and was, if at all, heard by a server that hung up.
+                (Err(Failed { reached: Reached::Sent, .. }), Sending::Again) => {}
+                (Err(Failed { reached: Reached::Sent, .. }), _) => return Err(FetchError::Unanswered),
+                (Err(failed), _) => return Err(failed.error),
             }
         }
         let open = self.open(&target, request).await?;
@@ -157,11 +170,16 @@ impl Client {
         max_bytes: usize,
         server: &Server,
     ) -> Result<FetchResponse, Failed> {
-        let unanswered =
-            |error: hyper::Error| Failed { unanswered: !error.is_parse(), error: broken(&error) };
-        open.sender.ready().await.map_err(unanswered)?;
-        let answer = open.sender.send_request(message).await.map_err(unanswered)?;
-        let answer = read(answer, max_bytes).await.map_err(|error| Failed { error, unanswered: false })?;
+        open.sender
+            .ready()
+            .await
+            .map_err(|error| Failed { error: broken(&error), reached: Reached::Nothing })?;
+        let answer = open.sender.send_request(message).await.map_err(|error| {
+            let reached = if error.is_parse() { Reached::Answer } else { Reached::Sent };
+            Failed { error: broken(&error), reached }
+        })?;
+        let answer =
+            read(answer, max_bytes).await.map_err(|error| Failed { error, reached: Reached::Answer })?;
         server.keep(open, Instant::now());
         self.sweep();
         Ok(answer)

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
-use portcullis_core::{Fetch, FetchError, FetchIdentity, FetchRequest, FetchResponse, FetchTrust, Secret};
+use portcullis_core::{
+    Fetch, FetchError, FetchIdentity, FetchRequest, FetchResponse, FetchTrust, Secret, Sending,
+};
 use tokio::runtime::Handle;
 
 use super::HttpFetcher;
@@ -245,6 +247,45 @@ fn a_kept_connection_that_was_closed_is_replaced_without_anybody_noticing() {
         let error = fetcher.fetch(request(&server.url())).await.unwrap_err();
         assert!(matches!(error, FetchError::Connection(_)), "{error}");
         assert_eq!(server.connections.get(), 3);
+    });
+}
+
+/// A question that counts once goes out once, unless it certainly was not sent; whoever asks may try another anew.
+#[test]
+fn a_question_that_counts_once_is_never_sent_twice() {
+    on_a_worker(async {
+        let asked = |url: &str, sending| FetchRequest { sending, ..request(url) };
+        // Every connection answers once and hangs up on its second question, having heard it.
+        let server = Raw::start(|mut peer| async move {
+            peer.message().await;
+            peer.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+            peer.message().await;
+        })
+        .await;
+        let fetcher = fetcher(true);
+        let url = server.url();
+        assert!(fetcher.fetch(asked(&url, Sending::Once)).await.is_ok());
+        let error = fetcher.fetch(asked(&url, Sending::Once)).await.unwrap_err();
+        assert_eq!(error, FetchError::Unanswered);
+        assert_eq!((server.connections.get(), server.seen.borrow().len()), (1, 2));
+        assert!(fetcher.fetch(asked(&url, Sending::Once)).await.is_ok());
+        // Anew, with one that is kept beside it, which is left alone.
+        assert!(fetcher.fetch(asked(&url, Sending::OnceAnew)).await.is_ok());
+        assert_eq!((server.connections.get(), server.seen.borrow().len()), (3, 4));
+        // On a new connection there is no doubt about its age, and no second try either.
+        let silent = Raw::start(|mut peer| async move { drop(peer.message().await) }).await;
+        for sending in [Sending::Once, Sending::OnceAnew] {
+            let error = fetcher.fetch(asked(&silent.url(), sending)).await.unwrap_err();
+            assert!(matches!(error, FetchError::Connection(_)), "{error}");
+        }
+        assert_eq!(silent.seen.borrow().len(), 2);
+        // One that was closed before anything was sent is replaced.
+        let closing = closing_after(1).await;
+        for connections in 1..5 {
+            assert!(fetcher.fetch(asked(&closing.url(), Sending::Once)).await.is_ok());
+            assert_eq!((closing.connections.get(), closing.seen.borrow().len()), (connections, connections));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     });
 }
 

@@ -1,0 +1,115 @@
+//! A provider's document, read strictly.
+
+use std::sync::Arc;
+
+use http::Uri;
+use http::uri::Authority;
+use portcullis_core::json::{Object, Value};
+
+use super::{DiscoveryError, DiscoverySettings};
+
+/// The ports of URLs that name none.
+const HTTPS: u16 = 443;
+const HTTP: u16 = 80;
+
+/// What we need of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Metadata {
+    jwks_uri: Option<Arc<str>>,
+    introspection: Option<Arc<str>>,
+    /// The same for calls with a client certificate (RFC 8705 section 5).
+    introspection_mtls: Option<Arc<str>>,
+}
+
+impl Metadata {
+    /// Reads a document of the issuer that is configured.
+    ///
+    /// # Errors
+    /// It is another issuer's, or leads where it may not.
+    pub(super) fn read(document: &Object, settings: &DiscoverySettings) -> Result<Self, DiscoveryError> {
+        // SECURITY: code point by code point, or all of it is refused (DSC-01).
+        match document.get("issuer") {
+            Some(Value::Text(issuer)) if *issuer == settings.issuer => {}
+            _ => return Err(DiscoveryError::OtherIssuer),
+        }
+        let aliases = match document.get("mtls_endpoint_aliases") {
+            Some(Value::Object(aliases)) => endpoint(aliases, "introspection_endpoint", settings)?,
+            _ => None,
+        };
+        Ok(Self {
+            jwks_uri: endpoint(document, "jwks_uri", settings)?,
+            introspection: endpoint(document, "introspection_endpoint", settings)?,
+            introspection_mtls: aliases,
+        })
+    }
+
+    /// Where its keys are.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub(crate) fn jwks_uri(&self) -> Result<Arc<str>, DiscoveryError> {
+        self.jwks_uri.clone().ok_or(DiscoveryError::Missing("jwks_uri"))
+    }
+
+    /// Where it is asked about tokens, by somebody who shows a certificate or does not.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub(crate) fn introspection_endpoint(&self, with_certificate: bool) -> Result<Arc<str>, DiscoveryError> {
+        let alias = self.introspection_mtls.as_ref().filter(|_| with_certificate);
+        let endpoint = alias.or(self.introspection.as_ref()).cloned();
+        endpoint.ok_or(DiscoveryError::Missing("introspection_endpoint"))
+    }
+}
+
+/// A URL of the document: on the issuer's own host and port or on ones that are configured, with https, or with plain
+/// http where the issuer itself is reached so (DSC-02, JKS-02).
+fn endpoint(
+    document: &Object,
+    name: &'static str,
+    settings: &DiscoverySettings,
+) -> Result<Option<Arc<str>>, DiscoveryError> {
+    let refused = |why| Err(DiscoveryError::Refused(name, why));
+    let url = match document.get(name) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Text(url)) => url,
+        Some(_) => return refused("it is not a string"),
+    };
+    let Ok(uri) = url.parse::<Uri>() else { return refused("it is not a URL") };
+    let Some(authority) = uri.authority().filter(|authority| !authority.as_str().contains('@')) else {
+        return refused("it names no host, or a user");
+    };
+    if url.contains('#') {
+        return refused("it has a fragment");
+    }
+    let host = authority.host();
+    let own = settings.issuer.parse::<Uri>().ok();
+    let plain = own.as_ref().is_some_and(|own| own.scheme_str() == Some("http"));
+    let port = match uri.scheme_str() {
+        Some("https") => authority.port_u16().or(Some(HTTPS)).filter(|_| has_sound_port(authority)),
+        Some("http") if plain && settings.trust.loopback_http && is_loopback(host) => {
+            authority.port_u16().or(Some(HTTP)).filter(|_| has_sound_port(authority))
+        }
+        _ => return refused("it is not https"),
+    };
+    let is_at = |other: &Authority, default| {
+        other.host().eq_ignore_ascii_case(host) && port == Some(other.port_u16().unwrap_or(default))
+    };
+    let own_port = if plain { HTTP } else { HTTPS };
+    let at_own = own.as_ref().and_then(Uri::authority).is_some_and(|own| is_at(own, own_port));
+    if !at_own && !settings.hosts.iter().any(|other| is_at(other, HTTPS)) {
+        return refused("its host and port are neither the issuer's nor among `hosts`");
+    }
+    Ok(Some(url.clone()))
+}
+
+/// Whether a port that is written is a number.
+pub(super) fn has_sound_port(authority: &Authority) -> bool {
+    authority.port_u16().is_some() || authority.as_str().len() == authority.host().len()
+}
+
+/// Whether a host is a loopback address.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
