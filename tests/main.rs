@@ -37,6 +37,8 @@ mod hygiene;
 #[cfg(test)]
 mod interop_jwt;
 #[cfg(test)]
+mod interop_provider;
+#[cfg(test)]
 mod interop_signatures;
 #[cfg(test)]
 mod introspection;

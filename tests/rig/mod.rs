@@ -14,6 +14,7 @@ pub(crate) mod fronts;
 pub(crate) mod gateway;
 pub(crate) mod idp;
 pub(crate) mod interop;
+pub(crate) mod oidc;
 pub(crate) mod provider;
 pub(crate) mod raw;
 pub(crate) mod token;
