@@ -793,6 +793,39 @@ fn each_provider_is_shown_its_own_tokens_and_no_other() {
     assert_eq!(first.questions().len(), asked[0] + 1);
 }
 
+/// INT-06: a token that is signed can be verified here and asked about as well, so that a revoked one opens nothing.
+#[test]
+fn a_signed_token_can_be_verified_and_asked_about() {
+    let provider = Provider::start();
+    let chain = "{ all_of: [jwt: { issuer: bank-idp }, token: { issuer: legacy }], identity_from: jwt }";
+    let entry = format!("    issuer: {ISSUER}\n");
+    let settings = format!("{BY_SECRET}      cache: 0s\n      negative_cache: 0s\n");
+    let plan = plan(&provider, &settings, &entry).with(|plan| {
+        let api = OPAQUE.replace("{ token: { issuer: legacy } }", chain);
+        let api = api.replace("identity: { name: [claims.client_id, claims.username] }\n", "");
+        plan.directory.write("apis/api-0.yaml", api);
+    });
+    let world = plan.start();
+    let token = world.idp().token().sign();
+    // Good by its signature, and nobody knows it.
+    refused(&world, &token, Reason::TokenInactive);
+    provider.knows(&token, Provider::active());
+    world.plain().get("/opaque/open").bearer(&token).send().assert_passed();
+    provider.knows(&token, json!({ "active": false }));
+    refused(&world, &token, Reason::TokenInactive);
+    provider.behave(Manner::Status(500));
+    refused(&world, &token, Reason::IntrospectionUnavailable);
+    // Known, and not signed by the issuer: not even asked about.
+    provider.behave(Manner::Good);
+    let asked = provider.questions().len();
+    let forged = world.idp().token().forged_once(r#"{"alg":"ES256","typ":"at+jwt","kid":"key-1"}"#);
+    provider.knows(&forged, Provider::active());
+    refused(&world, &forged, Reason::TokenSignatureInvalid);
+    provider.knows(TOKEN, Provider::active());
+    refused(&world, TOKEN, Reason::TokenMalformed);
+    assert_eq!(provider.questions().len(), asked);
+}
+
 /// `check` names every mistake of an entry and of a chain.
 #[test]
 fn check_says_what_is_wrong_with_introspection() {

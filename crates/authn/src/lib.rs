@@ -40,6 +40,7 @@ pub use certificate::{
 };
 pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence};
 pub use clients::{Clients, ClientsSpec, Registering, moment};
+pub use discovery::{DiscoveryError, Metadata, Reach};
 pub use dpop::{NoRandomness, Nonces};
 pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};
 pub use hmac::signed_bytes;

@@ -7,6 +7,9 @@ mod credentials;
 #[path = "../../../fuzz/bodies/digest_fields.rs"]
 mod digest_fields;
 #[cfg(test)]
+#[path = "../../../fuzz/bodies/discovery.rs"]
+mod discovery;
+#[cfg(test)]
 #[path = "../../../fuzz/bodies/hmac.rs"]
 mod hmac;
 #[cfg(test)]
@@ -45,6 +48,11 @@ mod seeds {
     #[test]
     fn seeds_of_digests_hold() {
         replay("digest_fields", crate::digest_fields::run);
+    }
+
+    #[test]
+    fn seeds_of_metadata_hold() {
+        replay("discovery", crate::discovery::run);
     }
 
     #[test]

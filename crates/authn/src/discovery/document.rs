@@ -4,17 +4,28 @@ use std::sync::Arc;
 
 use http::Uri;
 use http::uri::Authority;
-use portcullis_core::json::{Object, Value};
+use portcullis_core::json::{Limits, Object, Value, parse_object};
 
-use super::{DiscoveryError, DiscoverySettings};
+use super::DiscoveryError;
 
 /// The ports of URLs that name none.
 const HTTPS: u16 = 443;
 const HTTP: u16 = 80;
 
-/// What we need of it.
+/// Whose document is expected, and where it may lead.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach<'a> {
+    /// The issuer, as configured.
+    pub issuer: &'a str,
+    /// Hosts beside the issuer's own; without a port, their port of https.
+    pub hosts: &'a [Authority],
+    /// Whether an issuer that is reached with plain http on this machine may lead to such URLs.
+    pub loopback_http: bool,
+}
+
+/// What a provider says of itself, as far as it matters here (RFC 8414 section 2).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Metadata {
+pub struct Metadata {
     jwks_uri: Option<Arc<str>>,
     introspection: Option<Arc<str>>,
     /// The same for calls with a client certificate (RFC 8705 section 5).
@@ -22,23 +33,24 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// Reads a document of the issuer that is configured.
+    /// Reads a document.
     ///
     /// # Errors
-    /// It is another issuer's, or leads where it may not.
-    pub(super) fn read(document: &Object, settings: &DiscoverySettings) -> Result<Self, DiscoveryError> {
+    /// It is no JSON object, another issuer's, or leads where it may not.
+    pub fn read(document: &[u8], reach: Reach<'_>) -> Result<Self, DiscoveryError> {
+        let document = &parse_object(document, Limits::default())?;
         // SECURITY: code point by code point, or all of it is refused (DSC-01).
         match document.get("issuer") {
-            Some(Value::Text(issuer)) if *issuer == settings.issuer => {}
+            Some(Value::Text(issuer)) if **issuer == *reach.issuer => {}
             _ => return Err(DiscoveryError::OtherIssuer),
         }
         let aliases = match document.get("mtls_endpoint_aliases") {
-            Some(Value::Object(aliases)) => endpoint(aliases, "introspection_endpoint", settings)?,
+            Some(Value::Object(aliases)) => endpoint(aliases, "introspection_endpoint", reach)?,
             _ => None,
         };
         Ok(Self {
-            jwks_uri: endpoint(document, "jwks_uri", settings)?,
-            introspection: endpoint(document, "introspection_endpoint", settings)?,
+            jwks_uri: endpoint(document, "jwks_uri", reach)?,
+            introspection: endpoint(document, "introspection_endpoint", reach)?,
             introspection_mtls: aliases,
         })
     }
@@ -47,7 +59,7 @@ impl Metadata {
     ///
     /// # Errors
     /// It does not say.
-    pub(crate) fn jwks_uri(&self) -> Result<Arc<str>, DiscoveryError> {
+    pub fn jwks_uri(&self) -> Result<Arc<str>, DiscoveryError> {
         self.jwks_uri.clone().ok_or(DiscoveryError::Missing("jwks_uri"))
     }
 
@@ -55,7 +67,7 @@ impl Metadata {
     ///
     /// # Errors
     /// It does not say.
-    pub(crate) fn introspection_endpoint(&self, with_certificate: bool) -> Result<Arc<str>, DiscoveryError> {
+    pub fn introspection_endpoint(&self, with_certificate: bool) -> Result<Arc<str>, DiscoveryError> {
         let alias = self.introspection_mtls.as_ref().filter(|_| with_certificate);
         let endpoint = alias.or(self.introspection.as_ref()).cloned();
         endpoint.ok_or(DiscoveryError::Missing("introspection_endpoint"))
@@ -67,7 +79,7 @@ impl Metadata {
 fn endpoint(
     document: &Object,
     name: &'static str,
-    settings: &DiscoverySettings,
+    reach: Reach<'_>,
 ) -> Result<Option<Arc<str>>, DiscoveryError> {
     let refused = |why| Err(DiscoveryError::Refused(name, why));
     let url = match document.get(name) {
@@ -83,11 +95,11 @@ fn endpoint(
         return refused("it has a fragment");
     }
     let host = authority.host();
-    let own = settings.issuer.parse::<Uri>().ok();
+    let own = reach.issuer.parse::<Uri>().ok();
     let plain = own.as_ref().is_some_and(|own| own.scheme_str() == Some("http"));
     let port = match uri.scheme_str() {
         Some("https") => authority.port_u16().or(Some(HTTPS)).filter(|_| has_sound_port(authority)),
-        Some("http") if plain && settings.trust.loopback_http && is_loopback(host) => {
+        Some("http") if plain && reach.loopback_http && is_loopback(host) => {
             authority.port_u16().or(Some(HTTP)).filter(|_| has_sound_port(authority))
         }
         _ => return refused("it is not https"),
@@ -97,7 +109,7 @@ fn endpoint(
     };
     let own_port = if plain { HTTP } else { HTTPS };
     let at_own = own.as_ref().and_then(Uri::authority).is_some_and(|own| is_at(own, own_port));
-    if !at_own && !settings.hosts.iter().any(|other| is_at(other, HTTPS)) {
+    if !at_own && !reach.hosts.iter().any(|other| is_at(other, HTTPS)) {
         return refused("its host and port are neither the issuer's nor among `hosts`");
     }
     Ok(Some(url.clone()))

@@ -16,11 +16,11 @@ use std::time::Duration;
 use http::header::{ACCEPT, HeaderValue};
 use http::uri::Authority;
 use http::{Method, StatusCode};
-use portcullis_core::json::{JsonError, Limits, parse_object};
+use portcullis_core::json::JsonError;
 use portcullis_core::{Clock, Fetch, FetchError, FetchRequest, FetchTrust};
 use tokio::sync::Mutex;
 
-pub(crate) use document::Metadata;
+pub use document::{Metadata, Reach};
 pub(crate) use spec::DiscoverSpec;
 
 /// The largest document, in bytes.
@@ -34,17 +34,23 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why nothing is known about a provider.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum DiscoveryError {
+pub enum DiscoveryError {
+    /// It could not be fetched.
     #[error("the provider's metadata could not be fetched: {0}")]
     Fetch(#[from] FetchError),
+    /// It was answered with another status than 200.
     #[error("the provider's metadata was answered {0}")]
     Status(u16),
+    /// It is not one strict JSON object.
     #[error("the provider's metadata is not acceptable JSON: {0}")]
     Json(#[from] JsonError),
+    /// It names another issuer than the configured one, or none.
     #[error("the provider's metadata is of another issuer")]
     OtherIssuer,
+    /// It does not say where this is.
     #[error("the provider's metadata has no `{0}`")]
     Missing(&'static str),
+    /// It leads where it may not, and why that is so.
     #[error("`{0}` of the provider's metadata may not be asked: {1}")]
     Refused(&'static str, &'static str),
 }
@@ -61,6 +67,12 @@ pub(crate) struct DiscoverySettings {
     pub(crate) trust: FetchTrust,
     /// How long a document still counts that could not be read again.
     pub(crate) serve_stale: Duration,
+}
+
+impl DiscoverySettings {
+    fn reach(&self) -> Reach<'_> {
+        Reach { issuer: &self.issuer, hosts: &self.hosts, loopback_http: self.trust.loopback_http }
+    }
 }
 
 /// One provider.
@@ -142,8 +154,7 @@ impl Discovery {
             let response = self.fetch.fetch(request).await?;
             match response.status {
                 StatusCode::OK => {
-                    let document = parse_object(&response.body, Limits::default())?;
-                    return Metadata::read(&document, &self.settings);
+                    return Metadata::read(&response.body, self.settings.reach());
                 }
                 status if status.is_client_error() => missing = status,
                 status => return Err(DiscoveryError::Status(status.as_u16())),

@@ -1,4 +1,3 @@
-use portcullis_core::json::{Limits, parse_object};
 use portcullis_core::{Clock, FetchError, FetchResponse, FetchTrust, ManualClock};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -31,8 +30,7 @@ fn document(changes: &Value) -> String {
 }
 
 fn read(changes: &Value) -> Result<Metadata, DiscoveryError> {
-    let object = parse_object(document(changes).as_bytes(), Limits::default()).expect("an object");
-    Metadata::read(&object, &settings())
+    Metadata::read(document(changes).as_bytes(), settings().reach())
 }
 
 /// DSC-01, DSC-02, JKS-02.
@@ -103,8 +101,7 @@ fn ports_and_schemes_are_held_to_like_hosts() {
         let text = document(&json!({
             "issuer": issuer, "jwks_uri": url, "introspection_endpoint": null, "mtls_endpoint_aliases": null,
         }));
-        let object = parse_object(text.as_bytes(), Limits::default()).expect("an object");
-        Metadata::read(&object, &settings).is_ok()
+        Metadata::read(text.as_bytes(), settings.reach()).is_ok()
     };
     assert!(local("http://127.0.0.1:9000", true, "http://127.0.0.1:9000/jwks"));
     assert!(local("http://127.0.0.1", true, "http://127.0.0.1:80/jwks"));

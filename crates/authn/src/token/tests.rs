@@ -1,6 +1,8 @@
 use http::header::{CONTENT_TYPE, HeaderValue};
-use portcullis_core::{Clock, Connection, Faults, ManualClock, Moment, OutboundCertificates};
+use portcullis_core::{Clock, Connection, Faults, FetchResponse, ManualClock, Moment, OutboundCertificates};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,9 +50,7 @@ impl Answering {
     }
 
     fn says(&self, said: &Value) {
-        let mut response = ok(said.to_string());
-        response.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        self.server.answer([Answer::Response(response)]);
+        self.server.answer([Answer::Response(saying(said))]);
     }
 
     fn asked(&self) -> usize {
@@ -69,6 +69,12 @@ impl Answering {
             Err(rejection) => rejection.reason().code().to_owned(),
         }
     }
+}
+
+fn saying(said: &Value) -> FetchResponse {
+    let mut response = ok(said.to_string());
+    response.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn active(changes: &Value) -> Value {
@@ -143,4 +149,32 @@ async fn a_foreign_token_is_not_asked_about() {
         assert_eq!(answering.ask(&worker, &own, &bearer(foreign), moment(NOW)).await, "token_inactive");
     }
     assert_eq!(answering.asked(), 1);
+}
+
+/// INT-05: so many questions under way and no more. Who is turned away is told so at once, and asked about later.
+#[tokio::test(start_paused = true)]
+async fn questions_under_way_are_bounded() {
+    let answering = Answering::new(&json!({"timeout": "10s"}), &json!({"token": {"issuer": "idp"}}));
+    let answering = Rc::new(answering);
+    answering.server.answer([Answer::Slow(Duration::from_secs(2), saying(&active(&json!({}))))]);
+    let ask = |number: usize| {
+        let answering = answering.clone();
+        tokio::task::spawn_local(async move {
+            let worker = WorkerTokens::new(1 << 20);
+            let field = bearer(&format!("t{number}"));
+            answering.ask(&worker, &connection(None), &field, moment(NOW)).await
+        })
+    };
+    tokio::task::LocalSet::new()
+        .run_until(async {
+            let mut said = BTreeMap::new();
+            for asked in (0..300).map(ask).collect::<Vec<_>>() {
+                *said.entry(asked.await.expect("an answer")).or_insert(0) += 1;
+            }
+            let expected = [("introspection_unavailable", 44), ("jwt:idp:user-1", 256)];
+            assert_eq!(said, expected.map(|(code, count)| (code.to_owned(), count)).into());
+            assert_eq!(answering.asked(), 256);
+            assert_eq!(ask(299).await.expect("an answer"), "jwt:idp:user-1");
+        })
+        .await;
 }
