@@ -421,7 +421,7 @@ def main():
     # What was started is stopped, whoever asks us to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     bench = Bench(arguments)
-    material.make(bench.data, bench.generator)
+    material.make(bench.data, bench.generator, each_kind=any(name.startswith("auth-") for name in arguments.scenarios))
     bench.measure_floors()
     for name in arguments.scenarios:
         bench.measure(name)

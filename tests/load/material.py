@@ -14,17 +14,20 @@ PER_FILE = 5_000  # a policy file is bounded, so that a hostile one cannot eat t
 LIFE = 30 * 86_400
 
 
-def make(folder, generator):
-    """Fills the folder unless it is filled; `generator` is the program that signs tokens."""
-    done = folder / "made"
-    if done.exists() and time.time() - float(done.read_text()) < LIFE / 2:
-        return
+def make(folder, generator, each_kind):
+    """Fills the folder unless it is filled; `generator` is the program that signs tokens. `each_kind`: tokens of every
+    algorithm are wanted too, which takes minutes."""
     folder.mkdir(parents=True, exist_ok=True)
-    certificates(folder)
-    tokens(folder, generator)
-    tokens_of_each_kind(folder, generator)
-    api_keys(folder)
-    done.write_text(str(time.time()))
+    once(folder, "made", lambda: (certificates(folder), tokens(folder, generator), api_keys(folder)))
+    if each_kind:
+        once(folder, "made-each-kind", lambda: tokens_of_each_kind(folder, generator))
+
+
+def once(folder, name, fill):
+    done = folder / name
+    if not done.exists() or time.time() - float(done.read_text()) >= LIFE / 2:
+        fill()
+        done.write_text(str(time.time()))
 
 
 def openssl(folder, *arguments):
@@ -67,7 +70,7 @@ def tokens(folder, generator):
 
 
 # More than any worker remembers, so that sent in turn each of them is new.
-EACH_KIND = 60_000
+EACH_KIND = 30_000
 
 
 def tokens_of_each_kind(folder, generator):

@@ -1,7 +1,7 @@
 //! The one host a request names.
 
 use http::request::Parts;
-use http::{Uri, Version, header};
+use http::{HeaderValue, Uri, Version, header};
 
 /// Why a request does not name one valid host. The text is for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +28,7 @@ pub(crate) fn of(head: &Parts) -> Result<std::borrow::Cow<'_, str>, HostFault> {
     if fields.next().is_some() {
         return Err(HostFault::Repeated);
     }
-    let field = field.map(|value| value.to_str().map_err(|_| HostFault::Malformed)).transpose()?;
+    let field = field.map(text).transpose()?;
     let named = match (authority, field) {
         // RFC 9112 section 3.2.2 lets the target win; naming two hosts is a smuggler's trick (PRX-01, PRX-02).
         (Some(target), Some(field)) if !target.eq_ignore_ascii_case(field) => return Err(HostFault::Differ),
@@ -38,6 +38,11 @@ pub(crate) fn of(head: &Parts) -> Result<std::borrow::Cow<'_, str>, HostFault> {
         _ => return Err(HostFault::Missing),
     };
     normalise(named)
+}
+
+/// Whatever is no host is refused later; here it only has to be text.
+fn text(value: &HeaderValue) -> Result<&str, HostFault> {
+    std::str::from_utf8(value.as_bytes()).map_err(|_| HostFault::Malformed)
 }
 
 fn authority(uri: &Uri) -> Result<Option<&str>, HostFault> {

@@ -1,5 +1,6 @@
 //! What is known about a request when its rules are judged.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::request::Parts;
@@ -10,8 +11,8 @@ use portcullis_core::{Identity, Moment, PeerCertificate, Principal};
 pub struct Facts<'a> {
     /// The request's head. Its path is in normal form.
     pub head: &'a Parts,
-    /// The host the request was routed by: lower case, without port.
-    pub host: &'a str,
+    /// Reads the host the request was routed by off its head: lower case, without port. Few rules ask.
+    pub host: fn(&Parts) -> Option<Cow<'_, str>>,
     /// The path relative to the API: what the `/*` of its `match` stood for, starting with `/`.
     pub path_in_api: &'a str,
     /// The caller's address, as [`portcullis_core::Connection::address`] gives it.

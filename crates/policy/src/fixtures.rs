@@ -104,7 +104,7 @@ impl Caller {
     pub(crate) fn facts(&self) -> Facts<'_> {
         Facts {
             head: &self.head,
-            host: "api.bank.example",
+            host: |_head| Some("api.bank.example".into()),
             path_in_api: &self.path_in_api,
             address: self.address,
             principal: &self.principal,

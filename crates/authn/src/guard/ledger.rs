@@ -17,8 +17,10 @@ const NAMES: usize = 1 << 17;
 /// What the guard remembers. It has a bound, and takes its memory only as failures come.
 #[derive(Debug)]
 pub struct GuardLedger {
-    /// SipHash under a key of this process: callers choose what is hashed.
+    /// For names. SipHash under a key of this process: callers choose what is hashed.
     pub(super) hasher: RandomState,
+    /// For networks: every request is hashed by it, and nobody is shown what comes out.
+    pub(super) networks: ahash::RandomState,
     /// For each cell the second, by the monotonic clock, until which a failure there is remembered.
     watched: Box<[AtomicU32]>,
     pub(super) addresses: Records,
@@ -54,6 +56,7 @@ impl GuardLedger {
     pub(super) fn with_room(addresses: usize, names: usize) -> Self {
         Self {
             hasher: RandomState::new(),
+            networks: ahash::RandomState::new(),
             watched: (0..CELLS).map(|_| AtomicU32::new(0)).collect(),
             addresses: Records::new(addresses),
             names: Records::new(names),

@@ -84,7 +84,7 @@ impl Guard {
     /// Looks whether anybody at that address has failed of late.
     pub(crate) fn watch(&self, address: IpAddr, now: Moment) -> Watch<'_> {
         let Some(settings) = &self.settings else { return Watch { watching: None } };
-        let network = self.ledger.hasher.hash_one(Network::of(address));
+        let network = self.ledger.networks.hash_one(Network::of(address));
         let now = milliseconds(now.monotonic);
         let alert = self.ledger.is_watched(network, now);
         Watch { watching: Some(Watching { settings, ledger: &self.ledger, address, network, now, alert }) }

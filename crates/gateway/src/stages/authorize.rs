@@ -1,6 +1,6 @@
 //! `Entitled` → `Authorized`: what the caller may do.
 
-use portcullis_core::{Reason, Rejection};
+use portcullis_core::Rejection;
 use portcullis_policy::{Facts, Permit};
 
 use crate::exchange::{Authorized, Ended, Entitled, Exchange};
@@ -24,12 +24,10 @@ pub(crate) async fn authorize(mut exchange: Exchange<Entitled>) -> Result<Exchan
 fn judge(exchange: &Exchange<Entitled>) -> Result<Permit, Rejection> {
     let authenticated = &exchange.proof.authenticated;
     let head = exchange.head();
-    let host =
-        host::of(head).map_err(|fault| Rejection::new(Reason::HostInvalid).because(fault.to_string()))?;
     let below = head.uri.path().get(authenticated.routed.below..).filter(|below| !below.is_empty());
     authenticated.routed.api.rules.authorize(&Facts {
         head,
-        host: &host,
+        host: |head| host::of(head).ok(),
         path_in_api: below.unwrap_or("/"),
         address: exchange.connection().address(),
         principal: &authenticated.principal,

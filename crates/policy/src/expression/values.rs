@@ -1,5 +1,6 @@
 //! The facts of a request as values of an expression. Nothing is copied or converted before it is asked for.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::fmt::Write as _;
@@ -164,7 +165,10 @@ fn request<'a>(facts: &'a Facts<'a>, name: &str) -> Option<Found<'a>> {
     Some(match name {
         "method" => Found::text(facts.head.method.as_str()),
         "path" => Found::text(facts.head.uri.path()),
-        "host" => Found::text(facts.host),
+        "host" => match (facts.host)(facts.head)? {
+            Cow::Borrowed(host) => Found::text(host),
+            Cow::Owned(host) => Found::owned_text(host),
+        },
         "headers" => Found::Group(Group::Headers(&facts.head.headers)),
         "time" => Found::Value(Box::new(CelInt::from(facts.now.unix_seconds()))),
         _ => return None,

@@ -1,11 +1,8 @@
 //! The head of an answer: what it says, and where its body ends.
 
-use std::mem::MaybeUninit;
-
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use httparse::{ParserConfig, Response, Status};
 
 use super::Fault;
 use super::lines::Bounds;
@@ -42,24 +39,14 @@ pub(crate) struct Head {
 
 /// Takes apart a head that ends with its empty line. `lines` is how many it has before that.
 ///
-/// Values are slices of the bytes that arrived; none is copied.
+/// Values are slices of the bytes that arrived; none is copied. SECURITY: whoever found the end of the head has seen
+/// that every line ends in CR LF; a carriage return elsewhere is in no name, no value and no status line.
 pub(super) fn parse(head: &Bytes, lines: usize, asked_head: bool) -> Result<Head, Fault> {
-    let mut space = [const { MaybeUninit::uninit() }; FIELDS];
-    let mut response = Response::new(&mut []);
-    let parsed =
-        ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, &mut space)?;
-    // The parser takes a bare line feed for an end of line; whoever found the end of the head did not.
-    if parsed != Status::Complete(head.len()) {
-        return Err(Fault::Head);
-    }
-    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Fault::Head)?;
-    let mut headers = HeaderMap::with_capacity(lines);
-    let mut notes = Notes { old: response.version == Some(0), ..Notes::default() };
-    for field in response.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_refused| Fault::Head)?;
-        notes.take(&name, field.value)?;
-        headers.try_append(name, value(head, field.value)?).map_err(|_full| Fault::TooManyFields)?;
-    }
+    let mut rest = Section { bytes: head, begin: 0 };
+    let (old, status) = status_line(rest.line().ok_or(Fault::Head)?)?;
+    let mut headers = HeaderMap::with_capacity(lines.saturating_sub(1));
+    let mut notes = Notes { old, ..Notes::default() };
+    rest.fields(&mut headers, |name, value| notes.take(name, value))?;
     let framing = notes.framing(status, asked_head)?;
     let keeps = !notes.close && (!notes.old || notes.keep_alive) && framing != Framing::UntilClose;
     Ok(Head { status, headers, framing, keeps })
@@ -67,23 +54,75 @@ pub(super) fn parse(head: &Bytes, lines: usize, asked_head: bool) -> Result<Head
 
 /// Takes apart a trailer section that ends with its empty line.
 pub(super) fn parse_trailers(section: &Bytes, lines: usize) -> Result<HeaderMap, Fault> {
-    let mut space = [httparse::EMPTY_HEADER; FIELDS];
-    let Status::Complete((length, fields)) = httparse::parse_headers(section, &mut space)? else {
-        return Err(Fault::Head);
-    };
-    if length != section.len() {
-        return Err(Fault::Head);
-    }
     let mut trailers = HeaderMap::with_capacity(lines);
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_refused| Fault::Head)?;
-        trailers.try_append(name, value(section, field.value)?).map_err(|_full| Fault::TooManyFields)?;
-    }
+    Section { bytes: section, begin: 0 }.fields(&mut trailers, |_name, _value| Ok(()))?;
     Ok(trailers)
 }
 
-fn value(of: &Bytes, slice: &[u8]) -> Result<HeaderValue, Fault> {
-    HeaderValue::from_maybe_shared(of.slice_ref(slice)).map_err(|_refused| Fault::Head)
+/// Whether it is HTTP/1.0, and the status (RFC 9112 section 4). Some servers leave out the space before a reason they
+/// do not give.
+fn status_line(line: &[u8]) -> Result<(bool, StatusCode), Fault> {
+    let (old, rest) = match line.split_at_checked(9).ok_or(Fault::Head)? {
+        (b"HTTP/1.1 ", rest) => (false, rest),
+        (b"HTTP/1.0 ", rest) => (true, rest),
+        _ => return Err(Fault::Head),
+    };
+    let (digits, reason) = rest.split_at_checked(3).ok_or(Fault::Head)?;
+    let status = StatusCode::from_bytes(digits).map_err(|_refused| Fault::Head)?;
+    let printable = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+    match reason {
+        [] => Ok((old, status)),
+        [b' ', reason @ ..] if reason.iter().all(printable) => Ok((old, status)),
+        _ => Err(Fault::Head),
+    }
+}
+
+/// Lines up to an empty one.
+struct Section<'a> {
+    bytes: &'a Bytes,
+    /// Where the next line begins.
+    begin: usize,
+}
+
+impl<'a> Section<'a> {
+    /// The next line without its end.
+    fn line(&mut self) -> Option<&'a [u8]> {
+        let rest = self.bytes.get(self.begin..)?;
+        let line = rest.get(..memchr::memchr(b'\n', rest)?)?;
+        self.begin += line.len() + 1;
+        line.strip_suffix(b"\r")
+    }
+
+    /// Field lines, to the empty one that ends them (RFC 9112 section 5). `note` sees each.
+    fn fields(
+        &mut self,
+        headers: &mut HeaderMap,
+        mut note: impl FnMut(&HeaderName, &[u8]) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        loop {
+            let line = self.line().ok_or(Fault::Head)?;
+            if line.is_empty() {
+                return if self.begin == self.bytes.len() { Ok(()) } else { Err(Fault::Head) };
+            }
+            let colon = memchr::memchr(b':', line).ok_or(Fault::Head)?;
+            let (name, value) = line.split_at_checked(colon).ok_or(Fault::Head)?;
+            // A space in front, as in a folded field, or behind it is not part of any name.
+            let name = HeaderName::from_bytes(name).map_err(|_refused| Fault::Head)?;
+            let value = trim(value.get(1..).unwrap_or_default());
+            let value = HeaderValue::from_maybe_shared(self.bytes.slice_ref(value));
+            let value = value.map_err(|_refused| Fault::Head)?;
+            note(&name, value.as_bytes())?;
+            headers.try_append(name, value).map_err(|_full| Fault::TooManyFields)?;
+        }
+    }
+}
+
+/// Without the white space around it.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// What the fields say about the message and its connection.

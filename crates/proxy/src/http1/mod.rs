@@ -97,15 +97,6 @@ pub enum Fault {
     ChunkEnd,
 }
 
-impl From<httparse::Error> for Fault {
-    fn from(error: httparse::Error) -> Self {
-        match error {
-            httparse::Error::TooManyHeaders => Self::TooManyFields,
-            _ => Self::Head,
-        }
-    }
-}
-
 /// Why the rest of an answer will not come.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {

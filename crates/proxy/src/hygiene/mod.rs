@@ -35,11 +35,14 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 /// [`Reason::ConnectionHeaderInvalid`] if `Connection` is malformed or names a field meant for the upstream, one
 /// that speaks of identity, or one of `protected`: the names of credentials and of fields the gateway sets.
 pub fn prepare_request(headers: &mut HeaderMap, protected: &[HeaderName]) -> Result<(), Rejection> {
-    if headers.contains_key(CONNECTION) {
-        remove_nominated(headers, protected)?;
+    // `Connection` and `TE` are among them.
+    let unwanted = names_where(headers, stops_at_the_door);
+    if unwanted.is_empty() {
+        return Ok(());
     }
-    let takes_trailers = headers.contains_key(TE) && takes_trailers(headers);
-    remove_where(headers, stops_at_the_door);
+    remove_nominated(headers, protected)?;
+    let takes_trailers = takes_trailers(headers);
+    remove(headers, &unwanted);
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -69,15 +72,18 @@ pub fn remove_other_spellings(headers: &mut HeaderMap, names: &[HeaderName]) {
 /// Takes out of an answer what concerns only the upstream's hop, and certificate fields, which belong in no answer
 /// (PRX-09). Everything else passes unchanged.
 pub fn prepare_response(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        for name in nominated(headers).into_iter().flatten() {
-            // A server that names a field meant for the caller is mistaken, and the field does no harm.
-            if !is_end_to_end(&folded(name.as_str())) {
-                headers.remove(name);
-            }
+    // `Connection` is among them.
+    let unwanted = names_where(headers, stops_on_the_way_back);
+    if unwanted.is_empty() {
+        return;
+    }
+    for name in nominated(headers).into_iter().flatten() {
+        // A server that names a field meant for the caller is mistaken, and the field does no harm.
+        if !is_end_to_end(&folded(name.as_str())) {
+            headers.remove(name);
         }
     }
-    remove_where(headers, stops_on_the_way_back);
+    remove(headers, &unwanted);
 }
 
 /// Leaves in a trailer section only what a recipient may take from there (RFC 9110 section 6.5.1): nothing that
@@ -122,8 +128,16 @@ impl ForwardedFields {
 }
 
 fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
-    let unwanted: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
-    for name in unwanted {
+    let unwanted = names_where(headers, unwanted);
+    remove(headers, &unwanted);
+}
+
+fn names_where(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> Vec<HeaderName> {
+    headers.keys().filter(|name| wanted(name.as_str())).cloned().collect()
+}
+
+fn remove(headers: &mut HeaderMap, names: &[HeaderName]) {
+    for name in names {
         headers.remove(name);
     }
 }

@@ -15,9 +15,20 @@ pub(super) fn folded(name: &str) -> Cow<'_, str> {
 
 /// Whether a caller's field of this name stops here.
 pub(super) fn stops_at_the_door(name: &str) -> bool {
-    // Most fields of most requests begin with another letter and are done with here. A letter does not fold.
-    match name.as_bytes().first() {
-        Some(b'c' | b'e' | b'f' | b'h' | b'k' | b'p' | b'r' | b's' | b't' | b'u' | b'w' | b'x') => {
+    // Most fields of most requests begin with other letters and are done with here. Letters do not fold.
+    match name.as_bytes() {
+        [b'x', ..]
+        | [b'c', b'f' | b'l' | b'o', ..]
+        | [b'e', b'x', ..]
+        | [b'f', b'a' | b'o' | b'r', ..]
+        | [b'h', b't', ..]
+        | [b'k', b'e', ..]
+        | [b'p', b'r', ..]
+        | [b'r', b'e', ..]
+        | [b's', b's', ..]
+        | [b't', b'e' | b'r', ..]
+        | [b'u', b'p', ..]
+        | [b'w', b'l', ..] => {
             let plain = folded(name);
             concerns_one_hop(&plain) || is_a_disguised_length(name, &plain) || speaks_for_the_gateway(&plain)
         }
@@ -27,8 +38,18 @@ pub(super) fn stops_at_the_door(name: &str) -> bool {
 
 /// Whether an upstream's field of this name stops here.
 pub(super) fn stops_on_the_way_back(name: &str) -> bool {
-    match name.as_bytes().first() {
-        Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u' | b'x') => {
+    match name.as_bytes() {
+        // Nothing that stops here begins like `content-type`.
+        [b'c', b'o', b'n', b't', ..] => false,
+        [b'c', b'f' | b'l' | b'o', ..]
+        | [b'e', b'x', ..]
+        | [b'h', b't', ..]
+        | [b'k', b'e', ..]
+        | [b'p', b'r', ..]
+        | [b's', b's', ..]
+        | [b't', b'e' | b'r', ..]
+        | [b'u', b'p', ..]
+        | [b'x', ..] => {
             let name = folded(name);
             // `Trailer` announces what we pass on; RFC 9440 section 3.1 wants no `Client-Cert` in an answer.
             (concerns_one_hop(&name) && name != "trailer") || describes_a_certificate(&name)

@@ -61,8 +61,9 @@ pub(super) fn write_head(out: &mut Vec<u8>, head: &Parts, facts: Facts, framing:
     }
     match framing {
         Framing::Length(length) => {
-            // Writing to a vector cannot fail.
-            let _ = write!(out, "content-length: {length}\r\n");
+            out.extend_from_slice(b"content-length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         Framing::Empty | Framing::Close => {}
@@ -93,6 +94,7 @@ fn write_date(out: &mut Vec<u8>) {
         if *last != second || text.is_empty() {
             text.clear();
             let now = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(second));
+            // Writing to a vector cannot fail.
             let _ = write!(text, "date: {now}\r\n");
             *last = second;
         }

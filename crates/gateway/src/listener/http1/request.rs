@@ -7,7 +7,7 @@ use crate::listener::framing::HeadMap;
 use crate::listener::{FramingFault, IncomingBody};
 
 /// Fields that are added on the way, for which the map need not grow.
-const ADDED_FIELDS: usize = 8;
+const ADDED_FIELDS: usize = 6;
 
 /// What a connection has to remember about a request while it is served.
 #[derive(Clone, Copy, Debug, Default)]
