@@ -1,12 +1,14 @@
 //! Names and passwords of declared clients (RFC 7617).
 
+use std::time::{Duration, Instant};
+
 use portcullis_core::{Reason, Secret};
 use portcullis_jose::base64url;
 use portcullis_jose::digest::KeyedHash;
 
 use crate::rig::client::Answer;
 use crate::rig::gateway::portcullis;
-use crate::rig::world::{Plan, World};
+use crate::rig::world::{PUBLIC, Plan, World};
 
 const REPORTS: &str = "\
 api: reports
@@ -289,4 +291,31 @@ fn hash_reads_no_argument_and_makes_what_counts() {
         let output = crate::rig::gateway::portcullis_reading(&["hash"], wrong);
         assert!(!output.status.success() && output.stdout.is_empty(), "{wrong:?}");
     }
+}
+
+/// A password that is slow to check delays its own request alone: the one worker serves everybody else meanwhile.
+#[test]
+fn a_slow_password_delays_only_its_own_request() {
+    // Some twenty times the work of a usual one; nobody knows the password.
+    let slow =
+        "$argon2id$v=19$m=65536,t=8,p=1$c29tZXNhbHRzb21lc2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let plan = plan(&[REPORTS, PUBLIC]);
+    plan.directory.write(
+        "clients/slow.yaml",
+        format!(
+            "clients:\n  slow:\n    credentials:\n      - basic: {{ username: slow, password_hash: \"{slow}\" }}\n"
+        ),
+    );
+    let world = plan.with(|plan| plan.settings = "workers: 1\n".to_owned()).start();
+    world.plain().get("/public/1").send().assert_passed();
+    let call = world.plain().get("/reports/1").header("authorization", &basic("slow:guess"));
+    let waiting = std::thread::spawn(move || (call.send(), Instant::now()));
+    std::thread::sleep(Duration::from_millis(100));
+    for number in 0..3 {
+        world.plain().get(&format!("/public/{number}")).send().assert_passed();
+    }
+    let others_done = Instant::now();
+    let (answer, done) = waiting.join().expect("an answer");
+    answer.assert_refused(Reason::PasswordInvalid);
+    assert!(others_done < done, "others waited for the password");
 }

@@ -64,8 +64,8 @@ fn good(world: &World, client: &str) -> String {
 }
 
 #[test]
-fn it_is_on_where_nothing_is_written() {
-    let world = world("");
+fn an_address_waits_before_it_may_try_a_name_again() {
+    let world = world("guard: { shared_addresses: [] }");
     let caller = at(&world, 1);
     let token = forged(&world, "tpp-a");
     for _ in 0..5 {
@@ -80,6 +80,28 @@ fn it_is_on_where_nothing_is_written() {
     assert!(world.gateway.metric_sum("portcullis_guard_failures_total", &[]) >= 5.0);
     assert!(world.gateway.metric_sum("portcullis_guard_refusals_total", &["by=\"name\""]) >= 2.0);
     assert!(world.gateway.metric_sum("portcullis_auth_total", &["too_many_failures"]) >= 2.0);
+}
+
+/// It is on where nothing is written, and loopback is shared there: whoever else is behind a shared address cannot
+/// shut out a name.
+#[test]
+fn behind_a_shared_address_a_good_credential_passes_whatever_others_do() {
+    let world = world("");
+    let caller = at(&world, 1);
+    let token = forged(&world, "tpp-a");
+    for _ in 0..5 {
+        with_token(&caller, &token).assert_refused(Reason::TokenSignatureInvalid);
+    }
+    let answer = with_token(&caller, &token);
+    answer.assert_refused(Reason::TooManyFailures);
+    assert!(answer.header("retry-after").is_some());
+    world.assert_upstream_untouched();
+    for _ in 0..2 {
+        with_token(&caller, &token).assert_refused(Reason::TooManyFailures);
+    }
+    with_token(&caller, &good(&world, "tpp-a")).assert_passed();
+    assert!(world.gateway.metric_sum("portcullis_guard_failures_total", &[]) >= 8.0);
+    assert!(world.gateway.metric_sum("portcullis_guard_refusals_total", &["by=\"name\""]) >= 3.0);
 }
 
 #[test]

@@ -390,7 +390,7 @@ fn a_restart_does_not_let_a_signature_be_used_again() {
 /// PIPE-05: who guesses, waits; and the guard counts by the key that is named.
 #[test]
 fn whoever_guesses_at_a_key_has_to_wait() {
-    let world = plan(&[ORDERS]).with(|plan| plan.guard = "").start();
+    let world = plan(&[ORDERS]).with(|plan| plan.guard = "guard: { shared_addresses: [] }").start();
     let guess = |number: u8| {
         Signing::of("GET", "/orders/1")
             .with("x-n", number.to_string())

@@ -185,3 +185,59 @@ fn requests_signed_in_the_older_form_are_read_as_their_libraries_mean_them() {
     headers["Authorization"] = format!("Signature {}", signature.as_str().expect("text")).into();
     send(&world.plain(), "/signed/again", &headers.to_string(), CONTENT).assert_passed();
 }
+
+/// SIG-05: no library at hand signs with ECDSA on P-384, so OpenSSL does, over a base written out here.
+#[test]
+fn requests_signed_with_p384_are_let_in() {
+    let plan = Plan::new(&[API]);
+    let private = pair(&plan, "p384", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"]);
+    plan.directory.write("p384.key", &private);
+    let key = plan.directory.join("p384.key");
+    plan.directory.write(
+        "clients/acme.yaml",
+        "clients:
+  acme:
+    credentials:
+      - signature: { key_id: acme-p384, public_key: { file: ../keys/p384.pub }, algorithm: ecdsa-p384-sha384 }
+",
+    );
+    let world = plan.start();
+    let send = |target: &str, signed_target: &str| {
+        let parameters = format!(
+            "(\"@method\" \"@target-uri\");created={};keyid=\"acme-p384\";alg=\"ecdsa-p384-sha384\"",
+            crate::rig::certificates::unix_now()
+        );
+        let base = format!(
+            "\"@method\": GET\n\"@target-uri\": http://{HOST}{signed_target}\n\"@signature-params\": {parameters}"
+        );
+        let signature = standard_base64(&sign_p384(&key, base.as_bytes()));
+        let call = world.plain().get(target).header("signature-input", &format!("sig={parameters}"));
+        call.header("signature", &format!("sig=:{signature}:")).send()
+    };
+    send("/signed/1?a=b", "/signed/1?a=b").assert_passed();
+    send("/signed/2?a=c", "/signed/2?a=b").assert_refused(Reason::SignatureInvalid);
+}
+
+/// r || s of forty-eight bytes each (RFC 9421 section 3.3.5), of what OpenSSL writes as a sequence of two integers.
+fn sign_p384(key: &std::path::Path, base: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut child = Command::new("openssl")
+        .args(["dgst", "-sha384", "-sign"])
+        .arg(key)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("openssl");
+    child.stdin.take().expect("a pipe").write_all(base).expect("written");
+    let der = child.wait_with_output().expect("an end").stdout;
+    let mut rest = &der[2..];
+    let mut raw = Vec::new();
+    for _ in 0..2 {
+        let length = usize::from(rest[1]);
+        let integer = rest[2..2 + length].strip_prefix(&[0]).unwrap_or(&rest[2..2 + length]);
+        raw.resize(raw.len() + 48 - integer.len(), 0);
+        raw.extend_from_slice(integer);
+        rest = &rest[2 + length..];
+    }
+    raw
+}

@@ -212,6 +212,8 @@ impl Bank {
         let url = format!("http://{}/", responder.address);
         let world = plan
             .with(|plan| {
+                // One worker, so that whatever holds it up holds up everybody.
+                plan.settings = "workers: 1\n".to_owned();
                 plan.client_certificates = format!(
                     "        revocation: {{ ocsp: {{ url: \"{url}\", cache: 5s, timeout: 2s{further} }} }}\n"
                 );

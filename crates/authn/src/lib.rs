@@ -38,10 +38,11 @@ pub use certificate::{
     CertificateError, ProxyProof, ProxyProofSpec, Validity, fingerprint_alone, peer_certificate, thumbprint,
     validity,
 };
-pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence};
+pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence, Uses};
 pub use clients::{Clients, ClientsSpec, Registering, moment};
 pub use discovery::{DiscoveryError, Metadata, Reach};
 pub use dpop::{NoRandomness, Nonces};
+pub use external::{ExternalAnswer, ExternalCounts, grpc_answer, http_answer};
 pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};
 pub use hmac::signed_bytes;
 pub use identity::IdentitySpec;
@@ -49,7 +50,7 @@ pub use introspection::{IntrospectionResult, IntrospectionStatus, Introspections
 pub use issuers::{Issuers, IssuersSpec, Providers, profile_table};
 pub use keys::{KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult};
 pub use place::{Place, PlaceError};
-pub use portcullis_jose::digest::legacy_sha1;
+pub use portcullis_jose::digest::{legacy_sha1, sha256};
 pub use signature::{
     BaseError, ComponentError, Control, InputError, Message, SignedError, Target, signature_base,
     signature_labels,

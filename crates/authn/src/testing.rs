@@ -288,6 +288,7 @@ pub(crate) fn evidence<'a>(
         content: None,
         now,
         on_trial: false,
+        uses: None,
     }
 }
 
@@ -333,15 +334,20 @@ pub(crate) async fn ask_with(
 }
 
 /// Content that is there.
-struct Whole(bytes::Bytes);
+pub(crate) struct Whole(pub(crate) bytes::Bytes);
 
 impl crate::Content for Whole {
     fn is_absent(&self) -> bool {
         self.0.is_empty()
     }
 
-    fn read(&self) -> crate::ContentFuture<'_> {
-        Box::pin(async { Ok(self.0.clone()) })
+    fn read(&self, at_most: u64) -> crate::ContentFuture<'_> {
+        let read = if self.0.len() as u64 > at_most {
+            Err(portcullis_core::Reason::BodyTooLarge.into())
+        } else {
+            Ok(self.0.clone())
+        };
+        Box::pin(std::future::ready(read))
     }
 }
 

@@ -10,30 +10,24 @@ mod digest_fields;
 #[path = "../../../fuzz/bodies/discovery.rs"]
 mod discovery;
 #[cfg(test)]
+#[path = "../../../fuzz/bodies/external_answer.rs"]
+mod external_answer;
+#[cfg(test)]
 #[path = "../../../fuzz/bodies/hmac.rs"]
 mod hmac;
 #[cfg(test)]
 #[path = "../../../fuzz/bodies/message_signature.rs"]
 mod message_signature;
 #[cfg(test)]
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
+#[cfg(test)]
 #[path = "../../../fuzz/bodies/request.rs"]
 mod request;
 
 #[cfg(test)]
 mod seeds {
-    use std::fs;
-    use std::path::Path;
-
-    fn replay(target: &str, run: fn(&[u8])) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
-        let mut replayed = 0;
-        for entry in fs::read_dir(&folder).expect("the seeds are kept") {
-            let path = entry.expect("a seed").path();
-            run(&fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
-            replayed += 1;
-        }
-        assert!(replayed >= 20, "{target} has {replayed} seeds");
-    }
+    use crate::replay::replay;
 
     #[test]
     fn seeds_of_signed_requests_hold() {
@@ -53,6 +47,11 @@ mod seeds {
     #[test]
     fn seeds_of_metadata_hold() {
         replay("discovery", crate::discovery::run);
+    }
+
+    #[test]
+    fn seeds_of_external_answers_hold() {
+        replay("external_answer", crate::external_answer::run);
     }
 
     #[test]

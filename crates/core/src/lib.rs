@@ -4,6 +4,7 @@
 //! on it: what a caller proved ([`Identity`]), why a request was refused ([`Reason`]), where in a policy file
 //! something stands ([`Place`]).
 
+pub mod chunk;
 mod client;
 mod clock;
 mod connection;

@@ -33,28 +33,38 @@ impl Content {
         self.body.into_inner().unwrap_or(RequestBody::Whole(None))
     }
 
-    async fn once(&self) -> Result<Bytes, Rejection> {
+    async fn once(&self, at_most: u64) -> Result<Bytes, Rejection> {
         let body = self.body.take().ok_or_else(|| {
             Rejection::new(Reason::InternalError).because("the content is asked for while it is being read")
         })?;
         let mut streaming = match body {
             RequestBody::Whole(content) => {
                 self.body.set(Some(RequestBody::Whole(content.clone())));
-                return Ok(content.unwrap_or_default());
+                let content = content.unwrap_or_default();
+                return if content.len() as u64 > at_most {
+                    Err(refused(&BodyFault::TooLarge(at_most)))
+                } else {
+                    Ok(content)
+                };
             }
             streaming @ RequestBody::Streaming(_) => streaming,
         };
-        match collect(&mut streaming, self.limits).await {
+        let limits = BodyLimits { max_bytes: self.limits.max_bytes.min(at_most), ..self.limits };
+        match collect(&mut streaming, limits).await {
             Ok(content) => {
                 self.body.set(Some(RequestBody::whole(content.clone())));
                 Ok(content)
             }
             Err(fault) => {
                 self.body.set(Some(streaming));
-                Err(Rejection::new(fault.reason()).because(format!("request body: {fault}")))
+                Err(refused(&fault))
             }
         }
     }
+}
+
+fn refused(fault: &BodyFault) -> Rejection {
+    Rejection::new(fault.reason()).because(format!("request body: {fault}"))
 }
 
 impl portcullis_authn::Content for Content {
@@ -65,8 +75,8 @@ impl portcullis_authn::Content for Content {
         absent
     }
 
-    fn read(&self) -> ContentFuture<'_> {
-        Box::pin(self.once())
+    fn read(&self, at_most: u64) -> ContentFuture<'_> {
+        Box::pin(self.once(at_most))
     }
 }
 
@@ -150,7 +160,11 @@ mod tests {
     use http_body_util::{Empty, Full, StreamBody};
     use portcullis_proxy::{BodyFault, BodyLimits};
 
-    use super::collect;
+    use portcullis_authn::Content as _;
+    use portcullis_core::Reason;
+
+    use super::{Content, collect};
+    use crate::request_body::RequestBody;
 
     const LIMITS: BodyLimits =
         BodyLimits { max_bytes: 10, idle: Duration::from_secs(5), total: Duration::from_secs(12) };
@@ -191,6 +205,16 @@ mod tests {
             let gathered = gathered.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
             assert_eq!(gathered, expected.map(str::to_owned), "{pieces:?}");
         }
+    }
+
+    /// Whoever wants less than there is gets nothing of it, also of a body that was read before.
+    #[tokio::test]
+    async fn a_body_that_is_there_is_held_to_what_is_asked_for() {
+        let content = Content::of(RequestBody::whole(Bytes::from_static(b"hello")), LIMITS);
+        assert_eq!(content.read(5).await.expect("a body"), "hello");
+        let refused = content.read(4).await.expect_err("a refusal");
+        assert_eq!(refused.reason(), Reason::BodyTooLarge);
+        assert_eq!(content.read(u64::MAX).await.expect("a body"), "hello");
     }
 
     #[tokio::test(start_paused = true)]

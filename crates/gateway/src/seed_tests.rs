@@ -5,16 +5,10 @@ mod path_form;
 #[path = "../../../fuzz/bodies/policy_files.rs"]
 mod policy_files;
 
-use std::path::Path;
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
 
-fn replay(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
-    let seeds: Vec<_> = std::fs::read_dir(&folder).expect("seeds").filter_map(Result::ok).collect();
-    assert!(seeds.len() > 5, "{target} has its seeds");
-    for seed in seeds {
-        run(&std::fs::read(seed.path()).expect("a seed"));
-    }
-}
+pub(crate) use replay::replay;
 
 #[test]
 fn path_seeds_hold_what_the_target_promises() {

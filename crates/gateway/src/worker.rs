@@ -14,7 +14,7 @@ use http::{HeaderValue, Request, Response, header};
 
 use metrics::Label;
 use pin_project_lite::pin_project;
-use portcullis_authn::{CacheCounts, WorkerTokens};
+use portcullis_authn::{CacheCounts, ExternalCounts, WorkerTokens};
 use portcullis_core::{Clock, Moment, Problem, Reason, Rejection};
 use portcullis_proxy::Pools;
 
@@ -47,6 +47,7 @@ pub(crate) struct Worker {
     cache_told: Cell<CacheCounts>,
     forwarded_told: Cell<ForwardedCounts>,
     passwords_told: Cell<(u64, u64)>,
+    external_told: Cell<ExternalCounts>,
     clock: Clock,
     ids: RequestIds,
     snapshot: RefCell<Rc<LocalSnapshot>>,
@@ -69,6 +70,7 @@ impl Worker {
             access_log,
             cache_told: Cell::default(),
             passwords_told: Cell::default(),
+            external_told: Cell::default(),
             clock,
             ids: RequestIds::default(),
             snapshot: RefCell::new(Rc::new(LocalSnapshot::new(snapshot))),
@@ -101,18 +103,24 @@ impl Worker {
         }
         let counts = self.forwarded.counts();
         let told = self.forwarded_told.replace(counts);
-        for (result, now, before) in [
+        let results = [
             ("taken", counts.taken, told.taken),
             ("absent", counts.absent, told.absent),
             ("refused", counts.refused, told.refused),
             ("unreadable", counts.unreadable, told.unreadable),
             ("not_the_proxy", counts.not_the_proxy, told.not_the_proxy),
-        ] {
-            if now > before {
-                let labels = vec![Label::from_static_parts("result", result)];
-                telemetry.count("portcullis_forwarded_certificates_total", labels, now - before);
-            }
-        }
+        ];
+        count_results(telemetry, "portcullis_forwarded_certificates_total", results);
+        let counts = self.tokens.external_counts();
+        let told = self.external_told.replace(counts);
+        let results = [
+            ("allowed", counts.allowed, told.allowed),
+            ("denied", counts.denied, told.denied),
+            ("unavailable", counts.unavailable, told.unavailable),
+            ("busy", counts.busy, told.busy),
+            ("remembered", counts.remembered, told.remembered),
+        ];
+        count_results(telemetry, "portcullis_external_answers_total", results);
         let (hits, misses) = self.tokens.password_counts();
         let (hits_told, misses_told) = self.passwords_told.replace((hits, misses));
         for (event, count) in [("hit", hits - hits_told), ("miss", misses - misses_told)] {
@@ -157,6 +165,13 @@ impl Worker {
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
+    }
+}
+
+/// Counts what has been added to each result since it was told last.
+fn count_results(telemetry: &Telemetry, metric: &'static str, results: [(&'static str, u64, u64); 5]) {
+    for (result, now, before) in results.into_iter().filter(|(_, now, before)| now > before) {
+        telemetry.count(metric, vec![Label::from_static_parts("result", result)], now - before);
     }
 }
 

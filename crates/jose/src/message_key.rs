@@ -106,6 +106,31 @@ pub struct MessageKey {
 #[error("the system's source of randomness failed")]
 pub struct NoStandIn;
 
+impl VerifyingKey {
+    /// A public key that no signature fits, for the same work where nobody has the key that was named.
+    ///
+    /// # Errors
+    /// There is no randomness to make it from, or the algorithm has no public keys.
+    pub fn stand_in(algorithm: Algorithm) -> Result<Self, NoStandIn> {
+        let generated;
+        let pem = match algorithm {
+            Algorithm::Rs256
+            | Algorithm::Rs384
+            | Algorithm::Rs512
+            | Algorithm::Ps256
+            | Algorithm::Ps384
+            | Algorithm::Ps512 => RSA_STAND_IN,
+            _ => {
+                let key = SigningKey::generate(algorithm).map_err(|_| NoStandIn)?;
+                generated = key.public_pem().ok_or(NoStandIn)?;
+                generated.as_bytes()
+            }
+        };
+        let keys = Self::from_pem(pem).map_err(|_| NoStandIn)?;
+        keys.into_iter().find(|key| key.allows(algorithm)).ok_or(NoStandIn)
+    }
+}
+
 impl MessageKey {
     /// A shared secret. It serves the algorithms whose hash is no longer than it.
     ///
@@ -129,18 +154,15 @@ impl MessageKey {
     /// # Errors
     /// There is no randomness to make it from.
     pub fn stand_in(algorithm: MessageAlgorithm) -> Result<Self, NoStandIn> {
-        let made = match algorithm.jose() {
-            Some(Algorithm::Rs256 | Algorithm::Ps512) => Self::from_pem(RSA_STAND_IN),
+        match algorithm.jose() {
             Some(public) if !algorithm.is_symmetric() => {
-                let pem = SigningKey::generate(public).ok().as_ref().and_then(SigningKey::public_pem);
-                Self::from_pem(pem.ok_or(NoStandIn)?.as_bytes())
+                VerifyingKey::stand_in(public).map(|key| Self { key, sha1: None })
             }
             _ => {
                 let secret = Secret::new(random::<64>().map_err(|_| NoStandIn)?.to_vec());
-                return Self::from_secret(&secret).map_err(|_| NoStandIn);
+                Self::from_secret(&secret).map_err(|_| NoStandIn)
             }
-        };
-        made.ok().and_then(|keys| keys.into_iter().next()).ok_or(NoStandIn)
+        }
     }
 
     /// Whether the key may be used with the algorithm.

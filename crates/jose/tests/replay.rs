@@ -12,22 +12,13 @@ mod jwk_set;
 #[cfg(test)]
 #[path = "../../../fuzz/bodies/jws.rs"]
 mod jws;
+#[cfg(test)]
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
 
 #[cfg(test)]
 mod seeds {
-    use std::fs;
-    use std::path::Path;
-
-    fn replay(target: &str, run: fn(&[u8])) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
-        let mut replayed = 0;
-        for entry in fs::read_dir(&folder).expect("the seeds are kept") {
-            let path = entry.expect("a seed").path();
-            run(&fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
-            replayed += 1;
-        }
-        assert!(replayed >= 20, "{target} has {replayed} seeds");
-    }
+    use crate::replay::replay;
 
     #[test]
     fn seeds_of_tokens_hold() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portcullis_core::document::{Fields, Node};
+use portcullis_core::document::{Content, Fields, Node};
 use portcullis_core::{AuthMethod, Client, Diagnostic, Faults, Place, Spanned};
 use portcullis_jose::PasswordHash;
 
@@ -59,7 +59,11 @@ impl BasicCredential {
     }
 }
 
+/// An empty one counts only where an API takes passwords without a name.
 fn read_username(node: &Node, faults: &mut Faults) -> Option<Spanned<String>> {
+    if matches!(&node.content, Content::Text(text) if text.is_empty()) {
+        return Some(Spanned::new(String::new(), node.place));
+    }
     let text = node.text(faults)?;
     if text.value.len() > MAX_USER || text.value.contains(':') || text.value.chars().any(char::is_control) {
         faults.error(

@@ -37,6 +37,8 @@ use extraction::Extraction;
 pub(crate) struct Basic {
     realm: Arc<str>,
     source: Source,
+    /// Whether a password counts without a name.
+    empty_username: bool,
     /// How long a password that was right need not be checked again.
     remember: Duration,
     users: Arc<Users>,
@@ -83,7 +85,8 @@ impl Basic {
             }
         };
         let Ok(Some(found)) = places.find(evidence.head) else { return Claim::Absent };
-        let Ok(given) = UserPass::parse(&found.credential) else { return Claim::Absent };
+        let given = UserPass::parse(&found.credential).and_then(|given| given.with_name(self.empty_username));
+        let Ok(given) = given else { return Claim::Absent };
         let mark = self.users.find(given.user()).and_then(|user| self.checks.mark(&user.hash, &given));
         if mark.is_some_and(|mark| evidence.worker.passwords().knows(&mark, evidence.now)) {
             return Claim::Known;
@@ -106,13 +109,14 @@ impl Basic {
     }
 
     async fn given(&self, evidence: &Evidence<'_>) -> Result<Option<UserPass>, Rejection> {
-        match &self.source {
+        let given = match &self.source {
             Source::Head(places) => {
                 let found = places.find(evidence.head).map_err(|error| error.rejection(Scheme::Basic))?;
-                Ok(found.map(|found| UserPass::parse(&found.credential)).transpose()?)
+                found.map(|found| UserPass::parse(&found.credential)).transpose()?
             }
-            Source::Content(extraction) => extraction.read(&evidence.content().await?),
-        }
+            Source::Content(extraction) => extraction.read(&evidence.content().await?)?,
+        };
+        Ok(given.map(|given| given.with_name(self.empty_username)).transpose()?)
     }
 
     async fn judge(&self, given: &UserPass, evidence: &Evidence<'_>) -> Result<Arc<Identity>, Rejection> {

@@ -23,6 +23,7 @@ pub(crate) struct BasicSpec {
     realm: Option<Spanned<String>>,
     remember: Duration,
     body: Option<BodySpec>,
+    empty_username: bool,
     at: FilePlace,
 }
 
@@ -37,7 +38,10 @@ impl BasicSpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`basic`", faults)?;
         let (realm, remember, body) = (fields.get("realm"), fields.get("remember"), fields.get("body"));
+        let empty = fields.get("empty_username");
         fields.finish(faults);
+        let words = [("refuse", false), ("allow", true)];
+        let empty = empty.map_or(Some(false), |node| node.one_of(&words, faults));
         let realm = realm.map(|node| read_realm(node, faults));
         let remember = remember.map_or(Some(REMEMBER), |node| read_life(node, faults));
         let body = body.map(|node| BodySpec::read(node, faults));
@@ -45,6 +49,7 @@ impl BasicSpec {
             realm: realm.map_or(Some(None), |read| read.map(Some))?,
             remember: remember?,
             body: body.map_or(Some(None), |read| read.map(Some))?,
+            empty_username: empty?,
             at: node.place,
         })
     }
@@ -69,6 +74,7 @@ impl BasicSpec {
         Some(Basic {
             realm,
             source,
+            empty_username: self.empty_username,
             remember: self.remember,
             users: users.clone(),
             checks: compiling.passwords.clone(),

@@ -51,8 +51,10 @@ fn name_and_password_are_what_rfc_7617_says() {
     assert_eq!(parsed("dGVzdDoxMjPCow=="), pair("test", "123£"));
     assert_eq!(parsed(&base64("a:b:c::".as_bytes())), pair("a", "b:c::"));
     assert_eq!(parsed(&base64("a:".as_bytes())), pair("a", ""));
+    assert_eq!(parsed(&base64(b":b")), pair("", "b"));
+    let unnamed = |may_be_empty| UserPass::parse(base64(b":b").as_bytes())?.with_name(may_be_empty).map(drop);
+    assert_eq!((unnamed(false), unnamed(true)), (Err(UserPassError::NoUser), Ok(())));
     for (encoded, expected) in [
-        (base64(b":b"), UserPassError::NoUser),
         (base64(b"ab"), UserPassError::NoColon),
         (base64(b""), UserPassError::NoColon),
         (base64(b"a:\xff"), UserPassError::NotUtf8),
@@ -74,6 +76,28 @@ fn name_and_password_are_what_rfc_7617_says() {
         assert_eq!(parsed(&encoded).err(), Some(expected), "{encoded}");
     }
     assert_eq!(format!("{:?}", UserPass::parse(b"YTpi").expect("parsed")), "UserPass(redacted)");
+}
+
+/// BAS-01: a password without a name counts where the policy says so, and is its own client's there.
+#[tokio::test]
+async fn an_empty_name_counts_only_where_it_is_asked_for() {
+    let mut house = house();
+    house.clients = clients(&json!({
+        "unnamed": {"credentials": [{"basic": {"username": "", "password_hash": WEAK}}]},
+        "named": {"credentials": [{"basic": {"username": "named", "password_hash": WEAK}}]},
+    }));
+    let (worker, connection) = (WorkerTokens::new(0), connection(None));
+    for (written, value, expected) in [
+        (json!({}), ":U*U", Err("credentials_malformed")),
+        (json!({"empty_username": "refuse"}), ":U*U", Err("credentials_malformed")),
+        (json!({"empty_username": "allow"}), ":U*U", Ok("client:unnamed")),
+        (json!({"empty_username": "allow"}), ":wrong", Err("password_invalid")),
+        (json!({"empty_username": "allow"}), "named:U*U", Ok("client:named")),
+    ] {
+        let chain = house.chain(&json!({ "basic": written }));
+        let asked = ask(&chain, &worker, &connection, &[("authorization", &basic(value))]).await;
+        assert_eq!(asked.as_deref(), expected.as_ref().copied(), "{written} {value}");
+    }
 }
 
 #[tokio::test]
@@ -221,7 +245,8 @@ fn a_body_holds_one_name_and_one_password_or_none() {
         (r#"{"name":"acme"}"#, Ok(None)),
         (r#"{"user":"acme"}"#, Err(Reason::CredentialsMalformed)),
         (r#"{"password":"b"}"#, Err(Reason::CredentialsMalformed)),
-        (r#"{"user":"","password":"b"}"#, Err(Reason::CredentialsMalformed)),
+        // Whether an empty name counts is not for the patterns to say.
+        (r#"{"user":"","password":"b"}"#, Ok(Some("|b".to_owned()))),
         (r#"{"user":"a:b","password":"b"}"#, Err(Reason::CredentialsMalformed)),
         ("{\"user\":\"a\nb\",\"password\":\"b\"}", Err(Reason::CredentialsMalformed)),
         (r#"{"user":"acme","password":"a","password":"b"}"#, Err(Reason::CredentialsAmbiguous)),

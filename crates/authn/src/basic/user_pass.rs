@@ -37,13 +37,17 @@ pub enum UserPassError {
     /// No colon between them.
     #[error("there is no colon between name and password")]
     NoColon,
-    /// No name before the colon.
+    /// A colon in the name, which would end there.
+    #[error("the name holds a colon")]
+    Colon,
+    /// No name before the colon, and the policy takes none without one.
     #[error("the name is empty")]
     NoUser,
 }
 
 impl UserPass {
-    /// Decodes what follows `Basic`. The name ends at the first colon; a password may hold more of them.
+    /// Decodes what follows `Basic`. The name ends at the first colon; a password may hold more of them. The name may be
+    /// empty, as RFC 7617 lets it be: whether it counts then is the policy's to say.
     ///
     /// # Errors
     /// It is not what RFC 7617 says it is.
@@ -68,7 +72,7 @@ impl UserPass {
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| UserPassError::NotUtf8);
         let user = text(user)?;
         if user.contains(':') {
-            return Err(UserPassError::NoUser);
+            return Err(UserPassError::Colon);
         }
         Self::of_text(Zeroizing::new(format!("{user}:{}", text(password)?)))
     }
@@ -78,11 +82,15 @@ impl UserPass {
             return Err(UserPassError::Control);
         }
         let colon = text.find(':').ok_or(UserPassError::NoColon)?;
-        match colon {
-            0 => Err(UserPassError::NoUser),
-            length if length > MAX_USER => Err(UserPassError::TooLong),
-            colon => Ok(Self { text, colon }),
+        if colon > MAX_USER {
+            return Err(UserPassError::TooLong);
         }
+        Ok(Self { text, colon })
+    }
+
+    /// The same, if it has a name or need not have one (BAS-01).
+    pub(super) fn with_name(self, may_be_empty: bool) -> Result<Self, UserPassError> {
+        if self.colon == 0 && !may_be_empty { Err(UserPassError::NoUser) } else { Ok(self) }
     }
 
     /// The name, as the caller claims it.

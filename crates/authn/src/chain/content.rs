@@ -19,9 +19,10 @@ pub trait Content {
     /// Whether the head says that there is none. Of some requests only reading tells; for those it is `false`.
     fn is_absent(&self) -> bool;
 
-    /// All of it, as it was received after its transfer coding.
+    /// All of it, as it was received after its transfer coding, if it has at most so many bytes. No more than those are
+    /// read.
     ///
     /// # Errors
-    /// It is longer than the API takes, does not arrive in time, or is broken.
-    fn read(&self) -> ContentFuture<'_>;
+    /// It is longer than that or than the API takes, does not arrive in time, or is broken.
+    fn read(&self, at_most: u64) -> ContentFuture<'_>;
 }

@@ -20,6 +20,7 @@ mod providers;
 mod select;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 use std::sync::Arc;
 
@@ -35,11 +36,13 @@ use portcullis_core::{
 pub use compile::{ChainSpec, Compiling};
 pub use content::{Content, ContentFuture};
 pub(crate) use select::Addressed;
+pub(crate) use uses::Use;
+pub use uses::Uses;
 
 use crate::WorkerTokens;
 use crate::dpop;
 use crate::external::UpstreamFields;
-use crate::guard::{Guard, Watch};
+use crate::guard::{Attempt, Guard, Watch};
 use crate::identity::{IdentityRule, Named};
 use crate::jwt::query_carries_token;
 use crate::place::Place;
@@ -63,6 +66,8 @@ pub struct Evidence<'a> {
     pub now: Moment,
     /// Whether nothing may come of it: the chain says so itself where it is in shadow, and uses nothing up.
     pub on_trial: bool,
+    /// Where it is noted what the request uses up. The chain's own.
+    pub uses: Option<&'a Uses>,
 }
 
 impl Evidence<'_> {
@@ -71,11 +76,25 @@ impl Evidence<'_> {
         self.content.is_some_and(|content| !content.is_absent())
     }
 
+    /// Notes something that the request uses up, to be claimed when all of its credentials are good. To be called by an
+    /// authenticator last of all.
+    pub(crate) fn use_up(&self, used: Use) -> Result<(), Rejection> {
+        // SECURITY: what nobody would claim could be used again.
+        let uses = self.uses.ok_or_else(|| Rejection::new(Reason::InternalError))?;
+        uses.note(used);
+        Ok(())
+    }
+
     /// The request's content. Ask only where everything else about the credential is good, and only in an
     /// authenticator that says [`Authenticator::reads_content`].
     pub(crate) async fn content(&self) -> Result<Bytes, Rejection> {
+        self.content_up_to(u64::MAX).await
+    }
+
+    /// The same where a longer one is of no use: it is refused without being read.
+    pub(crate) async fn content_up_to(&self, at_most: u64) -> Result<Bytes, Rejection> {
         match self.content {
-            Some(content) => content.read().await,
+            Some(content) => content.read(at_most).await,
             None => {
                 Err(Rejection::new(Reason::InternalError)
                     .because("a chain that reads no content asks for it"))
@@ -139,7 +158,9 @@ impl Chain {
     /// longer a client or cannot be named (403), too many attempts of its address have failed (429), or it could not
     /// be checked (503).
     pub async fn authenticate(&self, evidence: &Evidence<'_>) -> Result<Principal, Rejection> {
-        let evidence = &Evidence { on_trial: evidence.on_trial || self.anybody.is_some(), ..*evidence };
+        let uses = Uses::default();
+        let on_trial = evidence.on_trial || self.anybody.is_some();
+        let evidence = &Evidence { on_trial, uses: Some(&uses), ..*evidence };
         if self.takes_tokens && query_carries_token(&evidence.head.uri) {
             return Err(Rejection::new(Reason::CredentialsMalformed)
                 .of(Scheme::Bearer)
@@ -151,7 +172,7 @@ impl Chain {
             _ => self.selector.select(&self.alternatives, evidence)?,
         };
         let watch = self.guard.watch(evidence.connection.address(), evidence.now);
-        alternative.authenticate(evidence, &self.rule, watch).await
+        alternative.authenticate((evidence, &uses), &self.rule, watch).await
     }
 
     /// The caller where the chain is in shadow (`mode: shadow`): whatever [`authenticate`](Self::authenticate) says is
@@ -221,18 +242,19 @@ impl Chain {
 impl Alternative {
     async fn authenticate(
         &self,
-        evidence: &Evidence<'_>,
+        (evidence, uses): (&Evidence<'_>, &Uses),
         rule: &IdentityRule,
         watch: Watch<'_>,
     ) -> Result<Principal, Rejection> {
-        let mut naming = None;
+        let (mut naming, mut watched) = (None, Vec::new());
         let (mut others, mut upstream_fields) = (Vec::new(), None);
         for (at, member) in self.members.iter().enumerate() {
             let names = at == self.naming;
             let attempt = watch.admit(member, evidence)?;
             let rule = Some(rule).filter(|_| names && self.named_alone);
             let outcome = member.authenticate(evidence, rule).await;
-            watch.settle(attempt, &outcome, member, evidence);
+            watch.settle(attempt, &outcome, member, evidence)?;
+            watched.extend(Some(attempt).filter(Attempt::tells));
             match outcome {
                 Outcome::Answered(identity, fields) => {
                     upstream_fields = fields;
@@ -255,6 +277,8 @@ impl Alternative {
             Some(named) => named,
             None => rule.name(&identity, &others)?,
         };
+        uses.claim(&identity.key, evidence.now)?;
+        watched.into_iter().for_each(|attempt| watch.forgive(attempt));
         Ok(Principal { identity, others, name, key, group, upstream_fields })
     }
 

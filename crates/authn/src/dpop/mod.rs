@@ -10,16 +10,16 @@ mod tests;
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
-use portcullis_core::{Reason, Rejection, Scheme};
+use portcullis_core::{Moment, Reason, Rejection, Scheme};
 use portcullis_jose::digest::{constant_time_eq, sha256};
 use portcullis_jose::{Algorithm, Confirmation, KeyProof, Origin, ProofClaims, ProofError, Target};
-use portcullis_store::{Claim, ReplaySpace};
+use portcullis_store::ReplaySpace;
 
 pub use nonce::Nonces;
 pub use portcullis_jose::digest::NoRandomness;
 pub(crate) use spec::DpopSpec;
 
-use crate::chain::Evidence;
+use crate::chain::{Evidence, Use};
 
 /// The header a proof travels in.
 pub(crate) const DPOP: HeaderName = HeaderName::from_static("dpop");
@@ -61,8 +61,6 @@ enum Unproven {
     Stale,
     #[error("the proof lies in the future")]
     Future,
-    #[error("the proof has been used before")]
-    Replayed,
     #[error("the proof needs a nonce of this gateway")]
     NonceMissing,
     #[error("the proof's nonce is not one of this gateway, or too old")]
@@ -82,7 +80,6 @@ impl Unproven {
             | Self::Stale
             | Self::Future => Reason::DpopProofInvalid,
             Self::OtherKey => Reason::DpopKeyMismatch,
-            Self::Replayed => Reason::DpopProofReplayed,
             Self::NonceMissing | Self::NonceUnknown => Reason::DpopNonceRequired,
         }
     }
@@ -96,7 +93,7 @@ impl Dpop {
     }
 
     /// Whether the request proves that whoever sends this token holds the key it is bound to. SECURITY: to be asked
-    /// when everything else about the token is good, because a proof is used up by it.
+    /// when everything else about the token is good, because a proof is used up by it (DPP-06).
     pub(crate) fn check(
         &self,
         token: &[u8],
@@ -115,13 +112,7 @@ impl Dpop {
         let claims = self.read(token, bound, evidence).map_err(refuse)?;
         let fresh = self.check_nonce(&claims, evidence).map_err(refuse)?;
         let key = [bound.jkt.unwrap_or_default().as_slice(), claims.id.as_bytes()].concat();
-        match self.claim(&key, &claims, fresh, evidence) {
-            Claim::Fresh => Ok(()),
-            Claim::Seen => Err(refuse(Unproven::Replayed)),
-            // Whether it was used is not known; with a nonce of ours the next one is known to be new.
-            Claim::Before => Err(refuse(Unproven::NonceMissing)),
-            full @ Claim::Full => full.or_refuse(Reason::DpopProofReplayed),
-        }
+        evidence.use_up(self.used(key, &claims, fresh, evidence.now))
     }
 
     /// Everything that follows from the proof and the request alone (RFC 9449 section 4.3, DPP-01 to DPP-05).
@@ -195,15 +186,22 @@ impl Dpop {
         }
     }
 
-    /// DPP-06. SECURITY: without a nonce, `iat` alone says whether an earlier run may have let the proof through, and
+    /// SECURITY: without a nonce, `iat` alone says whether an earlier run may have let the proof through, and
     /// that run may have taken it as long before `iat` as clocks may differ.
-    fn claim(&self, key: &[u8], claims: &ProofClaims, fresh: bool, evidence: &Evidence<'_>) -> Claim {
+    fn used(&self, key: Vec<u8>, claims: &ProofClaims, fresh: bool, now: Moment) -> Use {
         let accepted_from_ms =
-            if fresh { evidence.now.unix_ms } else { claims.issued_ms.saturating_sub(self.leeway_ms) };
+            if fresh { now.unix_ms } else { claims.issued_ms.saturating_sub(self.leeway_ms) };
         let until_ms = claims.issued_ms.saturating_add(self.max_age_ms);
-        let (from, until) =
-            (accepted_from_ms.div_euclid(1000), until_ms.saturating_add(999).div_euclid(1000));
-        self.used.claim(key, from, until, evidence.now)
+        Use {
+            space: self.used.clone(),
+            key,
+            issued: accepted_from_ms.div_euclid(1000),
+            until: until_ms.saturating_add(999).div_euclid(1000),
+            scheme: Scheme::Dpop,
+            seen: Reason::DpopProofReplayed,
+            // Whether an earlier run took it is not known; with a nonce of ours the next one is known to be new.
+            nonces: Some(self.nonces.clone()),
+        }
     }
 }
 

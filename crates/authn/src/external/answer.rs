@@ -69,6 +69,23 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// Reads `header.NAME` or `body.PATH`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text.split_once('.') {
+            Some(("header", name)) => HeaderName::from_bytes(name.as_bytes()).ok().map(Self::Header),
+            Some(("body", path)) if !path.is_empty() => Some(Self::Body(path.into())),
+            _ => None,
+        }
+    }
+
+    /// What it says there, if that can name a caller.
+    pub(super) fn name(&self, answer: &Allowed) -> Option<Arc<str>> {
+        match self.read(answer) {
+            Some(Value::Text(name)) if is_name(&name) => Some(name),
+            _ => None,
+        }
+    }
+
     fn read(&self, answer: &Allowed) -> Option<Value> {
         match self {
             Self::Header(name) => {
@@ -101,13 +118,10 @@ impl Reading {
     /// # Errors
     /// It names nobody, or not unmistakably.
     pub(super) fn read(&self, service: &str, answer: Allowed, now: Moment) -> Result<Answered, Rejection> {
-        let subject = match self.subject.read(&answer) {
-            Some(Value::Text(subject)) if is_name(&subject) => subject,
-            _ => {
-                return Err(Rejection::new(Reason::IdentityUnresolved)
-                    .because("the external service allows, and names nobody"));
-            }
-        };
+        let subject = self.subject.name(&answer).ok_or_else(|| {
+            Rejection::new(Reason::IdentityUnresolved)
+                .because("the external service allows, and names nobody")
+        })?;
         let granted = self.scopes.as_ref().and_then(|source| source.read(&answer));
         let granted: Object = granted.map(|value| (Arc::from("scope"), value)).into_iter().collect();
         let mut upstream = HeaderMap::new();

@@ -44,6 +44,9 @@ pub(super) fn of(
     let counts = |part: Part| !ignored.contains(&part);
     add(Some(if evidence.connection.tls.is_some() { b"https" } else { b"http" }));
     add(Some(host(evidence).as_bytes()));
+    let server_name = evidence.connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    add(server_name.map(str::as_bytes));
+    add(Some(if head.version == http::Version::HTTP_2 { b"2" } else { b"1" }));
     add(counts(Part::Method).then(|| head.method.as_str().as_bytes()));
     add(counts(Part::Path).then(|| head.uri.path().as_bytes()));
     add(head.uri.query().filter(|_| counts(Part::Query)).map(str::as_bytes));

@@ -9,6 +9,7 @@
 
 mod answer;
 mod cache;
+mod calls;
 mod grpc;
 mod http;
 mod key;
@@ -23,21 +24,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::header::{HeaderMap, HeaderName};
-use portcullis_core::{Fetch, FetchError, Reason, Rejection, Scheme, Unary, UnaryError};
+use bytes::Bytes;
+use portcullis_core::{Fetch, FetchError, FetchResponse, Reason, Rejection, Scheme, Unary, UnaryError};
 
 pub(crate) use cache::Answers;
+pub(crate) use calls::Calls;
+pub use calls::ExternalCounts;
 pub(crate) use spec::ExternalSpec;
 
 use crate::chain::{Evidence, Outcome};
 use crate::guard::Claim;
 use crate::place::{Found, Place, Places};
-use answer::{Reading, Verdict};
+use answer::{Reading, Source, Verdict};
 use cache::{Answered, Asker};
 use key::Part;
 use question::Question;
 
 /// The authenticator.
 pub(crate) struct External {
+    asker: Asker,
+    /// The most calls of one worker that may be under way.
+    at_once: usize,
     /// Where the credential is; without one the service is asked about every request.
     places: Option<Places>,
     scheme: Scheme,
@@ -64,13 +71,12 @@ pub(crate) struct Told {
     headers: Vec<HeaderName>,
     certificate: bool,
     /// The longest content it may see.
-    content: Option<usize>,
+    content: Option<u64>,
 }
 
 /// Which answers are remembered, and how long.
 #[derive(Clone, Debug)]
 struct Cache {
-    asker: Asker,
     /// What the answers do not depend on.
     ignored: Vec<Part>,
     at_most: Duration,
@@ -132,21 +138,31 @@ impl External {
     ) -> Result<Answered, Rejection> {
         let key =
             self.cache.as_ref().map(|cache| (cache, key::of(&cache.ignored, &self.told, evidence, found)));
-        if let Some((cache, key)) = &key
-            && let Some(answered) = evidence.worker.answers().find(cache.asker, key, evidence.now)
+        if let Some((_, key)) = &key
+            && let Some(answered) = evidence.worker.answers().find(self.asker, key, evidence.now)
         {
+            evidence.worker.calls().count(|counts| counts.remembered += 1);
             return Ok(answered);
         }
         let question = Question::of(self, evidence, found).await?;
-        let mut allowed = match self.ask(question).await? {
+        let verdict = {
+            let _under_way = evidence.worker.calls().begin(self.asker, self.at_once).ok_or_else(busy)?;
+            self.ask(question).await
+        };
+        evidence.worker.calls().count(|counts| match &verdict {
+            Ok(Verdict::Allowed(_)) => counts.allowed += 1,
+            Ok(Verdict::Denied(_)) => counts.denied += 1,
+            Err(_) => counts.unavailable += 1,
+        });
+        let mut allowed = match verdict? {
             Verdict::Denied(denied) => return Err(denied.rejection(self.pass)),
             Verdict::Allowed(allowed) => allowed,
         };
         let cache = key.as_ref().map(|(cache, _)| *cache);
         allowed.counts_for = cache.and_then(|cache| cache.time(allowed.counts_for));
         let answered = self.reading.read(&self.name, allowed, evidence.now)?;
-        if let Some((cache, key)) = key {
-            evidence.worker.answers().remember(cache.asker, key, &answered);
+        if let Some((_, key)) = key {
+            evidence.worker.answers().remember(self.asker, key, &answered);
         }
         Ok(answered)
     }
@@ -191,10 +207,49 @@ fn not_called(error: UnaryError) -> Rejection {
     unavailable(&why)
 }
 
+/// SECURITY: what cannot be asked about is refused. A service that hangs would otherwise gather all requests, each with
+/// its content.
+fn busy() -> Rejection {
+    unavailable("too many calls are under way")
+}
+
 fn unavailable(why: &str) -> Rejection {
     Rejection::new(Reason::ExternalUnavailable)
         .because(format!("the external service: {why}"))
         .retry_after(Duration::from_secs(1))
+}
+
+/// What an answer of a service comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExternalAnswer {
+    /// The request may go on, if the answer names a caller at the place that is asked for.
+    Allows(Option<Arc<str>>),
+    /// It may not.
+    Denies,
+    /// Nothing that can be relied on.
+    Nothing,
+}
+
+/// What an answer over HTTP comes to, where `subject` is `header.NAME` or `body.PATH`.
+pub fn http_answer(response: FetchResponse, subject: &str) -> ExternalAnswer {
+    ExternalAnswer::of(http::verdict(response), subject)
+}
+
+/// What the message of an answer over gRPC comes to.
+pub fn grpc_answer(message: Bytes, subject: &str) -> ExternalAnswer {
+    ExternalAnswer::of(grpc::verdict(message), subject)
+}
+
+impl ExternalAnswer {
+    fn of(verdict: Result<Verdict, Rejection>, subject: &str) -> Self {
+        match verdict {
+            Ok(Verdict::Allowed(allowed)) => {
+                Self::Allows(Source::parse(subject).and_then(|source| source.name(&allowed)))
+            }
+            Ok(Verdict::Denied(_)) => Self::Denies,
+            Err(_) => Self::Nothing,
+        }
+    }
 }
 
 /// The fields that go on, as an answer gave them.

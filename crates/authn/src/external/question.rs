@@ -60,11 +60,7 @@ impl<'e> Question<'e> {
             unix_ms: evidence.now.unix_ms,
         };
         if let Some(most) = external.told.content {
-            let content = evidence.content().await?;
-            if content.len() > most {
-                return Err(Rejection::new(Reason::BodyTooLarge)
-                    .because("the content is longer than the external service may see"));
-            }
+            let content = content(evidence, most).await?;
             if let Some(kind) = head.headers.get(CONTENT_TYPE) {
                 question.headers.insert(CONTENT_TYPE, kind.clone());
             }
@@ -72,6 +68,20 @@ impl<'e> Question<'e> {
         }
         Ok(question)
     }
+}
+
+/// The content, of which no more is read than the service may see.
+async fn content(evidence: &Evidence<'_>, most: u64) -> Result<Bytes, Rejection> {
+    if !evidence.on_trial {
+        return evidence.content_up_to(most).await;
+    }
+    // A trial must not be felt: the request goes on whole, however long its content is.
+    let content = evidence.content().await?;
+    if content.len() as u64 > most {
+        return Err(Rejection::new(Reason::ExternalUnavailable)
+            .because("the content is longer than the external service may see"));
+    }
+    Ok(content)
 }
 
 /// The host of the request, without looking at what proxies say.

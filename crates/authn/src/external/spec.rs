@@ -27,6 +27,10 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest time an answer may be remembered.
 const LONGEST_CACHE: Duration = Duration::from_secs(3600);
 
+/// The most calls a worker has under way where the policy does not say, and the most that may be written.
+const AT_ONCE: i64 = 128;
+const MOST_AT_ONCE: i64 = 4096;
+
 /// Whom to ask, what about, and what to make of the answer.
 #[derive(Clone, Debug)]
 pub(crate) struct ExternalSpec {
@@ -38,6 +42,7 @@ pub(crate) struct ExternalSpec {
     reading: Reading,
     pass: bool,
     cache: Option<Cache>,
+    at_once: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +64,7 @@ impl ExternalSpec {
         let (subject, scopes) = (fields.get("subject"), fields.get("scopes"));
         let (attributes, upstream) = (fields.get("attributes"), fields.get("upstream_headers"));
         let (deny, cache) = (fields.get("deny"), fields.get("cache"));
+        let at_once = fields.get("at_once");
         fields.finish(faults);
         let service = match (http, grpc) {
             (Some(http), None) => ServiceSpec::read(http, false, faults),
@@ -83,6 +89,7 @@ impl ExternalSpec {
         let pass =
             deny.map_or(Some(false), |node| node.one_of(&[("replace", false), ("pass", true)], faults));
         let cache = cache.map(|node| read_cache(node, faults));
+        let at_once = at_once.map_or(Some(AT_ONCE), |node| node.integer(1..=MOST_AT_ONCE, faults));
         let (told, places) = (told?, places?);
         let places = if places.is_empty() { None } else { Some(Places::new(places)) };
         let cache = match cache {
@@ -101,6 +108,7 @@ impl ExternalSpec {
             reading: reading?,
             pass: pass?,
             cache: cache.map(|(_, cache)| cache),
+            at_once: usize::try_from(at_once?).ok()?,
         })
     }
 
@@ -108,6 +116,8 @@ impl ExternalSpec {
     pub(crate) fn compile(&self, compiling: &Compiling<'_>, faults: &mut Faults) -> Option<External> {
         let (service, name) = self.service.compile(&self.context, compiling, faults)?;
         Some(External {
+            asker: Asker::next(),
+            at_once: self.at_once,
             scheme: scheme_of(self.places.as_ref()),
             places: self.places.clone(),
             service,
@@ -116,7 +126,7 @@ impl ExternalSpec {
             told: self.told.clone(),
             reading: self.reading.clone(),
             pass: self.pass,
-            cache: self.cache.as_ref().map(|cache| Cache { asker: Asker::next(), ..cache.clone() }),
+            cache: self.cache.clone(),
         })
     }
 }
@@ -237,7 +247,7 @@ impl TellSpec {
         fields.finish(faults);
         let headers = headers.map_or(Some(Vec::new()), |node| field_names(node, faults));
         let certificate = certificate.map_or(Some(false), |node| node.boolean(faults));
-        let content = content.map(|node| node.size(faults).and_then(|size| usize::try_from(size).ok()));
+        let content = content.map(|node| node.size(faults));
         let context = match context.map(|node| node.named(faults)) {
             None => Some(Vec::new()),
             Some(None) => None,
@@ -350,11 +360,7 @@ fn read_reading(
 /// `header.x-user` or `body.path`.
 fn source(node: &Node, faults: &mut Faults) -> Option<Source> {
     let text = node.text(faults)?;
-    let read = match text.value.split_once('.') {
-        Some(("header", name)) => HeaderName::from_bytes(name.as_bytes()).ok().map(Source::Header),
-        Some(("body", path)) if !path.is_empty() => Some(Source::Body(path.into())),
-        _ => None,
-    };
+    let read = Source::parse(&text.value);
     if read.is_none() {
         faults.push(
             Diagnostic::error("bad_source", text.place, format!("`{}` is no part of an answer", text.value))
@@ -378,7 +384,7 @@ fn read_cache(node: &Node, faults: &mut Faults) -> Option<(FilePlace, Cache)> {
     };
     let at_most = at_most.and_then(|node| limited(node, LONGEST_CACHE, faults));
     let unstated = unstated.map_or(Some(Duration::ZERO), |node| limited(node, LONGEST_CACHE, faults));
-    let cache = Cache { asker: Asker::next(), ignored: ignored?, at_most: at_most?, unstated: unstated? };
+    let cache = Cache { ignored: ignored?, at_most: at_most?, unstated: unstated? };
     Some((node.place, cache))
 }
 

@@ -17,10 +17,10 @@ use super::messages::{
     Kind, OkHttpResponse, Status, Struct, StructValue,
 };
 use super::{grpc, http};
-use crate::WorkerTokens;
 use crate::testing::{
-    Answer, House, KeyServer, NOW, connection, evidence, head, issuers, offline, only_fault, told,
+    Answer, House, KeyServer, NOW, Whole, connection, evidence, head, issuers, offline, only_fault, told,
 };
+use crate::{Evidence, WorkerTokens};
 
 fn house() -> House {
     House::new(issuers(&json!({}), &Default::default(), &offline()))
@@ -410,4 +410,96 @@ async fn a_grpc_service_is_told_in_envoy_s_words() {
     }
     let mut faults = Faults::default();
     assert!(super::ExternalSpec::read(&crate::testing::node(&json!({})), &mut faults).is_none());
+}
+
+/// A service that never answers.
+struct Hanging;
+
+impl Fetch for Hanging {
+    fn fetch(&self, _request: portcullis_core::FetchRequest) -> portcullis_core::FetchFuture<'_> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// A service that hangs holds up no more requests than the policy says; the others are told at once.
+#[tokio::test]
+async fn calls_beyond_the_bound_are_not_made() {
+    let mut house = house();
+    house.fetchers = Fetchers::new(|_| Ok(Arc::new(Hanging) as Arc<dyn Fetch>));
+    let chain = house.chain(&external(&json!({ "at_once": 2 })));
+    let (connection, worker) = (connection(None), WorkerTokens::new(1 << 16));
+    let head = head("/a", &[("x-session", "s")]);
+    let evidence = evidence(&head, &connection, &worker, crate::testing::moment(NOW));
+    let mut first = Box::pin(chain.authenticate(&evidence));
+    let mut second = Box::pin(chain.authenticate(&evidence));
+    assert!(futures_now(&mut first).is_none() && futures_now(&mut second).is_none());
+    let refused = chain.authenticate(&evidence).await.expect_err("no room");
+    assert_eq!(refused.reason(), Reason::ExternalUnavailable);
+    assert!(refused.detail().is_some_and(|detail| detail.retry_after.is_some()));
+    // A caller who goes away makes room.
+    drop(first);
+    let mut third = Box::pin(chain.authenticate(&evidence));
+    assert!(futures_now(&mut third).is_none());
+    assert_eq!(worker.external_counts().busy, 1);
+}
+
+/// What it comes to without waiting.
+fn futures_now<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::Pin::new(future).poll(&mut context) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
+}
+
+/// SECURITY: over gRPC the service is told the server's name and the version; both are part of the question.
+#[tokio::test]
+async fn a_question_differs_by_the_server_s_name_and_the_version() {
+    let key = |server_name: Option<&str>, version: ::http::Version| {
+        let mut connection = connection(None);
+        connection.tls = server_name.map(|name| portcullis_core::TlsFacts {
+            policy: portcullis_core::TlsPolicyId(0),
+            version: "TLSv1.3",
+            server_name: Some(name.into()),
+        });
+        let mut head = head("/a", &[("x-session", "s")]);
+        head.version = version;
+        let worker = WorkerTokens::new(0);
+        let evidence = evidence(&head, &connection, &worker, crate::testing::moment(NOW));
+        super::key::of(&[], &super::Told::default(), &evidence, None)
+    };
+    let (old, new) = (::http::Version::HTTP_11, ::http::Version::HTTP_2);
+    let keys = [
+        key(Some("a.example"), old),
+        key(Some("b.example"), old),
+        key(Some("a.example"), new),
+        key(None, old),
+    ];
+    for (at, one) in keys.iter().enumerate() {
+        assert_eq!(keys.iter().position(|other| other == one), Some(at));
+    }
+    assert_eq!(keys[0], key(Some("a.example"), old));
+}
+
+/// What is longer than the service may see is refused where the chain is enforced; a trial ends no request for it.
+#[tokio::test]
+async fn a_long_content_is_not_told() {
+    let server = Arc::new(KeyServer::default());
+    let chain = house_of(&server).chain(&external(&json!({ "tell": { "content": "4B" } })));
+    server.answer([Answer::Response(allows("alice", None))]);
+    let (connection, worker) = (connection(None), WorkerTokens::new(1 << 16));
+    let head = head("/a", &[("x-session", "s")]);
+    let plain = evidence(&head, &connection, &worker, crate::testing::moment(NOW));
+    let (short, long) = (Whole(Bytes::from_static(b"1234")), Whole(Bytes::from_static(b"12345")));
+    for (content, on_trial, expected) in [
+        (&short, false, None),
+        (&short, true, None),
+        (&long, false, Some(Reason::BodyTooLarge)),
+        (&long, true, Some(Reason::ExternalUnavailable)),
+    ] {
+        let asked = Evidence { content: Some(content), on_trial, ..plain };
+        let refused = chain.authenticate(&asked).await.err().map(|rejection| rejection.reason());
+        assert_eq!(refused, expected, "{on_trial}");
+    }
+    assert_eq!(server.count(), 2);
 }

@@ -15,9 +15,15 @@
 //! others have. The address is the one the connection proves, never one a header says. A success forgives the
 //! address that name and nothing else, so owning one good credential does not buy more guesses at others. Waiting
 //! means that one attempt is let through at the end of each wait, not all that have gathered meanwhile; an attempt
-//! that is given up half-way has still been used. Where many callers share an address (a load balancer, loopback),
-//! only counts of names under it are kept, and elsewhere a caller who has succeeded of late from a watched address
-//! is not held up by the failures of others behind it.
+//! that is given up half-way has still been used. A caller who has succeeded of late from a watched address is not
+//! held up by the failures of others behind it.
+//!
+//! SECURITY: where many callers share an address (a load balancer that does not say who calls, loopback), whoever
+//! shares it could make somebody else's name wait. So nobody waits there: every credential is judged, a good one
+//! passes however often others have failed under its name, and only one that *fails* during a wait is told to wait
+//! (429). What that gives up: behind such an address guesses are slowed down by nothing but the bounds on expensive
+//! work (the threads for passwords, the calls under way to a service of the operator's). An operator whose proxies
+//! can say who calls (the PROXY protocol) has them say it, and then addresses are not shared.
 //!
 //! A credential that is already known to be good to this worker (a cached token) needs no expensive work and is
 //! not asked for here. A refusal that says nothing about the credential's secret (it has expired, it could not be
@@ -126,7 +132,16 @@ pub(crate) enum Attempt {
         address: Option<Taken>,
         /// Whether a success is worth writing down.
         tells: bool,
+        /// The wait it would have had to keep, were its address not shared: told only if it fails.
+        held: Option<u64>,
     },
+}
+
+impl Attempt {
+    /// Whether a success is worth writing down.
+    pub(crate) const fn tells(&self) -> bool {
+        matches!(self, Self::Watched { tells: true, .. })
+    }
 }
 
 /// A record whose wait was used up by an attempt.
@@ -160,14 +175,17 @@ impl Watch<'_> {
     }
 
     /// Hears what came of an attempt.
+    ///
+    /// # Errors
+    /// It has failed, behind a shared address and during a wait: 429 with the time, in place of its own refusal.
     pub(crate) fn settle(
         &self,
         attempt: Attempt,
         outcome: &Outcome,
         member: &Authenticator,
         evidence: &Evidence<'_>,
-    ) {
-        let Some(watching) = &self.watching else { return };
+    ) -> Result<(), Rejection> {
+        let Some(watching) = &self.watching else { return Ok(()) };
         let failed = matches!(outcome, Outcome::Rejected(rejection) if rejection.reason().is_failed_proof());
         match attempt {
             Attempt::Exempt => {}
@@ -177,13 +195,22 @@ impl Watch<'_> {
                 }
             }
             Attempt::Unwatched => {}
-            Attempt::Watched { name, .. } if failed => watching.failed(name),
-            Attempt::Watched { name, pair, address, tells } => {
-                watching.give_back(name, pair, address);
-                if tells && matches!(outcome, Outcome::Verified(..) | Outcome::Answered(..)) {
-                    watching.succeeded(name);
+            Attempt::Watched { name, held, .. } if failed => {
+                watching.failed(name);
+                if let Some(left) = held {
+                    return Err(watching.refused(&Wait { left, why: BY_NAME }));
                 }
             }
+            Attempt::Watched { name, pair, address, .. } => watching.give_back(name, pair, address),
+        }
+        Ok(())
+    }
+
+    /// Hears that a whole request was good, of which an attempt was a part. SECURITY: only then does a success forgive:
+    /// a credential that was good once and is used up may be somebody else's, overheard.
+    pub(crate) fn forgive(&self, attempt: Attempt) {
+        if let (Some(watching), Attempt::Watched { name, tells: true, .. }) = (&self.watching, attempt) {
+            watching.succeeded(name);
         }
     }
 }
@@ -191,12 +218,14 @@ impl Watch<'_> {
 impl Watching<'_> {
     fn admit(&self, member: &Authenticator, evidence: &Evidence<'_>) -> Result<Attempt, Rejection> {
         let Some(name) = self.name(member, evidence) else { return Ok(Attempt::Exempt) };
-        self.try_for(name).map_err(|wait| {
-            self.ledger.refused(wait.why == BY_NAME);
-            Rejection::new(Reason::TooManyFailures)
-                .because(wait.why)
-                .retry_after(Duration::from_millis(wait.left.max(1)))
-        })
+        self.try_for(name).map_err(|wait| self.refused(&wait))
+    }
+
+    fn refused(&self, wait: &Wait) -> Rejection {
+        self.ledger.refused(wait.why == BY_NAME);
+        Rejection::new(Reason::TooManyFailures)
+            .because(wait.why)
+            .retry_after(Duration::from_millis(wait.left.max(1)))
     }
 
     /// The hash of the name a credential claims, kept apart by the kind of authenticator.
@@ -228,14 +257,19 @@ impl Watching<'_> {
             }
         }
         let of_pair = caller.judge(&pair, now);
-        let of_address = if self.is_shared() {
-            None
-        } else {
-            self.ledger
-                .addresses
-                .find(self.network)
-                .map(|record| (settings.address.judge(&record, now), record))
-        };
+        if self.is_shared() {
+            let held = match of_pair {
+                Verdict::Waits(left) => Some(left),
+                Verdict::One | Verdict::Free => None,
+            };
+            let tells = pair.failures(now, caller.forget) > 0;
+            return Ok(Attempt::Watched { name, pair: None, address: None, tells, held });
+        }
+        let of_address = self
+            .ledger
+            .addresses
+            .find(self.network)
+            .map(|record| (settings.address.judge(&record, now), record));
         if let Verdict::Waits(left) = of_pair {
             return Err(Wait { left, why: BY_NAME });
         }
@@ -262,7 +296,7 @@ impl Watching<'_> {
         }
         let stale = pair.trusted_until < now.saturating_add(spec::TRUST / 2);
         let tells = pair.failures(now, caller.forget) > 0 || (of_address.is_some() && stale);
-        Ok(Attempt::Watched { name, pair: taken, address, tells })
+        Ok(Attempt::Watched { name, pair: taken, address, tells, held: None })
     }
 
     /// Uses up the wait of a record, unless another attempt has done so since it was read.

@@ -48,11 +48,11 @@ impl At<'_> {
         }
         match watching.try_for(name) {
             Err(wait) => Err(wait.left),
-            Ok(Attempt::Watched { .. }) if !succeeds => {
+            Ok(Attempt::Watched { held, .. }) if !succeeds => {
                 watching.failed(name);
-                Ok(())
+                held.map_or(Ok(()), Err)
             }
-            Ok(Attempt::Watched { name, pair, address, tells }) => {
+            Ok(Attempt::Watched { name, pair, address, tells, .. }) => {
                 watching.give_back(name, pair, address);
                 if tells {
                     watching.succeeded(name);
@@ -228,12 +228,30 @@ fn where_an_address_is_many_callers_only_names_are_counted() {
     for _ in 0..5 {
         assert_eq!(At(&guard, HERE, MINUTE).fails(1_000), Ok(()));
     }
-    assert!(At(&guard, HERE, MINUTE).fails(1_000).is_err());
+    assert_eq!(At(&guard, HERE, MINUTE).fails(1_000), Err(SECOND), "a failure is told to wait");
     // Loopback is such an address where nothing is written.
     let guard = default_guard();
     for name in 0..100 {
         assert_eq!(At(&guard, "127.0.0.1", MINUTE).fails(name), Ok(()));
     }
+}
+
+/// Trap 27: whoever shares an address with somebody cannot shut out their name there.
+#[test]
+fn behind_a_shared_address_only_what_fails_is_held_up() {
+    let guard = guard(&json!({ "shared_addresses": ["192.0.2.0/24"] }));
+    for round in 0..50 {
+        let failed = At(&guard, HERE, MINUTE).fails(1);
+        assert_eq!(failed.is_ok(), round < 5, "{round}: {failed:?}");
+    }
+    // The longest wait by now, and the owner of the name passes within it.
+    assert!(At(&guard, HERE, MINUTE).fails(1).is_err_and(|left| left > MINUTE));
+    assert_eq!(At(&guard, HERE, MINUTE).succeeds(1), Ok(()));
+    // From an address of one's own the same failures are waited for by everybody.
+    for _ in 0..5 {
+        let _ = At(&guard, THERE, MINUTE).fails(1);
+    }
+    assert!(At(&guard, THERE, MINUTE).succeeds(1).is_err());
 }
 
 #[test]

@@ -4,78 +4,83 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use portcullis_core::document::{Fields, Node};
-use portcullis_core::{Challenge, Diagnostic, Faults, Place as FilePlace, Scheme, Spanned};
-use portcullis_jose::MessageAlgorithm;
+use portcullis_core::{Challenge, Diagnostic, Faults, Scheme, Spanned};
 
 use super::base::{Component, DATE, Target};
 use super::{ALGORITHMS, Hmac, Requirement};
 use crate::chain::Compiling;
 use crate::place::{Place, Places};
 use crate::signing::content_digest::{CONTENT_DIGEST, DIGEST};
-use crate::signing::{SignatureKeys, SigningSettings};
+use crate::signing::coverage::{Bound, Remedies, Weakness, each};
+use crate::signing::{Kind, SignatureKeys, SigningSettings};
 
 /// The words an authorization may begin with.
 const SCHEMES: [&str; 2] = ["signature", "hmac"];
 /// Where the older form travels outside of `Authorization`.
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 
-/// What is so weak that a policy must ask for it by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Weakness {
-    Sha1,
-    UnboundTarget,
-}
-
-const WEAKNESSES: &[(&str, Weakness)] =
-    &[("sha1", Weakness::Sha1), ("unbound_target", Weakness::UnboundTarget)];
+/// What can be written about signatures of this kind.
+const KIND: Kind = Kind {
+    word: "hmac",
+    scheme: Scheme::Signature,
+    algorithms: ALGORITHMS,
+    all_by_default: false,
+    weaknesses: &[
+        ("sha1", Weakness::Sha1),
+        ("unbound_target", Weakness::UnboundTarget),
+        ("path_only", Weakness::PathOnly),
+        ("unbound_content", Weakness::UnboundContent),
+    ],
+};
+const REMEDIES: Remedies = Remedies {
+    target: "add `(request-target)`",
+    query: "write `request_target: with_query`",
+    host: "add `host`",
+    content: "add `digest`, which is asked for only where there is content",
+};
 
 /// Which signatures an alternative takes.
 #[derive(Clone, Debug)]
 pub(crate) struct HmacSpec {
-    algorithms: Vec<MessageAlgorithm>,
     covers: Vec<Requirement>,
     settings: SigningSettings,
     places: Places,
     target: Target,
     unlisted: Component,
-    at: FilePlace,
 }
 
 impl HmacSpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`hmac`", faults)?;
-        let weak = fields.get("accept_weak").map_or(Some(Vec::new()), |node| words(node, WEAKNESSES, faults));
-        let algorithms = fields.require("algorithms", faults);
+        let settings = SigningSettings::read(KIND, &mut fields, faults);
         let covers = fields.get("covers");
-        let settings = SigningSettings::read(&mut fields, faults);
         let places = fields.get("header").map_or_else(
             || Some(authorization()),
             |node| node.one_of(&[("authorization", false), ("signature", true)], faults).map(places),
         );
         let targets = [("with_query", Target::WithQuery), ("path_only", Target::PathOnly)];
-        let target = fields
-            .get("request_target")
-            .map_or(Some(Target::WithQuery), |node| node.one_of(&targets, faults));
+        let request_target = fields.get("request_target");
+        let target = request_target.map_or(Some(Target::WithQuery), |node| node.one_of(&targets, faults));
         let unlisted = fields
             .get("unlisted")
             .map_or(Some(false), |node| node.one_of(&[("date", false), ("(created)", true)], faults));
         fields.finish(faults);
-        let weak = weak?;
-        let algorithms = algorithms.and_then(|node| read_algorithms(node, &weak, faults));
-        let covers = match covers {
+        let (settings, target) = (settings?, target?);
+        let read = match covers {
             None => {
-                Some(vec![Requirement::Exactly(Component::Target), Requirement::Moment, Requirement::Digest])
+                vec![Requirement::Exactly(Component::Target), Requirement::Moment, Requirement::Digest]
             }
-            Some(node) => read_covers(node, &weak, faults),
+            Some(node) => read_covers(node, faults)?,
         };
+        // What is wrong is either the list or what its `(request-target)` stands for.
+        let place = covers.or(request_target).map_or(node.place, |node| node.place);
+        bound_by(&read, target).check(settings.weak(), &REMEDIES, place, faults)?;
         Some(Self {
-            algorithms: algorithms?,
-            covers: covers?,
-            settings: settings?,
+            covers: read,
+            settings,
             places: places?,
-            target: target?,
+            target,
             unlisted: if unlisted? { Component::Created } else { Component::Header(DATE) },
-            at: node.place,
         })
     }
 
@@ -85,11 +90,9 @@ impl HmacSpec {
         compiling: &Compiling<'_>,
         faults: &mut Faults,
     ) -> Option<Hmac> {
-        let kind = ("hmac", Scheme::Signature);
-        let verifier = self.settings.compile(kind, keys, (&self.algorithms, self.at), compiling, faults)?;
+        let verifier = self.settings.compile(keys, compiling, faults)?;
         let covers: Vec<_> = self.covers.iter().map(ToString::to_string).collect();
-        let challenge =
-            Challenge::new(Scheme::Signature, compiling.api.into()).with("headers", covers.join(" "));
+        let challenge = Challenge::new(KIND.scheme, compiling.api.into()).with("headers", covers.join(" "));
         Some(Hmac {
             places: self.places.clone(),
             verifier,
@@ -109,43 +112,8 @@ fn places(in_signature: bool) -> Places {
     if in_signature { Places::from(Place::Header(SIGNATURE)) } else { authorization() }
 }
 
-/// Words of a list, each known and written once.
-fn words<T: Copy + PartialEq>(node: &Node, known: &[(&str, T)], faults: &mut Faults) -> Option<Vec<T>> {
-    let items = node.list(faults)?;
-    let mut read = Vec::new();
-    for item in items {
-        let word = item.one_of(known, faults)?;
-        if read.contains(&word) {
-            faults.error("twice", item.place, "this is written twice");
-            return None;
-        }
-        read.push(word);
-    }
-    Some(read)
-}
-
-fn read_algorithms(node: &Node, weak: &[Weakness], faults: &mut Faults) -> Option<Vec<MessageAlgorithm>> {
-    let algorithms = words(node, ALGORITHMS, faults)?;
-    if algorithms.contains(&MessageAlgorithm::HmacSha1) && !weak.contains(&Weakness::Sha1) {
-        faults.push(
-            Diagnostic::error(
-                "weak_algorithm",
-                node.place,
-                "SHA-1 is broken, and nobody should sign with it any more",
-            )
-            .note("if its callers cannot be moved yet, say so: `accept_weak: [sha1]`"),
-        );
-        return None;
-    }
-    Some(algorithms)
-}
-
-fn read_covers(node: &Node, weak: &[Weakness], faults: &mut Faults) -> Option<Vec<Requirement>> {
-    let names = node.texts(faults)?;
-    let read: Vec<_> = names.iter().filter_map(|name| read_requirement(name, faults)).collect();
-    if read.len() < names.len() {
-        return None;
-    }
+fn read_covers(node: &Node, faults: &mut Faults) -> Option<Vec<Requirement>> {
+    let read = each(node, faults, read_requirement)?;
     let made = [Requirement::Moment, Requirement::Exactly(Component::Created)];
     if !made.iter().any(|moment| read.contains(moment)) {
         faults.push(
@@ -154,18 +122,20 @@ fn read_covers(node: &Node, weak: &[Weakness], faults: &mut Faults) -> Option<Ve
         );
         return None;
     }
-    if !read.contains(&Requirement::Exactly(Component::Target)) && !weak.contains(&Weakness::UnboundTarget) {
-        faults.push(
-            Diagnostic::error(
-                "covers_too_little",
-                node.place,
-                "a signature would be good for any other request",
-            )
-            .note("add `(request-target)`, or say that you want that: `accept_weak: [unbound_target]`"),
-        );
-        return None;
-    }
     Some(read)
+}
+
+/// The host is not asked for: `(request-target)` with a date is what clients of this form sign (B8), and many of them
+/// cannot sign more. A policy adds `host` where several hosts serve the same paths.
+fn bound_by(covers: &[Requirement], target: Target) -> Bound {
+    let has_target = covers.contains(&Requirement::Exactly(Component::Target));
+    Bound {
+        method: has_target,
+        host: true,
+        path: has_target,
+        query: has_target && target == Target::WithQuery,
+        content: covers.contains(&Requirement::Digest),
+    }
 }
 
 fn read_requirement(name: &Spanned<String>, faults: &mut Faults) -> Option<Requirement> {

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::parameters::{Parameters, ParametersError};
 use super::signed_bytes;
-use crate::testing::{House, Memory, NOW, ask_with, clients_with, head, issuers, offline, only_fault};
+use crate::testing::{
+    House, Memory, NOW, ask_with, clients_with, head, issuers, jwks, offline, only_fault, sign,
+};
 use crate::{Chain, Clients};
 
 const DATE: &str = "Fri, 15 Jan 2027 08:00:00 GMT";
@@ -421,7 +423,9 @@ async fn a_key_is_held_to_its_own_algorithm() {
 
 #[tokio::test]
 async fn paths_alone_are_signed_where_the_policy_says_so() {
-    let chain = chain(&json!({ "algorithms": ["hmac-sha256"], "request_target": "path_only" }));
+    let chain = chain(&json!({
+        "algorithms": ["hmac-sha256"], "request_target": "path_only", "accept_weak": ["path_only"],
+    }));
     let mut request = signed(ACME, "GET", "/orders", USUAL, &[("date", DATE)]);
     request.uri = "/orders?page=2".parse().expect("a target");
     assert_eq!(ask_with(&chain, &request, "", NOW).await.as_deref(), Ok("client:acme"));
@@ -434,7 +438,7 @@ async fn what_is_not_listed_is_what_the_policy_says() {
     let weak = |unlisted: &str, covers: &str| {
         chain(&json!({
             "algorithms": ["hmac-sha256"], "covers": [covers], "unlisted": unlisted,
-            "accept_weak": ["unbound_target"],
+            "accept_weak": ["unbound_target", "unbound_content"],
         }))
     };
     let dated = signed(ACME, "GET", "/", "keyId=\"acme-1\"", &[("date", DATE)]);
@@ -484,6 +488,29 @@ fn faults_of_a_policy_are_told() {
             json!({ "algorithms": ["hmac-sha256"], "covers": ["(request-target)"] }),
             "covers_too_little",
             "when a request was signed",
+        ),
+        (
+            json!({ "algorithms": ["hmac-sha256"], "covers": ["(request-target)", "date"] }),
+            "covers_too_little",
+            "other content",
+        ),
+        (
+            json!({ "algorithms": ["hmac-sha256"], "request_target": "path_only" }),
+            "covers_too_little",
+            "other query",
+        ),
+        (
+            json!({
+                "algorithms": ["hmac-sha256"], "covers": ["(request-target)", "date", "digest"],
+                "request_target": "path_only", "accept_weak": ["unbound_content"],
+            }),
+            "covers_too_little",
+            "other query",
+        ),
+        (
+            json!({ "algorithms": ["hmac-sha256"], "covers": ["date"], "accept_weak": ["unbound_target"] }),
+            "covers_too_little",
+            "other content",
         ),
         (
             json!({ "algorithms": ["hmac-sha256"], "covers": ["(request-target)", "date", "a b"] }),
@@ -539,4 +566,67 @@ fn faults_of_a_credential_are_told() {
     let memory = Memory::default().with("acme", ACME);
     drop(spec.compile(&crate::Registering { pepper: None, materials: &memory, apis: &[] }, &mut twice));
     only_fault(twice, "key_twice", "more than once");
+}
+
+/// What is used up is used up when all of an `all_of` is good: who has one part of it cannot spoil it for its owner.
+#[tokio::test]
+async fn nothing_is_used_up_by_a_request_that_is_refused() {
+    let key = portcullis_jose::SigningKey::generate(portcullis_jose::Algorithm::Es256).expect("a key");
+    let memory = Memory::default().with("keys.json", jwks(&[("k1", &key)]));
+    let once = json!({"idp": {
+        "issuer": "https://idp.example", "audience": "https://api.example", "algorithms": "ES256",
+        "keys": {"jwks": {"file": "keys.json"}}, "type": ["absent", "JWT", "at+jwt"],
+        "used_once": true, "max_lifetime": "1h",
+    }});
+    let mut house = House::new(issuers(&once, &memory, &offline()));
+    house.clients = clients();
+    let hmac = json!({ "algorithms": ["hmac-sha256"], "header": "signature" });
+    let chain = house.chain(
+        &json!({ "all_of": [{ "hmac": hmac }, { "jwt": { "issuer": "idp" } }], "identity_from": "jwt" }),
+    );
+    let token = |id: &str| sign(&key, &json!({"kid": "k1"}), &json!({"jti": id, "client_id": "a"}));
+    let with = |made: &Parts, token: &str| {
+        let mut request = made.clone();
+        let signature = made.headers["authorization"].to_str().expect("text").replacen("Signature ", "", 1);
+        request.headers.insert("signature", signature.parse().expect("a value"));
+        request.headers.insert("authorization", format!("Bearer {token}").parse().expect("a value"));
+        request
+    };
+    let one = signed(ACME, "GET", "/1", USUAL, &[("date", DATE)]);
+    let other = signed(ACME, "GET", "/2", USUAL, &[("date", DATE)]);
+    let stolen = signed("x".repeat(64).as_str(), "GET", "/1", USUAL, &[("date", DATE)]);
+    let (first, second) = (token("t-1"), token("t-2"));
+    let forged = first.rsplit_once('.').map(|(signed, _)| format!("{signed}.AAAA")).expect("a token");
+    for (request, expected) in [
+        (with(&one, &forged), Err("token_signature_invalid")),
+        (with(&stolen, &first), Err("signature_invalid")),
+        (with(&one, &first), Ok(())),
+        (with(&other, &first), Err("token_replayed")),
+        (with(&one, &second), Err("signature_replayed")),
+    ] {
+        let asked = ask_with(&chain, &request, "", NOW).await;
+        assert_eq!(asked.map(drop), expected);
+    }
+}
+
+/// A request that was overheard and is sent again is no success: it forgives its sender nothing.
+#[tokio::test]
+async fn a_replay_forgives_no_failures() {
+    let mut house = house();
+    let settings = json!({ "caller": { "failures": 2 }, "shared_addresses": [] });
+    let mut faults = portcullis_core::Faults::default();
+    let guard = crate::GuardSpec::read(&crate::testing::node(&settings), &mut faults).expect("a guard");
+    house.guard = guard.compile(&std::sync::Arc::default());
+    let chain = house.chain(&json!({ "hmac": { "algorithms": ["hmac-sha256"] } }));
+    let overheard = signed(ACME, "GET", "/1", USUAL, &[("date", DATE)]);
+    let guess = signed("x".repeat(64).as_str(), "GET", "/1", USUAL, &[("date", DATE)]);
+    for (request, expected) in [
+        (&overheard, Ok(())),
+        (&guess, Err("signature_invalid")),
+        (&overheard, Err("signature_replayed")),
+        (&guess, Err("signature_invalid")),
+        (&guess, Err("too_many_failures")),
+    ] {
+        assert_eq!(ask_with(&chain, request, "", NOW).await.map(drop), expected);
+    }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use portcullis_core::json::{Limits, Object, Value};
 use portcullis_core::{
     AuthMethod, Client, Identity, Moment, OutboundCertificates, PeerCertificate, Place, Reason, Rejection,
+    Scheme,
 };
 use portcullis_jose::{
     Algorithm, ClaimRules, CompactJws, Confirmation, IssuerRule, JwkSet, JwsLimits, VerifiedJws, scopes,
@@ -28,6 +29,7 @@ pub(crate) use keys::{REFRESH, REFRESH_BOUNDS, SERVE_STALE, SERVE_STALE_MAX, che
 pub use profile::profile_table;
 
 use crate::binding::Demands;
+use crate::chain::Use;
 use crate::clients::Clients;
 use crate::identity::{is_name, token_key};
 use crate::introspection::{Introspection, Introspections};
@@ -304,9 +306,9 @@ impl Issuer {
         self.used_once.is_some()
     }
 
-    /// Uses up a token that may be used once. SECURITY: last of all, so that nobody uses up a token they may not use.
-    pub(crate) fn claim(&self, token: &KnownToken, now: Moment) -> Result<(), Rejection> {
-        let Some(space) = &self.used_once else { return Ok(()) };
+    /// What a request with this token uses up, if it may be used once.
+    pub(crate) fn used(&self, token: &KnownToken, scheme: Scheme) -> Option<Use> {
+        let space = self.used_once.clone()?;
         // The rules demand all three claims where tokens are used once.
         let claims = &token.identity.claims;
         let text = |name: &str| claims.get(name).and_then(Value::as_text).map_or("", |text| &**text);
@@ -315,7 +317,7 @@ impl Issuer {
         // No text holds the byte between the two, for JSON's is UTF-8.
         let key = [text("iss").as_bytes(), &[0xff], text("jti").as_bytes()].concat();
         let until = until_ms.saturating_add(999).div_euclid(1000);
-        space.claim(&key, issued, until, now).or_refuse(Reason::TokenReplayed)
+        Some(Use { space, key, issued, until, scheme, seen: Reason::TokenReplayed, nonces: None })
     }
 
     /// Verifies a token as far as neither the time nor the connection matters, and says with which generation of
@@ -437,6 +439,8 @@ impl Issuer {
         let key_id = header.key_id.as_deref();
         let candidates = keys.candidates(key_id, subject.map(AsRef::as_ref), header.algorithm);
         if candidates.is_empty() {
+            // Whatever it says, nobody's signature is good.
+            let _ = ClientKeys::stand_in(header.algorithm).map(|key| jws.verify(key).is_ok());
             return Err(SignatureError::KeyUnknown);
         }
         let verifies = |own: &&ClientKey| Some((jws.verify(&own.key).ok()?, own.client.clone()));

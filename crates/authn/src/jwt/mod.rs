@@ -110,8 +110,8 @@ impl Jwt {
         self.issuer.check_request(&known, certificate, evidence.now)?;
         let named = rule.map(|rule| known.named(rule)).transpose()?;
         self.binding.check(token, presented, known.confirmation.as_ref(), evidence)?;
-        if !evidence.on_trial {
-            self.issuer.claim(&known, evidence.now)?;
+        if let Some(used) = self.issuer.used(&known, presented.scheme()).filter(|_| !evidence.on_trial) {
+            evidence.use_up(used)?;
         }
         Ok((known.identity.clone(), named))
     }

@@ -1,7 +1,7 @@
 //! Keys of registered clients, who sign their tokens themselves (B9.5).
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Client, Diagnostic, Faults, Materials, Place, Spanned};
@@ -118,6 +118,17 @@ impl ClientKeys {
         let fitting = at.iter().filter_map(|at| self.keys.get(*at)).filter(|own| own.key.allows(algorithm));
         let fitting: Vec<_> = fitting.collect();
         if fitting.len() > TRIES_MAX { Vec::new() } else { fitting }
+    }
+
+    /// A key nobody has, for the work of a verification where a token leads to no key. SECURITY: else the time a refusal
+    /// takes would tell which clients and which keys are registered (ANS-06).
+    pub(crate) fn stand_in(algorithm: Algorithm) -> Option<&'static VerifyingKey> {
+        static MADE: LazyLock<Vec<(Algorithm, VerifyingKey)>> = LazyLock::new(|| {
+            let made = |algorithm| VerifyingKey::stand_in(algorithm).ok().map(|key| (algorithm, key));
+            let public = Algorithm::ALL.into_iter().filter(|algorithm| !algorithm.is_symmetric());
+            public.filter_map(made).collect()
+        });
+        MADE.iter().find(|(own, _)| *own == algorithm).map(|(_, key)| key)
     }
 
     /// Whether there is none.

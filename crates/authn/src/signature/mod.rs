@@ -64,6 +64,14 @@ struct Requirement {
     when: When,
 }
 
+/// The signature that is judged.
+#[derive(Clone, Copy, Debug)]
+struct Chosen<'s> {
+    label: &'s str,
+    /// Whether there was no other to choose.
+    alone: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     Always,
@@ -115,6 +123,7 @@ impl Signature {
         }
         let signatures = Signatures::of(&evidence.head.headers).ok();
         let label = signatures.as_ref().and_then(|signatures| self.choose(signatures).ok());
+        let label = label.map(|chosen| chosen.label);
         if let Some(key_id) = signatures.as_ref().zip(label).and_then(|(all, label)| all.key_id(label)) {
             into.write(key_id.as_bytes());
         }
@@ -147,7 +156,33 @@ impl Signature {
         let malformed =
             |error: InputError| self.verifier.refuse(Reason::CredentialsMalformed, &error.to_string());
         let signatures = Signatures::of(&evidence.head.headers).map_err(malformed)?;
-        let input = signatures.input(self.choose(&signatures)?).map_err(malformed)?;
+        let chosen = self.choose(&signatures)?;
+        let judged = match signatures.input(chosen.label) {
+            Ok(input) => self.judge_one(input, evidence).await,
+            Err(error) => Err(malformed(error)),
+        };
+        judged.map_err(|rejection| if chosen.alone { rejection } else { self.one_of_several(rejection) })
+    }
+
+    /// SECURITY: which of several signatures is judged follows from which keys are known. What is wrong with the judged
+    /// one, beside that nobody's key fits it, would tell the caller which one that was (ANS-06).
+    fn one_of_several(&self, rejection: Rejection) -> Rejection {
+        match rejection.reason() {
+            Reason::CredentialsMalformed
+            | Reason::SignatureIncomplete
+            | Reason::SignatureExpired
+            | Reason::SignatureNotYetValid
+            | Reason::SignatureAlgorithmRefused
+            | Reason::DigestMissing => {
+                let why = rejection.detail().and_then(|detail| detail.inner.as_deref()).unwrap_or_default();
+                self.verifier
+                    .refuse(Reason::SignatureInvalid, &format!("of several signatures, one is judged: {why}"))
+            }
+            _ => rejection,
+        }
+    }
+
+    async fn judge_one(&self, input: Input<'_>, evidence: &Evidence<'_>) -> Result<Arc<Identity>, Rejection> {
         let algorithm = self.algorithm(&input)?;
         let components = base::components(input.list).map_err(|error| self.refuse_base(&error))?;
         self.check_covered(&input, &components, evidence)?;
@@ -171,7 +206,7 @@ impl Signature {
     }
 
     /// The label that is ours: by name, by tag, else the first whose key is known (SIG-01).
-    fn choose<'s>(&self, signatures: &'s Signatures) -> Result<&'s str, Rejection> {
+    fn choose<'s>(&self, signatures: &'s Signatures) -> Result<Chosen<'s>, Rejection> {
         let ours = |label: &&str| {
             self.label.as_deref().is_none_or(|own| own == *label)
                 && self.tag.as_deref().is_none_or(|own| signatures.tag(label) == Some(own))
@@ -184,7 +219,10 @@ impl Signature {
                 "no signature has the label or the tag that is asked for",
             )
         })?;
-        Ok(std::iter::once(first).chain(candidates).find(known).unwrap_or(first))
+        let others: Vec<_> = candidates.collect();
+        let alone = others.is_empty();
+        let label = std::iter::once(first).chain(others).find(known).unwrap_or(first);
+        Ok(Chosen { label, alone })
     }
 
     /// The algorithm the request names (SIG-05).

@@ -6,7 +6,6 @@ use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Challenge, Diagnostic, Faults, Place as FilePlace, Scheme, Spanned};
-use portcullis_jose::MessageAlgorithm;
 use sfv::{Item, KeyRef, Parser, StringRef};
 
 use super::component::{Component, Derived, Name};
@@ -15,17 +14,37 @@ use super::{ALGORITHMS, Requirement, Signature, When};
 use crate::chain::Compiling;
 use crate::place::{Place, Places};
 use crate::signing::content_digest::{CONTENT_DIGEST, DIGEST};
-use crate::signing::{SignatureKeys, SigningSettings};
+use crate::signing::coverage::{Bound, Remedies, Weakness, Weaknesses, each};
+use crate::signing::{Kind, SignatureKeys, SigningSettings};
 
 /// What is covered where the policy does not say.
 const DEFAULT_COVERS: [&str; 3] = ["@method", "@target-uri", "content-digest"];
 /// The label in `Accept-Signature`, where the policy asks for none.
 const LABEL: &str = "sig";
 
+/// What can be written about signatures of this kind.
+const KIND: Kind = Kind {
+    word: "signature",
+    scheme: Scheme::MessageSignature,
+    algorithms: ALGORITHMS,
+    all_by_default: true,
+    weaknesses: &[
+        ("unbound_target", Weakness::UnboundTarget),
+        ("path_only", Weakness::PathOnly),
+        ("unbound_host", Weakness::UnboundHost),
+        ("unbound_content", Weakness::UnboundContent),
+    ],
+};
+const REMEDIES: Remedies = Remedies {
+    target: "add `\"@method\"` and `\"@target-uri\"`",
+    query: "add `\"@target-uri\"`, `\"@request-target\"` or `\"@query\"`",
+    host: "add `\"@target-uri\"` or `\"@authority\"`",
+    content: "add `content-digest`, which is asked for only where there is content",
+};
+
 /// Which signatures an alternative takes.
 #[derive(Clone, Debug)]
 pub(crate) struct SignatureSpec {
-    algorithms: Vec<MessageAlgorithm>,
     covers: Vec<Requirement>,
     settings: SigningSettings,
     label: Option<Box<str>>,
@@ -38,18 +57,8 @@ pub(crate) struct SignatureSpec {
 impl SignatureSpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`signature`", faults)?;
-        let weak = fields.get("accept_weak").map_or(Some(false), |node| {
-            let items = node.list(faults)?;
-            let read: Vec<_> =
-                items.iter().filter_map(|item| item.one_of(&[("unbound_target", ())], faults)).collect();
-            (read.len() == items.len()).then_some(true)
-        });
+        let settings = SigningSettings::read(KIND, &mut fields, faults);
         let covers = fields.get("covers");
-        let algorithms = fields.get("algorithms").map_or_else(
-            || Some(ALGORITHMS.iter().map(|(_, algorithm)| *algorithm).collect()),
-            |node| read_algorithms(node, faults),
-        );
-        let settings = SigningSettings::read(&mut fields, faults);
         let label = fields.get("label").map(|node| read_label(node, faults));
         let tag = fields.get("tag").map(|node| read_tag(node, faults));
         let nonces = [("required", true), ("optional", false)];
@@ -57,22 +66,21 @@ impl SignatureSpec {
         let schemes = [("https", "https"), ("http", "http")];
         let scheme = fields.get("scheme").map(|node| node.one_of(&schemes, faults));
         fields.finish(faults);
-        let weak = weak?;
+        let settings = settings?;
         let covers = match covers {
             None => DEFAULT_COVERS
                 .iter()
                 .map(|name| read_requirement(&Spanned::new((*name).to_owned(), node.place), faults))
                 .collect(),
-            Some(node) => read_covers(node, weak, faults),
+            Some(node) => read_covers(node, settings.weak(), faults),
         };
         let written = |read: Option<Option<Box<str>>>| match read {
             None => Some(None),
             Some(read) => read.map(Some),
         };
         Some(Self {
-            algorithms: algorithms?,
             covers: covers?,
-            settings: settings?,
+            settings,
             label: written(label)?,
             tag: written(tag)?,
             nonce_required: nonce?,
@@ -94,8 +102,7 @@ impl SignatureSpec {
             faults.error("contradiction", self.at, "`nonce: required` goes with `replay: refuse` only");
             return None;
         }
-        let kind = ("signature", Scheme::MessageSignature);
-        let verifier = self.settings.compile(kind, keys, (&self.algorithms, self.at), compiling, faults)?;
+        let verifier = self.settings.compile(keys, compiling, faults)?;
         Some(Signature {
             places: Places::new([Place::Marker(SIGNATURE_INPUT), Place::Marker(SIGNATURE)]),
             verifier,
@@ -104,7 +111,7 @@ impl SignatureSpec {
             tag: self.tag.clone(),
             nonce_required: self.nonce_required,
             scheme: self.scheme,
-            challenge: Challenge::new(Scheme::MessageSignature, compiling.api.into()),
+            challenge: Challenge::new(KIND.scheme, compiling.api.into()),
             accept_signature: self.accept_signature(faults)?,
         })
     }
@@ -148,44 +155,28 @@ fn read_tag(node: &Node, faults: &mut Faults) -> Option<Box<str>> {
     None
 }
 
-fn read_algorithms(node: &Node, faults: &mut Faults) -> Option<Vec<MessageAlgorithm>> {
-    let items = node.list(faults)?;
-    let mut read = Vec::new();
-    for item in items {
-        let algorithm = item.one_of(ALGORITHMS, faults)?;
-        if read.contains(&algorithm) {
-            faults.error("twice", item.place, "this is written twice");
-            return None;
-        }
-        read.push(algorithm);
-    }
+/// SIG-02.
+fn read_covers(node: &Node, weak: &Weaknesses, faults: &mut Faults) -> Option<Vec<Requirement>> {
+    let read = each(node, faults, read_requirement)?;
+    bound_by(&read).check(weak, &REMEDIES, node.place, faults)?;
     Some(read)
 }
 
-/// SIG-02.
-fn read_covers(node: &Node, weak: bool, faults: &mut Faults) -> Option<Vec<Requirement>> {
-    let names = node.texts(faults)?;
-    let read: Vec<_> = names.iter().filter_map(|name| read_requirement(name, faults)).collect();
-    if read.len() < names.len() {
-        return None;
-    }
-    let has = |wanted: &[Derived]| {
-        read.iter()
-            .any(|requirement| matches!(&requirement.component.name, Name::Derived(d) if wanted.contains(d)))
+fn bound_by(covers: &[Requirement]) -> Bound {
+    let has = |wanted: Derived| {
+        covers.iter().any(|requirement| requirement.component.name == Name::Derived(wanted))
     };
-    let target = has(&[Derived::TargetUri, Derived::RequestTarget, Derived::Path]);
-    let bound = has(&[Derived::Method]) && target;
-    if !bound && !weak {
-        faults.push(
-            Diagnostic::error("covers_too_little", node.place, "a signature would be good for any other request")
-                .note(
-                    "add `\"@method\"` and `\"@target-uri\"` (or `\"@path\"` with `\"@query\"`), or say that you want \
-                     that: `accept_weak: [unbound_target]`",
-                ),
-        );
-        return None;
+    let (uri, target) = (has(Derived::TargetUri), has(Derived::RequestTarget));
+    Bound {
+        method: has(Derived::Method),
+        host: uri || has(Derived::Authority),
+        path: uri || target || has(Derived::Path),
+        query: uri || target || has(Derived::Query),
+        content: covers.iter().any(|requirement| {
+            requirement.when == When::Content
+                && [&CONTENT_DIGEST, &DIGEST].into_iter().any(|field| requirement.component.is_whole(field))
+        }),
     }
-    Some(read)
 }
 
 fn read_requirement(name: &Spanned<String>, faults: &mut Faults) -> Option<Requirement> {

@@ -151,6 +151,47 @@ fn a_signature_over_nothing_is_refused() {
     assert_eq!(refused, Err(super::InputError::Covered.into()));
 }
 
+/// `Client-Cert` of appendix B.3.
+const CLIENT_CERT: &str = ":MIIBqDCCAU6gAwIBAgIBBzAKBggqhkjOPQQDAjA6MRswGQYDVQQKDBJMZXQncyBBdXRoZW50aWNhdGUxGzAZBgN\
+VBAMMEkxBIEludGVybWVkaWF0ZSBDQTAeFw0yMDAxMTQyMjU1MzNaFw0yMTAxMjMyMjU1MzNaMA0xCzAJBgNVBAM\
+MAkJDMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE8YnXXfaUgmnMtOXU/IncWalRhebrXmckC8vdgJ1p5Be5F/3\
+YC8OthxM4+k1M6aEAEFcGzkJiNy6J84y7uzo9M6NyMHAwCQYDVR0TBAIwADAfBgNVHSMEGDAWgBRm3WjLa38lbEY\
+CuiCPct0ZaSED2DAOBgNVHQ8BAf8EBAMCBsAwEwYDVR0lBAwwCgYIKwYBBQUHAwIwHQYDVR0RAQH/BBMwEYEPYmR\
+jQGV4YW1wbGUuY29tMAoGCCqGSM49BAMCA0gAMEUCIBHda/r1vaL6G3VliL4/Di6YK0Q6bMjeSkC3dFCOOB8TAiE\
+Ax/kHSB4urmiZ0NX5r5XarmPk0wmuydBVoU4hBVZ1yhk=:";
+
+/// Appendix B.3: a proxy signs what it tells of its client's certificate (FWD-01).
+#[test]
+fn the_request_of_a_proxy_of_appendix_b_verifies() {
+    let list = "(\"@path\" \"@query\" \"@method\" \"@authority\" \"client-cert\")";
+    let parameters = ";created=1618884473;keyid=\"test-key-ecc-p256\"";
+    let input = format!("ttrp={list}{parameters}");
+    let mut request = test_request(
+        &input,
+        "ttrp=:xVMHVpawaAC/0SbHrKRs9i8I3eOs5RtTMGCWXm/9nvZzoHsIg6Mce9315T6xoklyy0yzhD9ah4JHRwMLOgmizw==:",
+    );
+    request.headers.insert("host", HeaderValue::from_static("service.internal.example"));
+    request.headers.insert("client-cert", HeaderValue::from_static(CLIENT_CERT));
+    request.headers.remove("content-digest");
+    let base = base_of(&request, "ttrp").expect("a base");
+    let expected = format!(
+        "\"@path\": /foo\n\"@query\": ?param=Value&Pet=dog\n\"@method\": POST\n\
+         \"@authority\": service.internal.example\n\"client-cert\": {CLIENT_CERT}\n\
+         \"@signature-params\": {list}{parameters}"
+    );
+    assert_eq!(base, expected);
+    let algorithm = MessageAlgorithm::EcdsaP256Sha256;
+    let verifies = |request: &Parts| {
+        let base = base_of(request, "ttrp").expect("a base");
+        key("test-key-ecc-p256").verifies(algorithm, base.as_bytes(), &value_of(&request.headers))
+    };
+    assert!(verifies(&request));
+    // Another client's certificate under the proxy's signature.
+    let other = CLIENT_CERT.replacen("MIIB", "MIIC", 1);
+    request.headers.insert("client-cert", HeaderValue::from_str(&other).expect("a value"));
+    assert!(!verifies(&request));
+}
+
 /// Appendix B.2.4.
 #[test]
 fn the_response_of_appendix_b_verifies() {
@@ -442,7 +483,9 @@ async fn a_good_signature_names_its_client() {
 async fn an_example_of_the_standard_is_let_in() {
     let mut house = house();
     house.replays = portcullis_store::Replays::new(crate::testing::moment(CREATED - 600));
-    let chain = house.chain(&json!({ "signature": { "covers": ["@method", "@path", "date"] } }));
+    let weak = ["path_only", "unbound_content"];
+    let covers = ["@method", "@authority", "@path", "date"];
+    let chain = house.chain(&json!({ "signature": { "covers": covers, "accept_weak": weak } }));
     let request = test_request(
         "sig-b26=(\"date\" \"@method\" \"@path\" \"@authority\" \"content-type\" \"content-length\");created=1618884473;keyid=\"test-key-ed25519\"",
         "sig-b26=:wqcAqbmYJ2ji2glfAMaRy4gruYYnx2nEFN2HN6jrnDnQCK1u02Gb04v9EDgwUPiu4A0w6vuQv5lIp5WPpBKRCw==:",
@@ -634,6 +677,22 @@ async fn a_label_or_a_tag_chooses() {
 }
 
 /// DIG-01, SIG-02.
+/// ANS-06: of several signatures the one with a known key is judged; what is said of it must not tell that it was.
+#[tokio::test]
+async fn nobody_learns_which_of_several_keys_is_known() {
+    let chain = chain(&json!({}));
+    for second in ["acme-1", "nobody-2"] {
+        // The first is too old, the second lies in the future.
+        let mut request = signed("GET", "/", LIST, ";created=1799990000;keyid=\"nobody-1\"", &[]);
+        let other = signed("GET", "/", LIST, &format!(";created=1800090000;keyid=\"{second}\""), &[]);
+        for field in ["signature-input", "signature"] {
+            let value = other.headers[field].to_str().expect("text").replacen("sig", "other", 1);
+            request.headers.append(field, value.parse().expect("a value"));
+        }
+        assert_eq!(ask(&chain, &request).await, Err("signature_invalid"), "{second}");
+    }
+}
+
 #[tokio::test]
 async fn content_is_held_to_its_covered_digest() {
     let digest = format!("sha-256=:{}:", STANDARD.encode(sha256(b"pay")));
@@ -664,7 +723,7 @@ async fn content_is_held_to_its_covered_digest() {
 
 #[tokio::test]
 async fn authorization_is_covered_where_it_is_used() {
-    let chain = chain(&json!({ "covers": ["@method", "@target-uri", "authorization"] }));
+    let chain = chain(&json!({ "covers": ["@method", "@target-uri", "content-digest", "authorization"] }));
     let with = [("authorization", "Bearer abc")];
     let covered = "\"@method\" \"@target-uri\" \"authorization\"";
     assert_eq!(ask(&chain, &signed("GET", "/", LIST, PARAMETERS, &[])).await.as_deref(), Ok("client:acme"));
@@ -689,6 +748,29 @@ fn faults_of_a_policy_are_told() {
     for (written, code, saying) in [
         (json!({ "covers": ["@method"] }), "covers_too_little", "other request"),
         (json!({ "covers": ["@target-uri"] }), "covers_too_little", "other request"),
+        (json!({ "covers": ["@method", "@authority"] }), "covers_too_little", "other request"),
+        (json!({ "covers": ["@method", "@authority", "@path"] }), "covers_too_little", "other query"),
+        (
+            json!({ "covers": ["@method", "@authority", "@path", "@query-param;name=\"a\""] }),
+            "covers_too_little",
+            "other query",
+        ),
+        (json!({ "covers": ["@method", "@path", "@query"] }), "covers_too_little", "other host"),
+        (json!({ "covers": ["@method", "@request-target"] }), "covers_too_little", "other host"),
+        (json!({ "covers": ["@method", "@target-uri"] }), "covers_too_little", "other content"),
+        (
+            json!({ "covers": ["@method", "@target-uri", "content-digest;key=\"sha-256\""] }),
+            "covers_too_little",
+            "other content",
+        ),
+        (
+            json!({ "covers": ["date"], "accept_weak": ["unbound_target"] }),
+            "covers_too_little",
+            "other content",
+        ),
+        (json!({ "accept_weak": ["unbound"] }), "unknown_word", "unbound"),
+        (json!({ "accept_weak": ["path_only", "path_only"] }), "twice", "twice"),
+        (json!({ "algorithms": ["ed25519", "ed25519"] }), "twice", "twice"),
         (json!({ "covers": [] }), "empty", "must not be empty"),
         (json!({ "covers": ["@method", "@target-url"] }), "bad_component", "@target-url"),
         (json!({ "covers": ["@method", "@path", "@status"] }), "bad_component", "@status"),
@@ -703,6 +785,40 @@ fn faults_of_a_policy_are_told() {
     ] {
         let refused = house().compile(&json!({ "signature": written }), None);
         only_fault(refused.err().unwrap_or_else(|| panic!("{written} compiles")), code, saying);
+    }
+}
+
+/// SIG-02: what binds a request, and what a policy can ask for by name.
+#[test]
+fn what_is_weak_can_be_asked_for_by_name() {
+    for (covers, weak) in [
+        (&["@method", "@target-uri", "content-digest"][..], &[][..]),
+        (&["@method", "@target-uri", "digest"], &[]),
+        (&["@method", "@authority", "@request-target", "content-digest"], &[]),
+        (&["@method", "@authority", "@path", "@query", "content-digest"], &[]),
+        (&["@method", "@authority", "@path", "content-digest"], &["path_only"]),
+        (&["@method", "@path", "@query", "content-digest"], &["unbound_host"]),
+        (&["@method", "@path"], &["unbound_host", "path_only", "unbound_content"]),
+        (&["content-digest"], &["unbound_target"]),
+        (&["date"], &["unbound_target", "unbound_content"]),
+    ] {
+        let written = |weak: &[&str]| {
+            let mut written = json!({ "covers": covers });
+            if !weak.is_empty() {
+                written["accept_weak"] = json!(weak);
+            }
+            written
+        };
+        chain(&written(weak));
+        // Each of the names is needed, and told.
+        for left_out in 0..weak.len() {
+            let mut less = weak.to_vec();
+            less.remove(left_out);
+            let refused = house().compile(&json!({ "signature": written(&less) }), None);
+            let faults = refused.err().unwrap_or_else(|| panic!("{covers:?} with {less:?} compiles"));
+            let fault = only_fault(faults, "covers_too_little", "would be good for any other");
+            assert!(format!("{fault:?}").contains(weak[left_out]), "{fault:?}");
+        }
     }
 }
 

@@ -50,6 +50,11 @@ impl SignatureKeys {
     pub(crate) fn get(&self, key_id: &str) -> Option<&SignatureKey> {
         self.0.get(key_id)
     }
+
+    /// Every key, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &SignatureKey> {
+        self.0.values()
+    }
 }
 
 /// What a key is made from.

@@ -1,11 +1,14 @@
 //! What every kind of signed request needs: keys of clients, a time window, single use, digests of the content.
 
 pub(crate) mod content_digest;
+pub(crate) mod coverage;
 mod keys;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod window;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::HeaderMap;
 use portcullis_core::{Reason, Rejection, Scheme};
@@ -13,13 +16,16 @@ use portcullis_jose::digest::sha256;
 use portcullis_jose::{MessageAlgorithm, MessageKey};
 use portcullis_store::ReplaySpace;
 
-use crate::chain::Evidence;
+use crate::chain::{Evidence, Use};
 pub use content_digest::DigestError;
 use content_digest::{Covered, Digests};
 use window::{Moments, OutOfTime, Window};
 
 pub(crate) use keys::{KeyMaterial, SignatureKey, SignatureKeys, read_key_id, register};
-pub(crate) use settings::SigningSettings;
+pub(crate) use settings::{Kind, SigningSettings};
+
+/// Chooses what unknown key ids look like: the same for each id as long as the process lives, and known to nobody.
+static DISGUISE: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState::new);
 
 /// Verifies signatures of registered clients, whatever they are written in.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ pub(crate) struct Verifier {
 struct Accepted {
     algorithm: MessageAlgorithm,
     stand_in: MessageKey,
+    /// Whether a registered key is used with it where a request names no algorithm.
+    in_use: bool,
 }
 
 /// A signature, and what it is said to be over.
@@ -102,13 +110,9 @@ impl Verifier {
     /// Nobody's, or that of a client that has expired.
     pub(crate) fn verify(&self, signed: &Signed<'_>, now: i64) -> Result<&SignatureKey, Rejection> {
         let key = self.keys.get(signed.key_id);
-        let fitting = self.algorithms.iter().find(|accepted| {
-            signed.algorithm.is_none_or(|named| named == accepted.algorithm)
-                && key.is_some_and(|key| key.allows(accepted.algorithm))
-        });
+        let fitting = key.and_then(|key| fitting(&self.algorithms, key, signed.algorithm));
         let (Some(key), Some(accepted)) = (key, fitting) else {
-            let named = self.algorithms.iter().find(|accepted| signed.algorithm == Some(accepted.algorithm));
-            if let Some(stand_in) = named.or_else(|| self.algorithms.first()) {
+            if let Some(stand_in) = self.stand_in(signed) {
                 // Whatever it says, nobody's signature is good.
                 let _ = stand_in.stand_in.verifies(stand_in.algorithm, signed.base, signed.signature);
             }
@@ -124,6 +128,22 @@ impl Verifier {
             return Err(self.refuse(Reason::ClientInactive, "the client has expired"));
         }
         Ok(key)
+    }
+
+    /// What a signature is verified with where there is no key for it.
+    ///
+    /// SECURITY: with the algorithm that the request names. Where it names none, a known key would choose, and the time
+    /// it takes tells which algorithm that is: so an unknown id has an algorithm of its own too, one that known keys
+    /// have, and always the same.
+    fn stand_in(&self, signed: &Signed<'_>) -> Option<&Accepted> {
+        if let Some(named) = signed.algorithm {
+            return self.algorithms.iter().find(|accepted| accepted.algorithm == named);
+        }
+        let any = !self.algorithms.iter().any(|accepted| accepted.in_use);
+        let candidates = || self.algorithms.iter().filter(|accepted| any || accepted.in_use);
+        let count = u64::try_from(candidates().count()).ok()?;
+        let chosen = DISGUISE.hash_one(signed.key_id).checked_rem(count)?;
+        candidates().nth(usize::try_from(chosen).ok()?)
     }
 
     /// Compares the content with its signed digests. To be asked after the signature is found good: only then is a
@@ -168,7 +188,7 @@ impl Verifier {
     /// signature can make a second one over the same bytes.
     ///
     /// # Errors
-    /// It has been used, or that cannot be known.
+    /// Nobody would claim it.
     pub(crate) fn use_up(
         &self,
         key_id: &str,
@@ -180,13 +200,30 @@ impl Verifier {
         // A digest of fixed length comes first, so no two pairs run together.
         let mut tag = sha256(once).to_vec();
         tag.extend_from_slice(key_id.as_bytes());
-        used.claim(&tag, moments.issued, moments.until, evidence.now)
-            .or_refuse(Reason::SignatureReplayed)
-            .map_err(|rejection| rejection.of(self.scheme))
+        evidence.use_up(Use {
+            space: used.clone(),
+            key: tag,
+            issued: moments.issued,
+            until: moments.until,
+            scheme: self.scheme,
+            seen: Reason::SignatureReplayed,
+            nonces: None,
+        })
     }
 
     /// A refusal under the scheme.
     pub(crate) fn refuse(&self, reason: Reason, why: &str) -> Rejection {
         Rejection::new(reason).of(self.scheme).because(why)
     }
+}
+
+/// What a key is used with: the algorithm a request names, else the first of the policy's that fits it.
+fn fitting<'a>(
+    algorithms: &'a [Accepted],
+    key: &SignatureKey,
+    named: Option<MessageAlgorithm>,
+) -> Option<&'a Accepted> {
+    algorithms.iter().find(|accepted| {
+        named.is_none_or(|named| named == accepted.algorithm) && key.allows(accepted.algorithm)
+    })
 }

@@ -7,6 +7,7 @@ use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Place, Scheme};
 use portcullis_jose::{MessageAlgorithm, MessageKey};
 
+use super::coverage::{Weakness, Weaknesses, words};
 use super::{Accepted, SignatureKeys, Verifier, Window};
 use crate::chain::Compiling;
 
@@ -28,49 +29,111 @@ pub(crate) enum Replay {
     Allow,
 }
 
-/// `max_age`, `leeway` and `replay`.
+/// What one kind of signature is called, and what can be written about it.
 #[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    /// The authenticator's word: its signatures are used up apart from those of others.
+    pub(crate) word: &'static str,
+    pub(crate) scheme: Scheme,
+    /// Every algorithm, under its name on the wire.
+    pub(crate) algorithms: &'static [(&'static str, MessageAlgorithm)],
+    /// Whether all of them are taken where the policy lists none.
+    pub(crate) all_by_default: bool,
+    pub(crate) weaknesses: &'static [(&'static str, Weakness)],
+}
+
+/// `algorithms`, `accept_weak`, `max_age`, `leeway` and `replay`.
+#[derive(Clone, Debug)]
 pub(crate) struct SigningSettings {
+    kind: Kind,
+    algorithms: Vec<MessageAlgorithm>,
+    weak: Weaknesses,
     window: Window,
     replay: Replay,
+    at: Place,
 }
 
 impl SigningSettings {
-    pub(crate) fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Self> {
+    pub(crate) fn read(kind: Kind, fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Self> {
+        let at = fields.place();
+        let weak = Weaknesses::read(fields, kind.weaknesses, faults);
+        let algorithms = if kind.all_by_default {
+            let all = || kind.algorithms.iter().map(|(_, algorithm)| *algorithm).collect();
+            fields.get("algorithms").map_or_else(|| Some(all()), |node| words(node, kind.algorithms, faults))
+        } else {
+            let written = fields.require("algorithms", faults);
+            written.and_then(|node| read_algorithms(kind, node, weak.as_ref()?, faults))
+        };
         let max_age = bounded(fields.get("max_age"), (DEFAULT_MAX_AGE, 1, LONGEST_MAX_AGE), faults);
         let leeway = bounded(fields.get("leeway"), (DEFAULT_LEEWAY, 0, LONGEST_LEEWAY), faults);
         let words = [("refuse", Replay::Refuse), ("allow", Replay::Allow)];
         let replay = fields.get("replay").map_or(Some(Replay::Refuse), |node| node.one_of(&words, faults));
-        Some(Self { window: Window::new(max_age?, leeway?), replay: replay? })
+        Some(Self {
+            kind,
+            algorithms: algorithms?,
+            weak: weak?,
+            window: Window::new(max_age?, leeway?),
+            replay: replay?,
+            at,
+        })
     }
 
     /// Whether a signature may be used once only.
-    pub(crate) fn refuses_replays(self) -> bool {
+    pub(crate) fn refuses_replays(&self) -> bool {
         self.replay == Replay::Refuse
     }
 
-    /// `kind` is the authenticator's word: its signatures are used up apart from those of others.
+    /// What the policy accepts although it is weak.
+    pub(crate) const fn weak(&self) -> &Weaknesses {
+        &self.weak
+    }
+
     pub(crate) fn compile(
-        self,
-        (kind, scheme): (&str, Scheme),
+        &self,
         keys: &Arc<SignatureKeys>,
-        (algorithms, place): (&[MessageAlgorithm], Place),
         compiling: &Compiling<'_>,
         faults: &mut Faults,
     ) -> Option<Verifier> {
-        let accepted = algorithms.iter().map(|algorithm| {
-            MessageKey::stand_in(*algorithm).map(|stand_in| Accepted { algorithm: *algorithm, stand_in })
+        let accepted = self.algorithms.iter().map(|algorithm| {
+            MessageKey::stand_in(*algorithm).map(|stand_in| Accepted {
+                algorithm: *algorithm,
+                stand_in,
+                in_use: keys.all().any(|key| {
+                    self.algorithms.iter().find(|own| key.allows(**own)).is_some_and(|own| own == algorithm)
+                }),
+            })
         });
         let accepted: Result<Box<[_]>, _> = accepted.collect();
-        let accepted = accepted.map_err(|error| faults.error("no_randomness", place, error.to_string()));
+        let accepted = accepted.map_err(|error| faults.error("no_randomness", self.at, error.to_string()));
         Some(Verifier {
-            scheme,
+            scheme: self.kind.scheme,
             keys: keys.clone(),
             algorithms: accepted.ok()?,
             window: self.window,
-            used: self.refuses_replays().then(|| compiling.replays.space(kind)),
+            used: self.refuses_replays().then(|| compiling.replays.space(self.kind.word)),
         })
     }
+}
+
+fn read_algorithms(
+    kind: Kind,
+    node: &Node,
+    weak: &Weaknesses,
+    faults: &mut Faults,
+) -> Option<Vec<MessageAlgorithm>> {
+    let algorithms = words(node, kind.algorithms, faults)?;
+    if algorithms.contains(&MessageAlgorithm::HmacSha1) && !weak.accept(Weakness::Sha1) {
+        faults.push(
+            Diagnostic::error(
+                "weak_algorithm",
+                node.place,
+                "SHA-1 is broken, and nobody should sign with it any more",
+            )
+            .note("if its callers cannot be moved yet, say so: `accept_weak: [sha1]`"),
+        );
+        return None;
+    }
+    Some(algorithms)
 }
 
 fn bounded(

@@ -18,7 +18,7 @@ use portcullis_jose::{Confirmation, TokenTimes};
 
 use crate::basic::PasswordMemory;
 use crate::certificate;
-use crate::external::Answers;
+use crate::external::{Answers, Calls, ExternalCounts};
 use crate::identity::{IdentityRule, Named, RuleId};
 use crate::keys::EntryId;
 
@@ -81,6 +81,7 @@ pub struct WorkerTokens {
     passwords: PasswordMemory,
     hasher: ahash::RandomState,
     answers: Answers,
+    calls: Calls,
 }
 
 /// Certificates whose identity is remembered. Two that meet at one place push each other out.
@@ -140,12 +141,23 @@ impl WorkerTokens {
             passwords: PasswordMemory::default(),
             hasher: ahash::RandomState::new(),
             answers: Answers::default(),
+            calls: Calls::default(),
         }
     }
 
     /// What external services have answered.
     pub(crate) const fn answers(&self) -> &Answers {
         &self.answers
+    }
+
+    /// The calls to external services that are under way.
+    pub(crate) const fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// What came of the requests about which external services decide.
+    pub const fn external_counts(&self) -> ExternalCounts {
+        self.calls.counts()
     }
 
     /// What it remembers of passwords.

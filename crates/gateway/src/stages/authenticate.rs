@@ -63,6 +63,7 @@ async fn ask(
         content: content.map(|content| -> &dyn portcullis_authn::Content { content }),
         now,
         on_trial: false,
+        uses: None,
     };
     exchange.proof.api.chain.authenticate(&evidence).await
 }

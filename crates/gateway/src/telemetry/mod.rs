@@ -287,6 +287,11 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
         "Passwords checked, and not checked for want of room, by result.",
     ),
     (
+        Kind::Counter,
+        "portcullis_external_answers_total",
+        "Requests about which a service of the operator's own decides, by result.",
+    ),
+    (
         Kind::Gauge,
         "portcullis_weak_passwords",
         "Stored passwords that are cheaper to guess than a new one would be.",

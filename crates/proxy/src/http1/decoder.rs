@@ -2,6 +2,7 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
+use portcullis_core::chunk;
 
 use super::Fault;
 use super::head::{self, FIELDS, Framing};
@@ -9,12 +10,8 @@ use super::lines::{Bounds, Lines};
 
 /// Of a trailer section.
 const TRAILERS: Bounds = Bounds { bytes: 16 * 1024, lines: FIELDS };
-/// Digits of a chunk's size: more than any body has, and they cannot overflow.
-const SIZE_DIGITS: usize = 15;
-/// Bytes of a chunk's extensions. Nobody we know of sends any.
-const EXTENSION: usize = 256;
 /// Bytes of the line before a chunk, without its line feed.
-const SIZE_LINE: usize = SIZE_DIGITS + EXTENSION + 2;
+const SIZE_LINE: usize = chunk::LONGEST_LINE + 1;
 /// How a chunked body without trailers goes on behind its last byte.
 const LAST: &[u8] = b"\r\n0\r\n\r\n";
 
@@ -115,7 +112,8 @@ impl Chunk {
             match self {
                 Self::Size => {
                     let Some(line) = size_line(arrived)? else { return Ok(Piece::Nothing) };
-                    let size = size(arrived.get(..line).unwrap_or_default())?;
+                    let size = chunk::size(arrived.get(..line).unwrap_or_default());
+                    let size = size.map_err(|_fault| Fault::ChunkSize)?;
                     arrived.advance(line + 2);
                     *self = if size == 0 { Self::Trailers(Lines::new()) } else { Self::Data(size) };
                 }
@@ -170,31 +168,5 @@ fn size_line(arrived: &[u8]) -> Result<Option<usize>, Fault> {
         },
         None if within.len() > SIZE_LINE => Err(Fault::ChunkSize),
         None => Ok(None),
-    }
-}
-
-/// The size of a chunk (RFC 9112 section 7.1). SECURITY: white space around it, which some readers take and some do
-/// not, is refused; so is a carriage return in an extension, where one reader's extension is another's chunk.
-fn size(line: &[u8]) -> Result<u64, Fault> {
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let (size, extension) = line.split_at_checked(digits).ok_or(Fault::ChunkSize)?;
-    if size.is_empty() || size.len() > SIZE_DIGITS {
-        return Err(Fault::ChunkSize);
-    }
-    match extension {
-        [] => {}
-        [b';', rest @ ..]
-            if rest.len() < EXTENSION && rest.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) => {}
-        _ => return Err(Fault::ChunkSize),
-    }
-    Ok(size.iter().fold(0, |sum, digit| sum * 16 + u64::from(hex(*digit))))
-}
-
-const fn hex(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        b'A'..=b'F' => digit - b'A' + 10,
-        _ => 0,
     }
 }

@@ -1,5 +1,4 @@
 use std::cell::RefCell;
-use std::path::Path;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -23,6 +22,8 @@ use crate::transport::Transport;
 
 #[path = "../../../../fuzz/bodies/upstream_answer.rs"]
 mod fuzzed;
+#[path = "../../../../fuzz/replay.rs"]
+mod replay;
 
 /// What is read of an answer to `GET`, the same in whatever pieces it comes.
 fn read(bytes: &str) -> AnswerRead {
@@ -239,12 +240,7 @@ fn answer_to_a_request_that_never_went_out_is_no_answer() {
 
 #[test]
 fn seeds_of_the_fuzz_target_hold_what_it_promises() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/upstream_answer");
-    let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().filter_map(Result::ok).collect();
-    assert!(seeds.len() > 10);
-    for seed in seeds {
-        fuzzed::run(&std::fs::read(seed.path()).unwrap());
-    }
+    replay::replay("upstream_answer", fuzzed::run);
 }
 
 /// Parts from which answers are made: most are whole, and some are what an attacker would put in between.

@@ -14,8 +14,10 @@
 //!
 //! At most [`REPLAYS`] entries. One takes 24 bytes in a table that grows with them and is between half and seven
 //! eighths full: **29 to 57 bytes each, 120 to 240 MB when full**, next to nothing while nobody claims. What is full
-//! refuses ([`Claim::Full`]): forgetting a live entry would let its credential be used again. So a caller whose
-//! credentials are good can fill the memory, and authenticators keep the time short for which one is accepted.
+//! refuses ([`Claim::Full`]): forgetting a live entry would let its credential be used again. So that one caller whose
+//! credentials are good cannot fill the memory for all others, each owner has a share of it ([`ReplaySpace::claim_for`]):
+//! a quarter at most. Four who work together can still fill it, and authenticators keep the time short for which a
+//! credential is accepted.
 //!
 //! 256 parts, each behind a lock that is held for one look into a table; where a part is full, for one pass over its
 //! entries, at most once a second.
@@ -38,6 +40,7 @@
 //!
 //! One process. Two gateways know nothing of each other's claims.
 
+mod shares;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -51,6 +54,7 @@ use std::time::Duration;
 use portcullis_core::Moment;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
+use shares::{Share, Shares};
 pub use space::{Claim, ReplaySpace};
 
 /// How many used credentials are remembered at most.
@@ -86,6 +90,7 @@ impl Replays {
                 parts: (0..PARTS).map(|_| Mutex::default()).collect(),
                 part_capacity: capacity.div_ceil(PARTS),
                 began: now.unix_ms.div_euclid(1000).saturating_add(1),
+                shares: Shares::of_capacity(capacity),
                 demanded: AtomicBool::new(false),
                 full: AtomicU64::new(0),
             }),
@@ -132,6 +137,7 @@ pub(crate) struct Memory {
     parts: Box<[Mutex<Part>]>,
     part_capacity: usize,
     began: i64,
+    shares: Shares,
     demanded: AtomicBool,
     full: AtomicU64,
 }
@@ -162,7 +168,7 @@ impl Memory {
         Tag(hash.h1, hash.h2)
     }
 
-    fn claim(&self, tag: Tag, issued: i64, until: i64, now: Moment) -> Claim {
+    fn claim(&self, tag: Tag, share: Option<Share<'_>>, issued: i64, until: i64, now: Moment) -> Claim {
         let now_s = now.unix_seconds();
         if issued < self.began {
             return Claim::Before;
@@ -178,7 +184,7 @@ impl Memory {
         let at = usize::try_from(tag.1).unwrap_or_default() % PARTS;
         // There are PARTS parts, so there is always one.
         let Some(part) = self.parts.get(at) else { return Claim::Full };
-        let claim = lock(part).claim(tag, end, self.part_capacity, now);
+        let claim = lock(part).claim(tag, end, share.map(|share| (share, left)), self.part_capacity, now);
         if claim == Claim::Full {
             self.full.fetch_add(1, Ordering::Relaxed);
         }
@@ -187,15 +193,28 @@ impl Memory {
 }
 
 impl Part {
-    fn claim(&mut self, tag: Tag, end: End, capacity: usize, now: Moment) -> Claim {
+    fn claim(
+        &mut self,
+        tag: Tag,
+        end: End,
+        share: Option<(Share<'_>, i64)>,
+        capacity: usize,
+        now: Moment,
+    ) -> Claim {
         if let Some(known) = self.entries.get_mut(&tag) {
             if !known.is_over(now) {
                 return Claim::Seen;
+            }
+            if !share.is_none_or(|(share, left)| share.take(left, now)) {
+                return Claim::Full;
             }
             *known = end;
             return Claim::Fresh;
         }
         if self.entries.len() >= capacity && !self.make_room(capacity, now) {
+            return Claim::Full;
+        }
+        if !share.is_none_or(|(share, left)| share.take(left, now)) {
             return Claim::Full;
         }
         self.entries.insert(tag, end);

@@ -70,7 +70,14 @@ impl ReplaySpace {
     /// SECURITY: to be called last, when everything else about the credential is good; whoever could claim without
     /// a good credential could use up somebody else's, or the memory.
     pub fn claim(&self, key: &[u8], issued: i64, until: i64, now: Moment) -> Claim {
-        self.memory.claim(self.memory.tag([&self.name, key]), issued, until, now)
+        self.memory.claim(self.memory.tag([&self.name, key]), None, issued, until, now)
+    }
+
+    /// The same for a credential of a known owner, who may take a share of the memory and no more: beyond it, their
+    /// credentials are refused ([`Claim::Full`]) and nobody else's.
+    pub fn claim_for(&self, owner: &[u8], key: &[u8], issued: i64, until: i64, now: Moment) -> Claim {
+        let share = Some(self.memory.shares.of(self.memory.tag([owner, b"owner"])));
+        self.memory.claim(self.memory.tag([&self.name, key]), share, issued, until, now)
     }
 }
 

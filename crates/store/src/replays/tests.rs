@@ -162,3 +162,31 @@ fn an_entry_is_24_bytes_and_a_flood_gives_its_memory_back() {
     memory.sweep(clock.now());
     assert!(room() < 2_000, "{}", room());
 }
+
+/// JWT-29: whoever has good credentials of their own cannot fill the memory for everybody.
+#[test]
+fn one_owner_takes_a_share_and_leaves_the_rest() {
+    let (manual, clock) = clock();
+    let memory = Replays::with_capacity(64 * PARTS, Clock::Manual(ManualClock::at_unix_seconds(START)).now());
+    let space = memory.space("jti a");
+    let claim = |owner: &[u8], number: u64| {
+        let now = clock.now();
+        let until = now.unix_seconds() + 100;
+        space.claim_for(owner, &number.to_be_bytes(), START + 1, until, now)
+    };
+    let fresh = |owner: &[u8], numbers: std::ops::Range<u64>| {
+        numbers.filter(|number| claim(owner, *number) == Claim::Fresh).count()
+    };
+    let share = 8 * PARTS;
+    assert_eq!(fresh(b"greedy", 0..20_000), share);
+    assert_eq!(claim(b"greedy", 20_000), Claim::Full);
+    // What was used stays used, and is no reason to count against anybody again.
+    assert_eq!(claim(b"greedy", 0), Claim::Seen);
+    assert_eq!(fresh(b"modest", 100_000..101_000), 1_000);
+    // As its entries end, there is room for new ones.
+    manual.advance(Duration::from_secs(10));
+    let more = fresh(b"greedy", 30_000..40_000);
+    assert!((share / 10 - 1..=share / 10 + 1).contains(&more), "{more}");
+    assert!(memory.figures().held <= 2 * share + 1_000);
+    assert!(memory.figures().full > 0);
+}

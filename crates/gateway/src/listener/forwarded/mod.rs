@@ -160,9 +160,8 @@ impl ForwardedCertificates {
             let why = format!("the proxy does not say in `{name}` that it has verified the certificate");
             return Err(Rejection::new(Reason::CertificateRefused).of(Scheme::Certificate).because(why));
         }
-        let generation = self.generation();
-        let remembered = memory.find(generation, found);
-        if let Some(known) = remembered.filter(|known| known.is_current(now)) {
+        let mark = ForwardedMemory::mark(self.generation(), found);
+        if let Some(known) = memory.find(&mark).filter(|known| known.is_current(now)) {
             memory.count(|counts| counts.taken += 1);
             return Ok(Some(known));
         }
@@ -171,7 +170,12 @@ impl ForwardedCertificates {
                 memory.count(|counts| counts.absent += 1);
                 return Ok(None);
             }
-            told => self.judge.judge(told, now),
+            told => match memory.refusal(&mark, now) {
+                Some(refusal) => Err(refusal),
+                None => self.judge.judge(told, now).inspect_err(|rejection| {
+                    memory.remember_refusal(mark, rejection, now);
+                }),
+            },
         };
         let certificate = certificate.inspect_err(|rejection| {
             memory.count(|counts| match rejection.reason() {
@@ -181,7 +185,7 @@ impl ForwardedCertificates {
         })?;
         memory.count(|counts| counts.taken += 1);
         let certificate = Arc::new(certificate);
-        memory.remember(generation, found, &certificate);
+        memory.remember(mark, &certificate);
         Ok(Some(certificate))
     }
 }

@@ -261,12 +261,7 @@ fn xfcc_must_agree_with_itself() {
 
 #[test]
 fn seeds_hold_what_the_fuzz_target_promises() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/certificate_header");
-    let seeds: Vec<_> = std::fs::read_dir(folder).expect("seeds").filter_map(Result::ok).collect();
-    assert!(seeds.len() > 10);
-    for seed in seeds {
-        fuzzed::run(&std::fs::read(seed.path()).expect("a seed"));
-    }
+    crate::seed_tests::replay("certificate_header", fuzzed::run);
 }
 
 proptest! {

@@ -1,9 +1,10 @@
 //! Where a body ends.
 
 use bytes::{Bytes, BytesMut};
+use portcullis_core::chunk;
 
 use super::head::Head;
-use super::{FramingFault, HeadLimits, chunks};
+use super::{FramingFault, HeadLimits};
 
 /// Takes the bytes of one body out of what arrives.
 #[derive(Debug)]
@@ -121,7 +122,7 @@ impl Chunked {
         let line = line.strip_suffix(b"\r").ok_or(FramingFault::BareLineFeed)?;
         match self.position {
             Position::Size => {
-                self.position = match chunks::size(line)? {
+                self.position = match chunk::size(line)? {
                     0 => Position::Trailer,
                     left => Position::Data { left },
                 };
@@ -137,7 +138,8 @@ impl Chunked {
     /// Bounds a line whose end has not arrived.
     fn check_unfinished(&self, rest: &[u8]) -> Result<(), FramingFault> {
         match self.position {
-            Position::Size if rest.len() > chunks::LONGEST_LINE => Err(FramingFault::ChunkSize),
+            // The carriage return may be there already.
+            Position::Size if rest.len() > chunk::LONGEST_LINE + 1 => Err(FramingFault::ChunkSize),
             // Only a carriage return may stand before the line feed.
             Position::DataEnd if !matches!(rest, b"\r" | b"") => Err(FramingFault::ChunkEnd),
             Position::Trailer if rest.len() > self.limits.bytes => Err(FramingFault::Trailer),

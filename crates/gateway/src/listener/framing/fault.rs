@@ -1,5 +1,6 @@
 //! What can be wrong with the framing of a request.
 
+use portcullis_core::chunk::ChunkFault;
 use portcullis_core::{Reason, Rejection};
 
 /// What is wrong with the framing of a request. The text is for the log.
@@ -72,6 +73,15 @@ pub enum FramingFault {
     /// RFC 9112 section 7.1.2.
     #[error("a trailer field is malformed or may not stand in a trailer")]
     Trailer,
+}
+
+impl From<ChunkFault> for FramingFault {
+    fn from(fault: ChunkFault) -> Self {
+        match fault {
+            ChunkFault::Size => Self::ChunkSize,
+            ChunkFault::Extension => Self::ChunkExtension,
+        }
+    }
 }
 
 impl From<FramingFault> for Rejection {

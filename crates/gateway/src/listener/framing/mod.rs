@@ -6,7 +6,6 @@
 //! pure function of the bytes so far; how they were cut into pieces makes no difference.
 
 mod body;
-mod chunks;
 mod fault;
 mod head;
 mod reading;

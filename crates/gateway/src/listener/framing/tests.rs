@@ -245,12 +245,7 @@ fn a_head_is_mapped_to_its_bytes() {
 /// The seeds of the fuzz target, and the corpus, through the very code that the fuzzer runs.
 #[test]
 fn another_parser_reads_the_seeds_alike() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/framing");
-    let seeds: Vec<_> = std::fs::read_dir(folder).expect("seeds").filter_map(Result::ok).collect();
-    assert!(seeds.len() > 10);
-    for seed in seeds {
-        fuzzed::run(&std::fs::read(seed.path()).expect("a seed"));
-    }
+    crate::seed_tests::replay("framing", fuzzed::run);
 }
 
 proptest! {

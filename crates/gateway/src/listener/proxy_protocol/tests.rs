@@ -172,12 +172,7 @@ async fn the_header_is_taken_off_and_nothing_more() {
 
 #[test]
 fn seeds_hold_what_the_fuzz_target_promises() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/proxy_header");
-    let seeds: Vec<_> = std::fs::read_dir(folder).expect("seeds").filter_map(Result::ok).collect();
-    assert!(seeds.len() > 10);
-    for seed in seeds {
-        fuzzed::run(&std::fs::read(seed.path()).expect("a seed"));
-    }
+    crate::seed_tests::replay("proxy_header", fuzzed::run);
 }
 
 proptest! {
