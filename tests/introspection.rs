@@ -939,3 +939,19 @@ fn check_says_what_is_wrong_with_introspection() {
         assert!(found, "{code} {saying}: {said:#}");
     }
 }
+
+/// REV-02: the list of revoked tokens counts whatever the provider says, also of a token that is remembered.
+#[test]
+fn a_revoked_token_is_refused_whatever_its_provider_says() {
+    let provider = Provider::start();
+    let mut said = Provider::active();
+    said["sub"] = "mallory".into();
+    provider.knows(TOKEN, said);
+    provider.knows("another", Provider::active());
+    let entry = "    revoked: { entries: [{ sub: mallory }] }\n";
+    let world = plan(&provider, BY_SECRET, entry).start();
+    for _ in 0..2 {
+        refused(&world, TOKEN, Reason::TokenRevoked);
+    }
+    world.plain().get("/opaque/open").bearer("another").send().assert_passed();
+}

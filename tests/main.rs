@@ -13,6 +13,8 @@ mod check_verb;
 #[cfg(test)]
 mod client_certificates;
 #[cfg(test)]
+mod client_key_sets;
+#[cfg(test)]
 mod client_signed;
 #[cfg(test)]
 mod compose;
@@ -62,6 +64,10 @@ mod ozone;
 mod proxies_in_front;
 #[cfg(test)]
 mod proxy_protocol;
+#[cfg(test)]
+mod registered_certificates;
+#[cfg(test)]
+mod revoked_tokens;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

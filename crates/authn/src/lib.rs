@@ -24,6 +24,7 @@ mod json;
 mod jwt;
 mod keys;
 mod place;
+mod revoked;
 mod scheme;
 mod signature;
 mod signing;
@@ -35,8 +36,8 @@ mod tokens;
 pub use api_key::{KeyHash, PepperSpec, generate_key, hash_key};
 pub use basic::{CheckCounts, PasswordChecks, UserPass, UserPassError};
 pub use certificate::{
-    CertificateError, ProxyProof, ProxyProofSpec, Validity, fingerprint_alone, peer_certificate, thumbprint,
-    validity,
+    CertificateError, KnownAuthorities, ProxyProof, ProxyProofSpec, Validity, fingerprint_alone,
+    peer_certificate, thumbprint, validity,
 };
 pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence, Uses};
 pub use clients::{Clients, ClientsSpec, Registering, moment};
@@ -51,6 +52,7 @@ pub use issuers::{Issuers, IssuersSpec, Providers, profile_table};
 pub use keys::{KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult};
 pub use place::{Place, PlaceError};
 pub use portcullis_jose::digest::{legacy_sha1, sha256};
+pub use revoked::{RevokedReload, RevokedTokens};
 pub use signature::{
     BaseError, ComponentError, Control, InputError, Message, SignedError, Target, signature_base,
     signature_labels,

@@ -95,7 +95,8 @@ impl AuthenticatorSpec {
             Self::Jwt(spec, _) => spec.compile(compiling, faults).map(Authenticator::Jwt),
             Self::Token(spec, _) => spec.compile(compiling, faults).map(Authenticator::Token),
             Self::Certificate(spec, _) => {
-                spec.compile(compiling.trust_anchors, faults).map(Authenticator::Certificate)
+                let owners = compiling.clients.certificates();
+                spec.compile(compiling.trust_anchors, owners, faults).map(Authenticator::Certificate)
             }
             Self::ApiKey(spec, _) => spec.compile(compiling, faults).map(Authenticator::ApiKey),
             Self::Basic(spec, _) => spec.compile(compiling, faults).map(Authenticator::Basic),

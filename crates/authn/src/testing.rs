@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 
 use crate::{
     Chain, ChainSpec, Clients, ClientsSpec, Compiling, Evidence, Guard, IdentitySpec, Introspections,
-    Issuers, IssuersSpec, KeySources, Nonces, PasswordChecks, Providers, Registering, Validity, WorkerTokens,
-    peer_certificate,
+    Issuers, IssuersSpec, KeySources, KnownAuthorities, Nonces, PasswordChecks, Providers, Registering,
+    Validity, WorkerTokens, peer_certificate,
 };
 
 /// The second at which tests take place.
@@ -184,8 +184,21 @@ fn compiled_clients(written: &Value, memory: &Memory, faults: &mut Faults) -> Cl
     let mut spec = ClientsSpec::default();
     spec.read(&node(written), faults);
     let apis = [("bank".to_owned(), at(1))];
-    let registering = Registering { pepper: Some(&pepper()), materials: memory, apis: &apis };
+    let anchors = ["tpp", "staff"].map(|name| (name.to_owned(), at(1)));
+    let pepper = pepper();
+    let registering = Registering {
+        apis: &apis,
+        authorities: KnownAuthorities { names: &anchors, asked: true },
+        ..registering(Some(&pepper), memory)
+    };
     spec.compile(&registering, faults)
+}
+
+/// What clients are compiled against where there is no API and no authority.
+pub(crate) fn registering<'a>(pepper: Option<&'a Secret>, memory: &'a Memory) -> Registering<'a> {
+    static OFFLINE: LazyLock<KeySources> = LazyLock::new(offline);
+    let authorities = KnownAuthorities { names: &[], asked: true };
+    Registering { pepper, materials: memory, apis: &[], key_sources: &OFFLINE, authorities }
 }
 
 /// What chains in tests are compiled against.
@@ -228,6 +241,7 @@ impl House {
             issuers: &self.issuers,
             clients: &self.clients,
             trust_anchors: &self.anchors,
+            certificates_asked: !self.anchors.is_empty(),
             replays: &self.replays,
             fetchers: &self.fetchers,
             guard: &self.guard,

@@ -59,11 +59,11 @@ impl AuthMethod {
         }
     }
 
-    /// Whether the identity belongs to a registered client.
+    /// Whether the identity belongs, or may belong, to a registered client.
     pub const fn leads_to_client(self) -> bool {
         match self {
-            Self::ApiKey | Self::Basic | Self::Hmac | Self::Signature => true,
-            Self::Jwt | Self::Token | Self::Certificate | Self::External | Self::Anonymous => false,
+            Self::ApiKey | Self::Basic | Self::Certificate | Self::Hmac | Self::Signature => true,
+            Self::Jwt | Self::Token | Self::External | Self::Anonymous => false,
         }
     }
 }

@@ -155,6 +155,8 @@ reasons! {
     TokenLifetimeRefused: "token_lifetime_refused", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
     /// A token that may be used once has been used.
     TokenReplayed: "token_replayed", UNAUTHORIZED, TOKEN, Warn, "The access token has been used before.";
+    /// An entry of the list of revoked tokens (`revoked` of its issuer) names the token.
+    TokenRevoked: "token_revoked", UNAUTHORIZED, TOKEN, Warn, "The access token was revoked.";
     /// The token's `iss` is not the issuer this API trusts.
     TokenIssuerRefused: "token_issuer_refused", UNAUTHORIZED, TOKEN, Info, "The access token is not acceptable.";
     /// The token is meant for somebody else.
@@ -177,8 +179,8 @@ reasons! {
     DpopNonceRequired: "dpop_nonce_required", UNAUTHORIZED, NONCE, Info, "The proof of possession needs a nonce.";
     /// A certificate is needed and the connection has none.
     CertificateMissing: "certificate_missing", UNAUTHORIZED, TOKEN, Info, "A client certificate is needed.";
-    /// The token is bound to another certificate than the connection's.
-    CertificateMismatch: "certificate_mismatch", UNAUTHORIZED, TOKEN, Warn, "The access token is not bound to this certificate.";
+    /// The token or the key is bound to another certificate than the caller's.
+    CertificateMismatch: "certificate_mismatch", UNAUTHORIZED, TOKEN, Warn, "The credential is not bound to this certificate.";
     /// The connection's certificate is outside its validity, or its revocation list is out of date.
     CertificateExpired: "certificate_expired", UNAUTHORIZED, TOKEN, Info, "The client certificate is not valid now.";
     /// The certificate is valid but is not one this API takes.
@@ -254,6 +256,25 @@ reasons! {
     InternalError: "internal_error", INTERNAL_SERVER_ERROR, NONE, Error, "The gateway failed.";
 }
 
+/// What a request is refused with before any credential is looked at, or because there is none that could be.
+macro_rules! refused_before_credentials {
+    () => {
+        Self::RequestMalformed
+            | Self::PathNotNormal
+            | Self::HostInvalid
+            | Self::ConnectionHeaderInvalid
+            | Self::MethodNotAllowed
+            | Self::HeadersTooLarge
+            | Self::BodyTooLarge
+            | Self::BodyTimeout
+            | Self::RouteNotFound
+            | Self::Misdirected
+            | Self::CredentialsMissing
+            | Self::CredentialsAmbiguous
+            | Self::CredentialsMalformed
+    };
+}
+
 impl Reason {
     /// Whether it says that what was presented to prove an identity did not prove it: what somebody who guesses, or
     /// tries what was never meant for them, is refused with. Such failures are counted against their address (PIPE-05).
@@ -283,23 +304,12 @@ impl Reason {
             | Self::ExternalUnauthenticated
             | Self::SignatureInvalid
             | Self::SignatureAlgorithmRefused => true,
-            Self::RequestMalformed
-            | Self::PathNotNormal
-            | Self::HostInvalid
-            | Self::ConnectionHeaderInvalid
-            | Self::MethodNotAllowed
-            | Self::HeadersTooLarge
-            | Self::BodyTooLarge
-            | Self::BodyTimeout
-            | Self::RouteNotFound
-            | Self::Misdirected
-            | Self::CredentialsMissing
-            | Self::CredentialsAmbiguous
-            | Self::CredentialsMalformed
+            refused_before_credentials!()
             | Self::TokenExpired
             | Self::TokenNotYetValid
             | Self::TokenLifetimeRefused
             | Self::TokenReplayed
+            | Self::TokenRevoked
             | Self::DpopProofReplayed
             | Self::DpopNonceRequired
             | Self::CertificateMissing

@@ -1,10 +1,12 @@
-//! Looks after what ends or changes while the gateway runs: revocation lists, and the lives of certificates.
+//! Looks after what ends or changes while the gateway runs: revocation lists, revoked tokens, and the lives of
+//! certificates.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use metrics::Label;
+use portcullis_authn::{RevokedReload, RevokedTokens};
 use portcullis_core::Clock;
 
 use crate::config::SourceMap;
@@ -18,14 +20,17 @@ const EVENTS: Duration = Duration::from_secs(6 * 3_600);
 /// How long before a certificate ends it is an event.
 const SOON_SECONDS: i64 = 30 * 86_400;
 
-/// Reads the files of revocation lists again for as long as the gateway runs, each as often as its listener says, and
-/// tells what is about to end. Nothing here is on a request's path: workers see a number change.
-pub(crate) async fn watch(
-    sources: SourceMap,
-    listeners: Vec<Arc<ListenerSettings>>,
-    telemetry: Telemetry,
-    clock: Clock,
-) {
+/// What is looked after.
+pub(crate) struct Watched {
+    pub(crate) listeners: Vec<Arc<ListenerSettings>>,
+    pub(crate) revoked: Vec<Arc<RevokedTokens>>,
+}
+
+/// Reads the files of revocation lists and of revoked tokens again for as long as the gateway runs, each as often as it
+/// is said for them, and tells what is about to end. Nothing here is on a request's path: workers see a number change,
+/// or another list.
+pub(crate) async fn watch(sources: SourceMap, watched: Watched, telemetry: Telemetry, clock: Clock) {
+    let Watched { listeners, revoked } = watched;
     tell_expiries(&listeners, &telemetry);
     // Whoever reads remembers what was read, so only one reads at a time.
     let sources = Arc::new(Mutex::new(sources));
@@ -40,6 +45,10 @@ pub(crate) async fn watch(
         listener.revocations().iter().map(watch).collect::<Vec<_>>()
     });
     let lists = join_all(watches.map(Watch::run).collect::<Vec<_>>());
+    let tokens = revoked
+        .into_iter()
+        .map(|list| TokenWatch { list, sources: Arc::clone(&sources), telemetry: telemetry.clone() }.run());
+    let tokens = join_all(tokens.collect::<Vec<_>>());
     let mut telling = tokio::time::interval(EVENTS);
     let events = async {
         loop {
@@ -47,7 +56,59 @@ pub(crate) async fn watch(
             tell_events(&listeners, &clock);
         }
     };
-    tokio::join!(lists, events);
+    tokio::join!(lists, tokens, events);
+}
+
+/// One list of revoked tokens.
+#[derive(Clone)]
+struct TokenWatch {
+    list: Arc<RevokedTokens>,
+    sources: Arc<Mutex<SourceMap>>,
+    telemetry: Telemetry,
+}
+
+impl TokenWatch {
+    async fn run(self) {
+        self.tell_length();
+        let Some(interval) = self.list.interval() else { return };
+        let mut looking = tokio::time::interval(interval);
+        // What is read at the start need not be read again at once.
+        looking.tick().await;
+        loop {
+            looking.tick().await;
+            let watch = self.clone();
+            drop(tokio::task::spawn_blocking(move || watch.look()).await);
+        }
+    }
+
+    fn look(&self) {
+        let read = {
+            let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+            self.list.reload(&*sources)
+        };
+        let issuer = self.list.issuer();
+        let result = match read {
+            RevokedReload::Unchanged => return,
+            RevokedReload::Replaced => {
+                tracing::info!(%issuer, entries = self.list.len(), "another list of revoked tokens is in force");
+                self.tell_length();
+                "replaced"
+            }
+            RevokedReload::Failed { why, again } => {
+                if !again {
+                    tracing::error!(%issuer, %why, "the list of revoked tokens cannot be used; the one before stays");
+                }
+                "failed"
+            }
+        };
+        let labels = vec![Label::new("issuer", Arc::clone(issuer)), Label::new("result", result)];
+        self.telemetry.count("portcullis_revoked_tokens_reloads_total", labels, 1);
+    }
+
+    fn tell_length(&self) {
+        let labels = vec![Label::new("issuer", Arc::clone(self.list.issuer()))];
+        self.telemetry.gauge("portcullis_revoked_tokens", labels, self.list.len() as f64);
+    }
 }
 
 /// One set of lists and who looks after it.

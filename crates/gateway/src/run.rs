@@ -129,7 +129,8 @@ impl Gateway {
         resources.keys.warm();
         let kept = (resources.store.clone(), resources.replays.clone());
         background.spawn(housekeeping(telemetry.clone(), kept, equipment.clock.clone()));
-        background.spawn(revocation::watch(sources, settings, telemetry.clone(), equipment.clock));
+        let watched = revocation::Watched { listeners: settings, revoked: snapshot.revoked.clone() };
+        background.spawn(revocation::watch(sources, watched, telemetry.clone(), equipment.clock));
         let gateway = Self {
             background,
             crew,

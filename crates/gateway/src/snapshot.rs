@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
-use portcullis_authn::Chain;
+use portcullis_authn::{Chain, RevokedTokens};
 use portcullis_core::{FileId, TlsPolicyId};
 use portcullis_policy::{Limits, Permit, Rules};
 use portcullis_proxy::{BodyLimits, Upstream};
@@ -21,6 +21,8 @@ pub(crate) struct Snapshot {
     pub(crate) doors: Doors,
     /// The fields in which proxies in front of any listener speak. They leave every request of every listener.
     pub(crate) proxy_fields: Vec<HeaderName>,
+    /// The lists of revoked tokens, which are read again while they are in force.
+    pub(crate) revoked: Vec<Arc<RevokedTokens>>,
     /// How many passwords are stored in a form that is cheap to guess.
     pub(crate) weak_passwords: usize,
     /// The configuration's hash, as `portcullis check` prints it.

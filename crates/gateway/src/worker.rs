@@ -250,6 +250,7 @@ mod tests {
                 upstreams: Vec::new(),
                 doors: Doors::default(),
                 proxy_fields: Vec::new(),
+                revoked: Vec::new(),
                 weak_passwords: 0,
                 hash: "none".into(),
             };

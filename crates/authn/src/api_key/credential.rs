@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use portcullis_core::document::{Fields, Node};
-use portcullis_core::{AuthMethod, Client, Diagnostic, Faults, Identity, Place, Spanned};
+use portcullis_core::{AuthMethod, Client, Diagnostic, Faults, Identity, Spanned};
 
 use super::{ApiKeys, KeyHash, KeyOwner, KeyTerms};
-use crate::clients::{identity_of, read_moment};
+use crate::certificate::{CertificateBinding, NamedCertificates};
+use crate::clients::{Registering, identity_of, read_moment};
 
 /// One stored key.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct ApiKeyCredential {
     disabled: bool,
     apis: Option<Vec<Spanned<String>>>,
     networks: Option<Vec<IpNet>>,
+    certificate: Option<NamedCertificates>,
 }
 
 impl ApiKeyCredential {
@@ -27,6 +29,7 @@ impl ApiKeyCredential {
         let hash = fields.require("hash", faults);
         let (not_before, expires) = (fields.get("not_before"), fields.get("expires"));
         let (disabled, apis, from) = (fields.get("disabled"), fields.get("apis"), fields.get("from"));
+        let certificate = fields.get("certificate").map(|node| NamedCertificates::read(node, faults));
         fields.finish(faults);
         let hash = hash.and_then(|node| read_hash(node, faults));
         let from_moment = not_before.map(|node| read_moment(node, faults));
@@ -41,6 +44,8 @@ impl ApiKeyCredential {
             disabled: disabled.unwrap_or(Some(false))?,
             apis: apis.map_or(Some(None), |read| read.map(Some))?,
             networks: networks.map_or(Some(None), |read| read.map(Some))?,
+            // SECURITY: a binding that cannot be read never leaves the key unbound.
+            certificate: certificate.map_or(Some(None), |read| read.map(Some))?,
         };
         if let (Some(from), Some(end), Some(node)) = (spec.not_before, spec.expires_at, expires)
             && end <= from
@@ -51,15 +56,15 @@ impl ApiKeyCredential {
         Some(spec)
     }
 
-    /// Adds the key to those of all clients; `apis` are the APIs there are.
+    /// Adds the key to those of all clients.
     pub(crate) fn register(
         self,
         keys: Option<&mut ApiKeys>,
         client: &Arc<Client>,
-        apis: &[(String, Place)],
+        registering: &Registering<'_>,
         faults: &mut Faults,
     ) {
-        let place = self.hash.place;
+        let (place, apis) = (self.hash.place, registering.apis);
         let Some(keys) = keys else {
             faults.push(
                 Diagnostic::error(
@@ -76,6 +81,7 @@ impl ApiKeyCredential {
                 faults.undefined("API", api, apis);
             }
         }
+        let Ok(bound_to) = self.binding(registering, faults) else { return };
         let owner = KeyOwner {
             identity: self.identity(client),
             client_expires_at: client.expires_at,
@@ -86,6 +92,7 @@ impl ApiKeyCredential {
                 apis: self.apis.map(|apis| apis.into_iter().map(|api| api.value.into()).collect()),
                 networks: self.networks.map(Vec::into_boxed_slice),
             },
+            bound_to,
             declared: place,
         };
         if let Some(taken) = keys.add(self.hash.value, owner) {
@@ -96,6 +103,16 @@ impl ApiKeyCredential {
         }
     }
 
+    /// What must come with the key.
+    fn binding(
+        &self,
+        registering: &Registering<'_>,
+        faults: &mut Faults,
+    ) -> Result<Option<CertificateBinding>, Unbindable> {
+        let Some(named) = &self.certificate else { return Ok(None) };
+        named.binding(registering.authorities, faults).map(Some).ok_or(Unbindable)
+    }
+
     /// The client, until the key or the client ends.
     fn identity(&self, client: &Arc<Client>) -> Arc<Identity> {
         let identity = identity_of(client, AuthMethod::ApiKey);
@@ -104,6 +121,9 @@ impl ApiKeyCredential {
         Arc::new(Identity { expires_at, ..Arc::unwrap_or_clone(identity) })
     }
 }
+
+/// The certificate a key is bound to cannot be made out; what is wrong was said.
+struct Unbindable;
 
 fn read_hash(node: &Node, faults: &mut Faults) -> Option<Spanned<KeyHash>> {
     let text = node.text(faults)?;

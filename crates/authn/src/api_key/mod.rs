@@ -77,6 +77,13 @@ impl ApiKey {
             let name = &owner.identity.subject;
             return refused(Reason::ApiKeyInvalid, &format!("{why}; it is client `{name}`'s"));
         }
+        // SECURITY: whoever has the key alone may have found it, and learns nothing about its owner.
+        let certificate = evidence.certificate.map(AsRef::as_ref);
+        if let Some(Err(rejection)) =
+            owner.bound_to.as_ref().map(|bound_to| bound_to.check(certificate, evidence.now))
+        {
+            return Outcome::Rejected(rejection.of(Scheme::ApiKey));
+        }
         // The key was right, so its owner may learn that it is their registration that ended.
         if owner.client_expires_at.is_some_and(|at| now >= at) {
             return refused(Reason::ClientInactive, "the client has expired");

@@ -9,6 +9,7 @@ use portcullis_core::{Identity, Place, Secret};
 use portcullis_jose::digest::KeyedHash;
 
 use super::key::KeyHash;
+use crate::certificate::CertificateBinding;
 
 /// Whom a key leads to, and when and where it counts.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct KeyOwner {
     /// Second since 1970 from which the client no longer counts.
     pub(crate) client_expires_at: Option<i64>,
     pub(crate) terms: KeyTerms,
+    /// The certificate that must come with it.
+    pub(crate) bound_to: Option<CertificateBinding>,
     /// Where it is declared.
     pub(crate) declared: Place,
 }

@@ -165,6 +165,7 @@ fn many_keys_are_told_apart() {
             identity: crate::clients::identity_of(&client, AuthMethod::ApiKey),
             client_expires_at: None,
             terms: super::KeyTerms::default(),
+            bound_to: None,
             declared: Place::default(),
         }
     };

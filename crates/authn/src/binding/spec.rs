@@ -45,14 +45,14 @@ impl BindingSpec {
         // Where either would do, proofs do without any certificate.
         let certificate_alone =
             demands.certificate || demands.certificate_needed || (demands.holder && dpop.is_none());
-        if certificate_alone && compiling.trust_anchors.is_empty() {
+        if certificate_alone && !compiling.certificates_asked {
             faults.push(
                 Diagnostic::error(
                     "certificate_never_asked",
                     self.to_certificate.unwrap_or(issuer),
                     "no listener asks for client certificates, so no token could ever be used",
                 )
-                .note("add `client_certificates:` with `ask` and `trust` to a listener's `tls`"),
+                .note("add `client_certificates:` with `ask` to a listener's `tls`"),
             );
         }
         Binding { demands, dpop }

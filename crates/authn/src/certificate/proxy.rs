@@ -7,7 +7,7 @@ use portcullis_core::{
 };
 use portcullis_jose::digest::constant_time_eq;
 
-use super::{CertificateSpec, ClientCertificate};
+use super::{PinnedCertificates, PinnedSpec};
 
 /// The fewest bytes of a secret that a stranger cannot guess.
 const SECRET_BYTES: usize = 16;
@@ -20,7 +20,7 @@ pub struct ProxyProofSpec {
 
 #[derive(Clone, Debug)]
 enum WaySpec {
-    Certificate(CertificateSpec, Place),
+    Certificate(PinnedSpec, Place),
     Secret { header: Spanned<String>, value: SecretSpec },
     AddressAlone,
 }
@@ -31,7 +31,7 @@ pub struct ProxyProof(Way);
 
 #[derive(Debug)]
 enum Way {
-    Certificate(ClientCertificate),
+    Certificate(PinnedCertificates),
     Secret { header: HeaderName, value: Secret },
     AddressAlone,
 }
@@ -42,7 +42,7 @@ impl ProxyProofSpec {
         let entry = node.single("way in which a proxy proves itself", faults)?;
         let (node, place) = (&entry.value, entry.key.place);
         let way = match entry.key.value.as_str() {
-            "certificate" => WaySpec::Certificate(CertificateSpec::read(node, faults)?, place),
+            "certificate" => WaySpec::Certificate(PinnedSpec::read(node, faults)?, place),
             "secret" => {
                 let mut fields = Fields::of(node, "the secret of a proxy", faults)?;
                 let header = fields.require("header", faults).and_then(|node| node.text(faults));

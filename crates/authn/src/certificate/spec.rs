@@ -1,4 +1,4 @@
-//! `certificate:` as written in a chain.
+//! `certificate:` as written in a chain, and what it has in common with others that say which certificates are meant.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,11 +7,19 @@ use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Place, Spanned};
 
 use super::name::{ATTRIBUTES, attribute_oid};
-use super::{ClientCertificate, NamePin, NamePins, Pins};
+use super::pinned::{NamePin, NamePins, PinnedCertificates, Pins};
+use super::{CertificateOwners, ClientCertificate};
 
-/// Which certificates an alternative takes.
+/// `certificate:` of a chain.
 #[derive(Clone, Debug)]
 pub(crate) struct CertificateSpec {
+    pinned: Option<PinnedSpec>,
+    registered: bool,
+}
+
+/// Which certificates are meant, as written.
+#[derive(Clone, Debug)]
+pub(crate) struct PinnedSpec {
     trust: Vec<Spanned<String>>,
     pins: Pins,
 }
@@ -19,18 +27,66 @@ pub(crate) struct CertificateSpec {
 impl CertificateSpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`certificate`", faults)?;
-        let trust = fields.get("trust").map(|node| node.texts(faults));
-        let (subject, san, fingerprints) =
-            (fields.get("subject"), fields.get("san"), fields.get("fingerprints"));
-        let (issuer, serials, keys) = (fields.get("issuer"), fields.get("serials"), fields.get("spki"));
+        let registered = fields.get("registered").map(|node| node.boolean(faults));
+        let fingerprints = fields.get("fingerprints");
+        let spec = PinnedSpec::take_with(&mut fields, fingerprints, faults);
         fields.finish(faults);
-        if trust.is_none() && fingerprints.is_none() && keys.is_none() {
+        let registered = registered.unwrap_or(Some(false));
+        let (spec, registered) = (spec?, registered?);
+        if spec.says_nothing() && registered {
+            return Some(Self { pinned: None, registered });
+        }
+        if !spec.names_whose_word_counts() {
+            faults.push(Diagnostic::error("missing_key", node.place, "`certificate` needs `trust`").note(
+                "or exact keys, whoever certified them: `fingerprints`, `spki`, or `registered: true` alone",
+            ));
+            return None;
+        }
+        Some(Self { pinned: Some(spec), registered })
+    }
+
+    /// Looks the anchors up among those the listeners trust.
+    pub(crate) fn compile(
+        &self,
+        anchors: &[(String, Place)],
+        owners: &Arc<CertificateOwners>,
+        faults: &mut Faults,
+    ) -> Option<ClientCertificate> {
+        let pinned = match &self.pinned {
+            None => None,
+            Some(spec) => Some(spec.compile(anchors, faults)?),
+        };
+        Some(ClientCertificate { pinned, registered: self.registered, owners: Arc::clone(owners) })
+    }
+}
+
+impl PinnedSpec {
+    /// Reads a mapping of nothing else.
+    pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::of(node, "`certificate`", faults)?;
+        let fingerprints = fields.get("fingerprints");
+        let spec = Self::take_with(&mut fields, fingerprints, faults);
+        fields.finish(faults);
+        let spec = spec?;
+        if !spec.names_whose_word_counts() {
             faults.push(
                 Diagnostic::error("missing_key", node.place, "`certificate` needs `trust`")
                     .note("or exact keys, whoever certified them: `fingerprints` or `spki`"),
             );
             return None;
         }
+        Some(spec)
+    }
+
+    /// Reads the keys among those of a mapping, without those of a whole certificate.
+    pub(super) fn take(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Self> {
+        Self::take_with(fields, None, faults)
+    }
+
+    fn take_with(fields: &mut Fields<'_>, fingerprints: Option<&Node>, faults: &mut Faults) -> Option<Self> {
+        let trust = fields.get("trust").map(|node| node.texts(faults));
+        let (subject, san) = (fields.get("subject"), fields.get("san"));
+        let (issuer, serials, keys) = (fields.get("issuer"), fields.get("serials"), fields.get("spki"));
         // A serial number means something only to the authority that gave it.
         if let (Some(serials), None) = (serials, issuer) {
             faults.error("missing_key", serials.place, "`serials` needs the `issuer` that gave them");
@@ -55,6 +111,16 @@ impl CertificateSpec {
         })
     }
 
+    /// Whether nothing of it is written.
+    fn says_nothing(&self) -> bool {
+        self.trust.is_empty() && self.pins.issuer.is_empty() && !self.is_pinned()
+    }
+
+    /// Whether somebody vouches for what it demands, or the key alone decides.
+    fn names_whose_word_counts(&self) -> bool {
+        !self.trust.is_empty() || self.pins.name_a_key()
+    }
+
     /// Whether it tells one holder from others of the same authority.
     pub(super) fn is_pinned(&self) -> bool {
         let Pins { subject, issuer: _, serials, names, fingerprints, keys } = &self.pins;
@@ -70,7 +136,7 @@ impl CertificateSpec {
         &self,
         anchors: &[(String, Place)],
         faults: &mut Faults,
-    ) -> Option<ClientCertificate> {
+    ) -> Option<PinnedCertificates> {
         let mut known = true;
         for anchor in &self.trust {
             if !anchors.iter().any(|(name, _)| *name == anchor.value) {
@@ -79,7 +145,7 @@ impl CertificateSpec {
             }
         }
         let trust: Vec<Arc<str>> = self.trust.iter().map(|anchor| anchor.value.as_str().into()).collect();
-        known.then(|| ClientCertificate { trust, pins: self.pins.clone() })
+        known.then(|| PinnedCertificates { trust, pins: self.pins.clone() })
     }
 }
 
@@ -173,7 +239,7 @@ fn read_addresses(node: &Node, faults: &mut Faults) -> Option<Vec<IpAddr>> {
     (read.len() == texts.len()).then_some(read)
 }
 
-fn read_fingerprints(node: &Node, faults: &mut Faults) -> Option<Vec<[u8; 32]>> {
+pub(super) fn read_fingerprints(node: &Node, faults: &mut Faults) -> Option<Vec<[u8; 32]>> {
     let texts = node.texts(faults)?;
     let read: Vec<_> = texts
         .iter()

@@ -7,7 +7,7 @@ use rcgen::{DnType, DnValue, SanType};
 use serde_json::{Value, json};
 
 use super::{
-    CertificateError, CertificateSpec, ClientCertificate, Validity, identity, peer_certificate, validity,
+    CertificateError, CertificateSpec, PinnedCertificates, Validity, identity, peer_certificate, validity,
 };
 use crate::testing::{NOW, certificate_der, moment, node, only_fault, peer, told};
 
@@ -21,15 +21,15 @@ fn anchors() -> [(String, Place); 1] {
     [("tpp".to_owned(), Place::default())]
 }
 
-fn authenticator(written: &Value) -> ClientCertificate {
+fn pinned(written: &Value) -> PinnedCertificates {
     let mut faults = Faults::default();
     let spec = CertificateSpec::read(&node(written), &mut faults).expect("a spec");
-    let compiled = spec.compile(&anchors(), &mut faults);
-    compiled.unwrap_or_else(|| panic!("{:#?}", told(faults)))
+    let compiled = spec.compile(&anchors(), &Arc::default(), &mut faults);
+    compiled.and_then(|compiled| compiled.pinned).unwrap_or_else(|| panic!("{:#?}", told(faults)))
 }
 
 fn judged(written: &Value, certificate: &PeerCertificate) -> Result<(), Reason> {
-    let judged = authenticator(written).judge(certificate, moment(NOW));
+    let judged = pinned(written).judge(certificate, moment(NOW));
     judged.map_err(|error| Rejection::from(error).reason())
 }
 
@@ -177,10 +177,10 @@ fn time_and_anchor_are_judged_on_every_request() {
     let path = Validity { from: NOW - 10, until: NOW + 10 };
     let known = peer_certificate(&der, path, vec!["tpp".into()], CertificateSource::Handshake);
     let certificate = known.expect("a certificate");
-    let authenticator = authenticator(&json!({"trust": "tpp"}));
+    let pinned = pinned(&json!({"trust": "tpp"}));
     let at = |second: i64| -> Result<(), Reason> {
         let now: Moment = moment(second);
-        authenticator.judge(&certificate, now).map_err(|error| Rejection::from(error).reason())
+        pinned.judge(&certificate, now).map_err(|error| Rejection::from(error).reason())
     };
     for (second, expected) in [
         (NOW - 11, Err(Reason::CertificateExpired)),
@@ -195,13 +195,13 @@ fn time_and_anchor_are_judged_on_every_request() {
 
 #[test]
 fn a_holder_is_keyed_by_thumbprint_and_shown_by_common_name() {
-    let named = identity(&peer(&certificate_der(&[(DnType::CommonName, "tpp-a")], &[]), "tpp"));
+    let named = identity(&peer(&certificate_der(&[(DnType::CommonName, "tpp-a")], &[]), "tpp"), None);
     assert_eq!(&*named.subject, "tpp-a");
     assert_eq!(named.key.len(), "certificate:".len() + 64);
     let der = certificate_der(&[(DnType::OrganizationName, "Acme")], &[]);
-    assert_eq!(&*identity(&peer(&der, "tpp")).subject, "O=Acme");
+    assert_eq!(&*identity(&peer(&der, "tpp"), None).subject, "O=Acme");
     let nameless: Arc<PeerCertificate> = peer(&certificate_der(&[], &[]), "tpp");
-    assert_eq!(&*identity(&nameless).subject, super::thumbprint_text(&nameless));
+    assert_eq!(&*identity(&nameless, None).subject, super::thumbprint_text(&nameless));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn faults_are_told_where_they_are() {
     ] {
         let mut faults = Faults::default();
         if let Some(spec) = CertificateSpec::read(&node(&written), &mut faults) {
-            let _ = spec.compile(&anchors(), &mut faults);
+            let _ = spec.compile(&anchors(), &Arc::default(), &mut faults);
         }
         only_fault(faults, code, saying);
     }

@@ -34,6 +34,8 @@ pub struct Compiling<'a> {
     pub clients: &'a Clients,
     /// The named trust anchors of all listeners, and where they are defined.
     pub trust_anchors: &'a [(String, Place)],
+    /// Whether any listener may come to know a caller's certificate.
+    pub certificates_asked: bool,
     /// What may be used once and has been used. Whoever wants single use takes a space of it when it is compiled,
     /// and claims from it last, when all else about a credential is good.
     pub replays: &'a Replays,

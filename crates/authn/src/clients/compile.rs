@@ -9,8 +9,10 @@ use portcullis_core::{Client, Diagnostic, Faults, Materials, Place, Secret, Span
 
 use super::credential::CredentialSpec;
 use super::{Clients, Indexes};
+use crate::certificate::KnownAuthorities;
 use crate::identity::is_name;
 use crate::json;
+use crate::keys::KeySources;
 
 /// What clients are compiled against.
 #[derive(Clone, Copy)]
@@ -21,6 +23,10 @@ pub struct Registering<'a> {
     pub materials: &'a dyn Materials,
     /// The names of all APIs, and where they are defined.
     pub apis: &'a [(String, Place)],
+    /// Where keys that clients publish are fetched.
+    pub key_sources: &'a KeySources,
+    /// Which certificates the listeners may show.
+    pub authorities: KnownAuthorities<'a>,
 }
 
 /// The clients of all files.

@@ -9,6 +9,7 @@ use portcullis_core::{Client, Diagnostic, Faults, Materials, Spanned, diagnostic
 use super::{Indexes, Registering};
 use crate::api_key::{ApiKeyCredential, ApiKeys};
 use crate::basic::{BasicCredential, Users};
+use crate::certificate::{CertificateCredential, CertificateOwners};
 use crate::hmac::HmacCredential;
 use crate::jwt::{ClientKeys, JwtKeyCredential};
 use crate::signature::SignatureCredential;
@@ -19,13 +20,14 @@ use crate::signing::SignatureKeys;
 pub(super) enum CredentialSpec {
     ApiKey(ApiKeyCredential),
     Basic(BasicCredential),
+    Certificate(CertificateCredential),
     JwtKey(JwtKeyCredential),
     Hmac(HmacCredential),
     Signature(SignatureCredential),
 }
 
 /// The words that name kinds of credentials.
-const WORDS: &[&str] = &["api_key", "basic", "jwt_key", "hmac", "signature"];
+const WORDS: &[&str] = &["api_key", "basic", "certificate", "jwt_key", "hmac", "signature"];
 
 impl CredentialSpec {
     /// Reads `api_key: { … }`.
@@ -34,6 +36,7 @@ impl CredentialSpec {
         let spec = match entry.key.value.as_str() {
             "api_key" => ApiKeyCredential::read(&entry.value, faults).map(Self::ApiKey),
             "basic" => BasicCredential::read(&entry.value, faults).map(Self::Basic),
+            "certificate" => CertificateCredential::read(&entry.value, faults).map(Self::Certificate),
             "jwt_key" => JwtKeyCredential::read(&entry.value, faults).map(Self::JwtKey),
             "hmac" => HmacCredential::read(&entry.value, faults).map(Self::Hmac),
             "signature" => SignatureCredential::read(&entry.value, faults).map(Self::Signature),
@@ -60,6 +63,7 @@ pub(super) struct IndexesBeingBuilt<'a> {
     materials: &'a dyn Materials,
     api_keys: Option<ApiKeys>,
     users: Users,
+    certificates: CertificateOwners,
     hmac_keys: SignatureKeys,
     signature_keys: SignatureKeys,
     jwt_keys: ClientKeys,
@@ -71,6 +75,7 @@ impl Indexes {
             materials: registering.materials,
             api_keys: registering.pepper.map(ApiKeys::new),
             users: Users::default(),
+            certificates: CertificateOwners::default(),
             hmac_keys: SignatureKeys::default(),
             signature_keys: SignatureKeys::default(),
             jwt_keys: ClientKeys::default(),
@@ -89,10 +94,13 @@ impl IndexesBeingBuilt<'_> {
     ) {
         match spec.value {
             CredentialSpec::ApiKey(key) => {
-                key.register(self.api_keys.as_mut(), client, registering.apis, faults);
+                key.register(self.api_keys.as_mut(), client, registering, faults);
+            }
+            CredentialSpec::Certificate(certificate) => {
+                certificate.register(&mut self.certificates, registering.authorities, client, faults);
             }
             CredentialSpec::Basic(user) => user.register(&mut self.users, client, faults),
-            CredentialSpec::JwtKey(key) => key.register(&mut self.jwt_keys, client, self.materials, faults),
+            CredentialSpec::JwtKey(key) => key.register(&mut self.jwt_keys, client, registering, faults),
             CredentialSpec::Hmac(key) => {
                 key.register(&mut self.hmac_keys, client, self.materials, faults);
             }
@@ -106,6 +114,7 @@ impl IndexesBeingBuilt<'_> {
         Indexes {
             api_keys: self.api_keys.map(Arc::new),
             users: Arc::new(self.users),
+            certificates: Arc::new(self.certificates),
             jwt_keys: Arc::new(self.jwt_keys),
             hmac_keys: Arc::new(self.hmac_keys),
             signature_keys: Arc::new(self.signature_keys),

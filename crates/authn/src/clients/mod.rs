@@ -18,6 +18,7 @@ pub use compile::{ClientsSpec, Registering, moment};
 
 use crate::api_key::ApiKeys;
 use crate::basic::Users;
+use crate::certificate::CertificateOwners;
 use crate::jwt::ClientKeys;
 use crate::signing::SignatureKeys;
 
@@ -34,6 +35,7 @@ struct Indexes {
     /// `None` if no pepper is set.
     api_keys: Option<Arc<ApiKeys>>,
     users: Arc<Users>,
+    certificates: Arc<CertificateOwners>,
     hmac_keys: Arc<SignatureKeys>,
     signature_keys: Arc<SignatureKeys>,
     jwt_keys: Arc<ClientKeys>,
@@ -68,6 +70,11 @@ impl Clients {
     /// Their keys for message signatures.
     pub(crate) const fn signature_keys(&self) -> &Arc<SignatureKeys> {
         &self.indexes.signature_keys
+    }
+
+    /// Their certificates.
+    pub(crate) const fn certificates(&self) -> &Arc<CertificateOwners> {
+        &self.indexes.certificates
     }
 
     /// Their user names.

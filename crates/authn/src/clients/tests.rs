@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{ClientsSpec, Registering};
 use crate::api_key::hash_key;
-use crate::testing::{Memory, clients, node, only_fault, pepper};
+use crate::testing::{Memory, clients, node, only_fault, pepper, registering};
 
 fn faults_of(written: &serde_json::Value, with_pepper: bool) -> Faults {
     let mut faults = Faults::default();
@@ -12,7 +12,8 @@ fn faults_of(written: &serde_json::Value, with_pepper: bool) -> Faults {
     spec.read(&node(written), &mut faults);
     let pepper = with_pepper.then(pepper);
     let apis = [("bank".to_owned(), Place::default())];
-    let registering = Registering { pepper: pepper.as_ref(), materials: &Memory::default(), apis: &apis };
+    let memory = Memory::default();
+    let registering = Registering { apis: &apis, ..registering(pepper.as_ref(), &memory) };
     let _ = spec.compile(&registering, &mut faults);
     faults
 }

@@ -534,7 +534,7 @@ fn faults_of_a_credential_are_told() {
         let acme = json!({ "acme": { "credentials": [{ "hmac": credential }] } });
         spec.read(&crate::testing::node(&acme), &mut faults);
         let memory = Memory::default().with("short", "short").with("acme", ACME).with("x.pem", "no key");
-        drop(spec.compile(&crate::Registering { pepper: None, materials: &memory, apis: &[] }, &mut faults));
+        drop(spec.compile(&crate::testing::registering(None, &memory), &mut faults));
         faults
     };
     let acme = json!({ "file": "acme" });
@@ -564,7 +564,7 @@ fn faults_of_a_credential_are_told() {
     let two = json!({ "acme": { "credentials": [key] }, "initech": { "credentials": [key] } });
     spec.read(&crate::testing::node(&two), &mut twice);
     let memory = Memory::default().with("acme", ACME);
-    drop(spec.compile(&crate::Registering { pepper: None, materials: &memory, apis: &[] }, &mut twice));
+    drop(spec.compile(&crate::testing::registering(None, &memory), &mut twice));
     only_fault(twice, "key_twice", "more than once");
 }
 

@@ -90,11 +90,12 @@ impl IdentityRule {
 }
 
 /// The registered client, else the issuer and the subject. SECURITY: a certificate's common name is what its authority
-/// let somebody write; it could be the name of a client, so it names nobody unless the API says so.
+/// let somebody write; it could be the name of a client, so of a certificate that is no client's it names nobody unless
+/// the API says so.
 fn default_name(identity: &Identity) -> Arc<str> {
     match &identity.issuer {
-        _ if identity.method == AuthMethod::Certificate => identity.key.clone(),
         _ if identity.client.is_some() => identity.subject.clone(),
+        _ if identity.method == AuthMethod::Certificate => identity.key.clone(),
         Some(issuer) => {
             let mut name = String::new();
             push_segment(&mut name, issuer);

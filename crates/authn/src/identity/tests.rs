@@ -84,14 +84,14 @@ fn a_certificate_names_its_holder_within_its_anchor() {
     let der = certificate_der(&[(rcgen::DnType::OrganizationalUnitName, "6f1c")], &[]);
     let ou = json!({"name": "certificate.subject.ou"});
     let (tpp, staff) = (peer(&der, "tpp"), peer(&der, "staff"));
-    let (name, key) = named(&ou, &certificate::identity(&tpp)).expect("a name");
+    let (name, key) = named(&ou, &certificate::identity(&tpp, None)).expect("a name");
     assert_eq!((&*name, &*key), ("6f1c", "subject:2.5.4.11:1:tpp:6f1c"));
-    let (_, other) = named(&ou, &certificate::identity(&staff)).expect("a name");
+    let (_, other) = named(&ou, &certificate::identity(&staff, None)).expect("a name");
     assert_ne!(key, other);
     let thumbprint = json!({"name": "certificate.thumbprint"});
-    let (name, key) = named(&thumbprint, &certificate::identity(&tpp)).expect("a name");
+    let (name, key) = named(&thumbprint, &certificate::identity(&tpp, None)).expect("a name");
     assert_eq!(key, format!("certificate:{name}"));
-    let missing = named(&json!({"name": "certificate.subject.cn"}), &certificate::identity(&tpp));
+    let missing = named(&json!({"name": "certificate.subject.cn"}), &certificate::identity(&tpp, None));
     assert_eq!(missing, Err("identity_unresolved"));
 }
 

@@ -19,6 +19,7 @@ use super::{BoundTo, CnfForm, Issuer, Issuers, KeyIdRule, Providers};
 use crate::discovery::{DiscoverSpec, Discovery};
 use crate::identity::is_name;
 use crate::introspection::{IntrospectSpec, Introspection};
+use crate::revoked::{RevokedSpec, RevokedTokens};
 
 /// All entries.
 #[derive(Debug, Default)]
@@ -53,6 +54,7 @@ struct IssuerSpec {
     cnf: CnfForm,
     bound_to: Option<BoundTo>,
     used_once: Option<bool>,
+    revoked: Option<RevokedSpec>,
     id_tokens: bool,
 }
 
@@ -134,6 +136,7 @@ impl IssuerSpec {
         let cnf = fields.get("cnf").map(|node| node.one_of(CNF_FORMS, faults));
         let bound_to = fields.get("bound_to").map(|node| node.one_of(BOUND_TO, faults));
         let used_once = fields.get("used_once").map(|node| node.boolean(faults));
+        let revoked = fields.get("revoked").map(|node| RevokedSpec::read(node, faults));
         let id_tokens = fields.get("id_tokens").map(|node| node.boolean(faults));
         fields.finish(faults);
         introspected::check_whence(entry, keys.is_some(), discover, introspect.is_some(), faults)?;
@@ -165,6 +168,7 @@ impl IssuerSpec {
             cnf: sound(cnf)?.unwrap_or(CnfForm::Object),
             bound_to: sound(bound_to)?,
             used_once: sound(used_once)?,
+            revoked: sound(revoked)?,
             id_tokens: sound(id_tokens)?.unwrap_or(false),
         })
     }
@@ -180,17 +184,31 @@ impl IssuerSpec {
             Some(spec) => Some(spec.compile(self.issuer.as_ref(), materials, providers.keys, faults)?),
         };
         let discovery = discovery.as_ref();
+        let revoked = self.revoked(materials, faults)?;
         let issuer = match self.signing_keys() {
             None => None,
-            Some(keys) => Some(Arc::new(self.issuer(&keys, discovery, materials, providers, faults)?)),
+            Some(keys) => {
+                let issuer = self.issuer(&keys, discovery, materials, providers, faults)?;
+                Some(Arc::new(Issuer { revoked: revoked.clone(), ..issuer }))
+            }
         };
         let introspection = match &self.introspect {
             None => None,
             Some(spec) => {
-                Some(self.introspection(spec, issuer.as_ref(), discovery, materials, providers, faults)?)
+                let issuer = issuer.as_ref();
+                let mut entry = self.introspection(spec, issuer, discovery, materials, providers, faults)?;
+                entry.terms.revoked = revoked;
+                Some(entry)
             }
         };
         Some(Compiled { issuer, introspection })
+    }
+
+    /// The list of its tokens that count no more, if there is one. What cannot be read has been told.
+    fn revoked(&self, materials: &dyn Materials, faults: &mut Faults) -> Option<Option<Arc<RevokedTokens>>> {
+        let Some(spec) = &self.revoked else { return Some(None) };
+        let name = self.name.value.as_str().into();
+        RevokedTokens::load(&name, spec, materials, faults).map(|list| Some(Arc::new(list)))
     }
 
     /// Its keys, if it signs tokens that are verified here. Where a provider is discovered only to be asked, it says
@@ -244,6 +262,7 @@ impl IssuerSpec {
             cnf,
             bound_to,
             used_once,
+            revoked: None,
             keys,
         })
     }

@@ -1,5 +1,7 @@
 //! `keys:` of an issuer: where the keys that verify its tokens come from.
 
+mod of_client;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +47,9 @@ enum Kind {
     Discovered(DiscoverSpec),
 }
 
+/// `jwks_url` and what stands beside it.
 #[derive(Clone, Debug)]
-struct UrlSpec {
+pub(crate) struct UrlSpec {
     url: Spanned<String>,
     template: Option<UrlTemplate>,
     refresh: Duration,
@@ -154,7 +157,7 @@ impl KeysSpec {
                     self.place,
                     "no client has a `jwt_key`, so no token could be verified",
                 )
-                .note("add `- jwt_key: { kid: …, pem: … }` to the `credentials` of a client"),
+                .note("add `- jwt_key: { kid: …, pem: … }` or `{ jwks_url: … }` to the `credentials` of a client"),
             );
             return None;
         }
@@ -241,7 +244,7 @@ impl KeysSpec {
 }
 
 impl UrlSpec {
-    fn read<'n>(node: &'n Node, fields: &mut Fields<'n>, faults: &mut Faults) -> Option<Self> {
+    pub(crate) fn read<'n>(node: &'n Node, fields: &mut Fields<'n>, faults: &mut Faults) -> Option<Self> {
         let (refresh, serve_stale) = (fields.get("refresh"), fields.get("serve_stale"));
         let (trust, plain) = (fields.get("trust"), fields.get("http_on_loopback"));
         let url = node.text(faults)?;

@@ -4,6 +4,7 @@ mod attributes;
 mod claims;
 mod compile;
 mod keys;
+mod of_clients;
 mod profile;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,7 @@ use std::time::Duration;
 
 use portcullis_core::json::{Limits, Object, Value};
 use portcullis_core::{
-    AuthMethod, Client, Identity, Moment, OutboundCertificates, PeerCertificate, Place, Reason, Rejection,
-    Scheme,
+    AuthMethod, Identity, Moment, OutboundCertificates, PeerCertificate, Place, Reason, Rejection, Scheme,
 };
 use portcullis_jose::{
     Algorithm, ClaimRules, CompactJws, Confirmation, IssuerRule, JwkSet, JwsLimits, VerifiedJws, scopes,
@@ -25,7 +25,9 @@ use portcullis_store::{ReplaySpace, Replays};
 pub(crate) use attributes::{sole_value, unknown_attribute};
 pub use compile::IssuersSpec;
 pub(crate) use compile::{read_algorithms, sound};
-pub(crate) use keys::{REFRESH, REFRESH_BOUNDS, SERVE_STALE, SERVE_STALE_MAX, check_url, file, within};
+pub(crate) use keys::{
+    REFRESH, REFRESH_BOUNDS, SERVE_STALE, SERVE_STALE_MAX, UrlSpec, check_url, file, within,
+};
 pub use profile::profile_table;
 
 use crate::binding::Demands;
@@ -33,11 +35,13 @@ use crate::chain::Use;
 use crate::clients::Clients;
 use crate::identity::{is_name, token_key};
 use crate::introspection::{Introspection, Introspections};
-use crate::jwt::{ClientKey, ClientKeys};
+use crate::jwt::ClientKeys;
 use crate::keys::{CertificateKeys, EntryId, KeySource, KeySources, KeysUnavailable, NoUrl};
+use crate::revoked::RevokedTokens;
 use crate::tokens::KnownToken;
 use attributes::CertificateClaims;
 use claims::ClaimTest;
+use of_clients::Owner;
 
 /// All issuer entries.
 #[derive(Debug, Default)]
@@ -56,6 +60,14 @@ impl Issuers {
     /// The entry of that name, if its tokens are introspected.
     pub(crate) fn introspected(&self, name: &str) -> Option<&Arc<Introspection>> {
         self.introspected.get(name)
+    }
+
+    /// The lists of revoked tokens there are.
+    pub fn revoked(&self) -> impl Iterator<Item = &Arc<RevokedTokens>> {
+        let introspected = |name: &&String| !self.by_name.contains_key(*name);
+        let others = self.introspected.iter().filter(move |(name, _)| introspected(name));
+        let others = others.filter_map(|(_, entry)| entry.terms.revoked.as_ref());
+        self.by_name.values().filter_map(|issuer| issuer.revoked.as_ref()).chain(others)
     }
 
     /// Every name that is defined, also those whose definition has faults, and where.
@@ -86,6 +98,7 @@ pub(crate) struct Terms {
     certificate_claims: CertificateClaims,
     cnf: CnfForm,
     bound_to: BoundTo,
+    revoked: Option<Arc<RevokedTokens>>,
 }
 
 impl Terms {
@@ -106,14 +119,17 @@ impl Terms {
     /// Judges what depends on the request.
     ///
     /// # Errors
-    /// A claim is not what the caller's certificate says.
+    /// A list of revoked tokens names it, or a claim is not what the caller's certificate says.
     pub(crate) fn check_request(
         &self,
-        claims: &Object,
+        token: &Identity,
         certificate: Option<&PeerCertificate>,
         now: Moment,
     ) -> Result<(), Rejection> {
-        self.certificate_claims.check(claims, certificate, now)
+        if let Some(revoked) = &self.revoked {
+            revoked.check(token, now)?;
+        }
+        self.certificate_claims.check(&token.claims, certificate, now)
     }
 }
 
@@ -141,6 +157,8 @@ pub(crate) struct Issuer {
     /// What all tokens of this issuer must be bound to, whatever an API asks for.
     bound_to: BoundTo,
     used_once: Option<ReplaySpace>,
+    /// Its tokens that count no more.
+    revoked: Option<Arc<RevokedTokens>>,
     keys: Keys,
 }
 
@@ -298,6 +316,9 @@ impl Issuer {
         now: Moment,
     ) -> Result<(), Rejection> {
         token.times.check(&self.rules, now)?;
+        if let Some(revoked) = &self.revoked {
+            revoked.check(&token.identity, now)?;
+        }
         self.certificate_claims.check(&token.identity.claims, certificate, now)
     }
 
@@ -335,11 +356,13 @@ impl Issuer {
         self.claims.iter().try_for_each(|test| test.check(&claims))?;
         let confirmation = self.cnf.read(&claims)?;
         let ends_ms = times.unusable_from_ms(&self.rules);
+        let published = owner.as_ref().and_then(|owner| owner.published);
         let identity = Arc::new(match owner {
-            Some(client) => self.identity_of_client(claims, ends_ms, client)?,
+            Some(Owner { client, .. }) => self.identity_of_client(claims, ends_ms, client)?,
             None => self.identity(claims, ends_ms)?,
         });
-        Ok((KnownToken::new(identity, times, ends_ms, confirmation), generation))
+        let known = KnownToken::new(identity, times, ends_ms, confirmation);
+        Ok((known.by_published(published), generation))
     }
 
     /// Verifies the signature of something else than a token that this issuer has signed.
@@ -360,7 +383,7 @@ impl Issuer {
         jws: &CompactJws<'t>,
         certificate: Option<&PeerCertificate>,
         now: Moment,
-    ) -> Result<(VerifiedJws<'t>, u64, Option<Arc<Client>>), SignatureError> {
+    ) -> Result<(VerifiedJws<'t>, u64, Option<Owner>), SignatureError> {
         if !self.algorithms.contains(&jws.header().algorithm) {
             return Err(SignatureError::AlgorithmRefused);
         }
@@ -368,7 +391,8 @@ impl Issuer {
         let source = match &self.keys {
             Keys::Fixed(set) => return Ok((self.try_keys(set, jws)?, FIXED, None)),
             Keys::OfClients(keys) => {
-                let (verified, owner) = self.try_clients(keys, jws)?;
+                // Boxed: a set that is fetched is waited for, which is rare.
+                let (verified, owner) = Box::pin(self.try_clients(keys, jws, now)).await?;
                 return Ok((verified, FIXED, Some(owner)));
             }
             Keys::Fetched(source) => source,
@@ -377,12 +401,23 @@ impl Issuer {
                 &held.source
             }
         };
+        let (verified, generation) = self.try_source(source, jws, now).await?;
+        Ok((verified, generation, None))
+    }
+
+    /// Verifies a token with a set that is fetched, and says with which generation of it.
+    async fn try_source<'t>(
+        &self,
+        source: &KeySource,
+        jws: &CompactJws<'t>,
+        now: Moment,
+    ) -> Result<(VerifiedJws<'t>, u64), SignatureError> {
         let set = match source.current(now) {
             Some(set) => set,
             None => source.first(now).await?,
         };
         match (self.try_keys(&set.keys, jws), &jws.header().key_id) {
-            (Ok(verified), _) => Ok((verified, set.generation, None)),
+            (Ok(verified), _) => Ok((verified, set.generation)),
             (Err(SignatureError::KeyUnknown), Some(key_id)) => {
                 // A token that does not even claim to be from here is no reason to ask for newer keys.
                 if self.is_foreign(jws) {
@@ -390,7 +425,7 @@ impl Issuer {
                 }
                 let newer = source.without(key_id, set.generation, now).await?;
                 let newer = newer.ok_or(SignatureError::KeyUnknown)?;
-                Ok((self.try_keys(&newer.keys, jws)?, newer.generation, None))
+                Ok((self.try_keys(&newer.keys, jws)?, newer.generation))
             }
             (Err(error), _) => Err(error),
         }
@@ -421,51 +456,6 @@ impl Issuer {
             return Err(if known { SignatureError::NoKeyFits } else { SignatureError::KeyUnknown });
         }
         candidates.find_map(|key| jws.verify(key).ok()).ok_or(SignatureError::Wrong)
-    }
-
-    /// Finds the one client a token leads to, by the key it names or else by its subject, and verifies it with that
-    /// client's key.
-    fn try_clients<'t>(
-        &self,
-        keys: &ClientKeys,
-        jws: &CompactJws<'t>,
-    ) -> Result<(VerifiedJws<'t>, Arc<Client>), SignatureError> {
-        let header = jws.header();
-        if self.key_id == KeyIdRule::Required && header.key_id.is_none() {
-            return Err(SignatureError::KeyUnnamed);
-        }
-        let claims = jws.unverified_claims(Limits::default()).ok();
-        let subject = claims.as_ref().and_then(|claims| claims.get("sub")).and_then(Value::as_text);
-        let key_id = header.key_id.as_deref();
-        let candidates = keys.candidates(key_id, subject.map(AsRef::as_ref), header.algorithm);
-        if candidates.is_empty() {
-            // Whatever it says, nobody's signature is good.
-            let _ = ClientKeys::stand_in(header.algorithm).map(|key| jws.verify(key).is_ok());
-            return Err(SignatureError::KeyUnknown);
-        }
-        let verifies = |own: &&ClientKey| Some((jws.verify(&own.key).ok()?, own.client.clone()));
-        candidates.iter().find_map(verifies).ok_or(SignatureError::Wrong)
-    }
-
-    /// The client itself. SECURITY: it signs for itself, so it may name nobody else as the subject, and grants itself
-    /// no scope: what it may do is said by its own record.
-    fn identity_of_client(
-        &self,
-        claims: Object,
-        ends_ms: Option<i64>,
-        client: Arc<Client>,
-    ) -> Result<Identity, Rejection> {
-        let identity = self.identity(claims, ends_ms)?;
-        if identity.subject != client.name {
-            return Err(Rejection::new(Reason::TokenClaimInvalid)
-                .because("`sub` is not the client whose key signed the token"));
-        }
-        Ok(Identity {
-            key: format!("client:{}", client.name).into(),
-            client: Some(client),
-            scopes: Arc::default(),
-            ..identity
-        })
     }
 
     fn identity(&self, claims: Object, ends_ms: Option<i64>) -> Result<Identity, Rejection> {

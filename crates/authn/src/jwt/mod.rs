@@ -18,7 +18,7 @@ use portcullis_core::json::{Limits, Value};
 use portcullis_core::{Challenge, Identity, Reason, Rejection, Scheme};
 use portcullis_jose::{CompactJws, JwsLimits};
 
-pub(crate) use registered::{ClientKey, ClientKeys, JwtKeyCredential};
+pub(crate) use registered::{ClientKey, ClientKeys, JwtKeyCredential, PublishedKeys};
 pub(crate) use spec::JwtSpec;
 
 use crate::binding::{Binding, Presented};
@@ -124,6 +124,7 @@ impl Jwt {
         // (JKS-07, JKS-08).
         if let Some(generation) = issuer.generation(certificate, now)
             && let Some(known) = evidence.worker.find(issuer.id, generation, token, now)
+            && issuer.still_holds(&known, now)
         {
             return Ok(known);
         }

@@ -7,9 +7,10 @@ use portcullis_jose::{Algorithm, SigningKey};
 use serde_json::{Value, json};
 
 use crate::testing::{
-    House, Memory, NOW, ask, bearer, connection, node, offline, only_fault, pepper, try_issuers_beside,
+    House, Memory, NOW, ask, bearer, connection, node, offline, only_fault, pepper, registering,
+    try_issuers_beside,
 };
-use crate::{Clients, ClientsSpec, Issuers, Registering, WorkerTokens};
+use crate::{Clients, ClientsSpec, Issuers, WorkerTokens};
 
 static ACME: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Es256).expect("a key"));
 static NEXT: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::Es256).expect("a key"));
@@ -31,8 +32,7 @@ fn compiled(clients: &Value, issuer: &Value) -> (Clients, Issuers, Faults) {
     let mut faults = Faults::default();
     let mut spec = ClientsSpec::default();
     spec.read(&node(clients), &mut faults);
-    let clients =
-        spec.compile(&Registering { pepper: Some(&pepper()), materials: &memory(), apis: &[] }, &mut faults);
+    let clients = spec.compile(&registering(Some(&pepper()), &memory()), &mut faults);
     let written = json!({ "clients": issuer });
     let issuers = try_issuers_beside(&clients, &written, &memory(), &offline(), &mut faults);
     (clients, issuers.unwrap_or_default(), faults)
@@ -160,8 +160,7 @@ async fn a_remembered_token_leads_to_the_record_in_force() {
         client["credentials"] = json!([key("acme-1", "acme.pub")]);
         let (mut faults, mut spec) = (Faults::default(), ClientsSpec::default());
         spec.read(&node(&json!({ "acme": client })), &mut faults);
-        let clients = spec
-            .compile(&Registering { pepper: Some(&pepper()), materials: &memory(), apis: &[] }, &mut faults);
+        let clients = spec.compile(&registering(Some(&pepper()), &memory()), &mut faults);
         let written = json!({ "clients": issuer() });
         let issuers = try_issuers_beside(&clients, &written, &memory(), &sources, &mut faults);
         House::new(issuers.expect("issuers")).chain(&json!({"jwt": {"issuer": "clients"}}))
@@ -199,8 +198,7 @@ fn a_changed_key_makes_another_entry() {
         let mut faults = Faults::default();
         let mut spec = ClientsSpec::default();
         spec.read(&node(&clients), &mut faults);
-        let clients = spec
-            .compile(&Registering { pepper: Some(&pepper()), materials: &memory(), apis: &[] }, &mut faults);
+        let clients = spec.compile(&registering(Some(&pepper()), &memory()), &mut faults);
         clients.jwt_keys().described()
     };
     let first = id("acme.pub", json!({}));

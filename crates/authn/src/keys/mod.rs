@@ -42,8 +42,8 @@ pub(crate) struct KeySettings {
     pub(crate) refresh: Duration,
     /// How long after that a set still counts that could not be refreshed.
     pub(crate) serve_stale: Duration,
-    /// Whether it is one of the sets found by a caller's certificate: what becomes of it is no matter of the
-    /// gateway's own readiness, and there may be a thousand.
+    /// Whether it is one caller's set, found by the certificate or registered with the client: what becomes of it is no
+    /// matter of the gateway's own readiness, and there may be a thousand.
     pub(crate) per_certificate: bool,
 }
 
@@ -96,13 +96,13 @@ impl KeySources {
         }
     }
 
-    /// How many key sets are kept for callers' certificates.
+    /// How many key sets are kept for single callers.
     pub fn per_certificate(&self) -> usize {
         self.living().iter().filter(|source| source.is_per_certificate()).count()
     }
 
     /// How every source in use is doing, for readiness, metrics and the admin API (JKS-11). Without those that are
-    /// found by a caller's certificate.
+    /// one caller's.
     pub fn status(&self) -> Vec<KeySourceStatus> {
         let now = self.0.clock.now();
         self.living().iter().filter_map(|source| source.status(now)).collect()

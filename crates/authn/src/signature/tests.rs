@@ -834,7 +834,7 @@ fn faults_of_a_credential_are_told() {
             .with("rsa.pem", RSA)
             .with("ed.pem", ED25519)
             .with("two.pem", [RSA, P256].concat());
-        drop(spec.compile(&crate::Registering { pepper: None, materials: &memory, apis: &[] }, &mut faults));
+        drop(spec.compile(&crate::testing::registering(None, &memory), &mut faults));
         faults
     };
     let rsa = json!({ "file": "rsa.pem" });

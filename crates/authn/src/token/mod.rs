@@ -114,7 +114,7 @@ impl Token {
         // Everything from here on is judged on every request, also for a token that is known (INT-04, CNF-05, CNF-06).
         let certificate = evidence.certificate.map(AsRef::as_ref);
         known.times.check(&entry.rules, evidence.now)?;
-        entry.terms.check_request(&known.identity.claims, certificate, evidence.now)?;
+        entry.terms.check_request(&known.identity, certificate, evidence.now)?;
         let named = rule.map(|rule| known.named(rule)).transpose()?;
         binding.check(token, presented, known.confirmation.as_ref(), evidence)?;
         Ok((known.identity.clone(), named))

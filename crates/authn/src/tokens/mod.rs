@@ -17,7 +17,7 @@ use portcullis_core::{Identity, Moment, PeerCertificate, Rejection};
 use portcullis_jose::{Confirmation, TokenTimes};
 
 use crate::basic::PasswordMemory;
-use crate::certificate;
+use crate::certificate::{self, CertificateOwners, Ownership};
 use crate::external::{Answers, Calls, ExternalCounts};
 use crate::identity::{IdentityRule, Named, RuleId};
 use crate::keys::EntryId;
@@ -34,6 +34,8 @@ pub(crate) struct KnownToken {
     ends_ms: Option<i64>,
     /// By the monotonic clock: from then on it has to be found out anew.
     until: Option<Duration>,
+    /// The generation of the set it was verified with, where that is not the issuer's but a client's own.
+    pub(crate) published: Option<u64>,
     names: RefCell<Vec<(RuleId, Named)>>,
 }
 
@@ -44,7 +46,21 @@ impl KnownToken {
         ends_ms: Option<i64>,
         confirmation: Option<Confirmation>,
     ) -> Self {
-        Self { identity, times, confirmation, ends_ms, until: None, names: RefCell::new(Vec::new()) }
+        Self {
+            identity,
+            times,
+            confirmation,
+            ends_ms,
+            until: None,
+            published: None,
+            names: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// The same, verified with this generation of what a client publishes.
+    pub(crate) const fn by_published(mut self, generation: Option<u64>) -> Self {
+        self.published = generation;
+        self
     }
 
     /// The same, to be remembered no longer than this, by the monotonic clock.
@@ -77,11 +93,25 @@ impl KnownToken {
 #[derive(Debug)]
 pub struct WorkerTokens {
     tokens: RefCell<Tokens>,
-    certificates: RefCell<Vec<Option<Arc<Identity>>>>,
+    certificates: RefCell<Vec<Option<HeldCertificate>>>,
     passwords: PasswordMemory,
     hasher: ahash::RandomState,
     answers: Answers,
     calls: Calls,
+}
+
+/// What is known of a certificate: who holds it, and whose it is among registered clients.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownCertificate {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) ownership: Ownership,
+}
+
+#[derive(Clone, Debug)]
+struct HeldCertificate {
+    certificate: Arc<PeerCertificate>,
+    owners: Arc<CertificateOwners>,
+    known: KnownCertificate,
 }
 
 /// Certificates whose identity is remembered. Two that meet at one place push each other out.
@@ -233,23 +263,34 @@ impl WorkerTokens {
         self.tokens.borrow_mut().insert(self.hash(entry, token), slot);
     }
 
-    /// The identity of the holder of a certificate, made once for each connection. It is found by the thumbprint
-    /// and counts only for the very same object, so what a connection's own verification found stays with it.
-    pub(crate) fn certificate_identity(&self, certificate: &Arc<PeerCertificate>) -> Arc<Identity> {
+    /// What is known of a certificate among these clients, found out once for each connection. It is found by the
+    /// thumbprint and counts only for the very same object, so what a connection's own verification found stays with it.
+    pub(crate) fn certificate(
+        &self,
+        certificate: &Arc<PeerCertificate>,
+        owners: &Arc<CertificateOwners>,
+    ) -> KnownCertificate {
         let hash = self.hasher.hash_one(certificate.thumbprint);
         let place = usize::try_from(hash).unwrap_or(0) % CERTIFICATES;
-        let mut identities = self.certificates.borrow_mut();
-        let remembered = identities.get(place).and_then(Option::as_ref);
-        if let Some(identity) = remembered.filter(|identity| {
-            identity.certificate.as_ref().is_some_and(|known| Arc::ptr_eq(known, certificate))
-        }) {
-            return identity.clone();
+        let mut held = self.certificates.borrow_mut();
+        let remembered = held.get(place).and_then(Option::as_ref);
+        if let Some(held) = remembered
+            .filter(|held| Arc::ptr_eq(&held.certificate, certificate) && Arc::ptr_eq(&held.owners, owners))
+        {
+            return held.known.clone();
         }
-        let identity = Arc::new(certificate::identity(certificate));
-        if let Some(free) = identities.get_mut(place) {
-            *free = Some(identity.clone());
+        let ownership = owners.find(certificate);
+        let client = match &ownership {
+            Ownership::Of(client) => Some(client),
+            Ownership::Nobodys | Ownership::Contested => None,
+        };
+        let identity = Arc::new(certificate::identity(certificate, client));
+        let known = KnownCertificate { identity, ownership };
+        if let Some(free) = held.get_mut(place) {
+            let (certificate, owners) = (certificate.clone(), owners.clone());
+            *free = Some(HeldCertificate { certificate, owners, known: known.clone() });
         }
-        identity
+        known
     }
 
     /// Tokens are chosen by strangers, so the hash is keyed; a collision costs a verification, no more.

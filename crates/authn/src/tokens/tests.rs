@@ -109,10 +109,12 @@ fn a_caller_is_named_once_for_each_rule() {
 fn a_certificate_is_known_for_its_own_connection_only() {
     let worker = WorkerTokens::new(0);
     let certificate = peer_named("a", "tpp");
-    let first = worker.certificate_identity(&certificate);
-    assert!(Arc::ptr_eq(&first, &worker.certificate_identity(&certificate)));
+    let owners = Arc::default();
+    let first = worker.certificate(&certificate, &owners).identity;
+    assert!(Arc::ptr_eq(&first, &worker.certificate(&certificate, &owners).identity));
+    assert!(!Arc::ptr_eq(&first, &worker.certificate(&certificate, &Arc::default()).identity));
     let elsewhere = peer(&certificate.der, "staff");
-    let other = worker.certificate_identity(&elsewhere);
+    let other = worker.certificate(&elsewhere, &owners).identity;
     assert!(!Arc::ptr_eq(&first, &other));
     assert_eq!(&*other.certificate.as_ref().expect("a certificate").trusted_by, ["staff".into()]);
     assert_eq!(first.key, other.key);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use portcullis_authn::{
-    Clients, Compiling, Guard, GuardLedger, Introspections, Issuers, KeySources, NoRandomness, Nonces,
-    PasswordChecks, Providers, Registering,
+    Clients, Compiling, Guard, GuardLedger, Introspections, Issuers, KeySources, KnownAuthorities,
+    NoRandomness, Nonces, PasswordChecks, Providers, Registering,
 };
 use portcullis_core::{Callers, Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Spanned};
 use portcullis_policy::PathTemplate;
@@ -146,7 +146,18 @@ pub(crate) fn compile(
     );
     let pepper = gateway.api_keys.as_ref().and_then(|keys| keys.compile(sources, faults));
     let api_names: Vec<_> = specs.iter().map(|(_, api)| (api.name.value.clone(), api.name.place)).collect();
-    let registering = Registering { pepper: pepper.as_ref(), materials: sources, apis: &api_names };
+    let anchors = anchors(&gateway.listen);
+    let authorities = KnownAuthorities {
+        names: &anchors,
+        asked: gateway.listen.iter().any(ListenSpec::knows_certificates),
+    };
+    let registering = Registering {
+        pepper: pepper.as_ref(),
+        materials: sources,
+        apis: &api_names,
+        key_sources: &resources.keys,
+        authorities,
+    };
     let clients = clients.compile(&registering, faults);
     let usable = |identity: &_| portcullis_proxy::check_identity(identity).map_err(|why| why.to_string());
     let certificates = gateway.certificates.unwrap_or_default().compile(sources, usable, faults);
@@ -160,13 +171,12 @@ pub(crate) fn compile(
     let issuers =
         gateway.issuers.map(|issuers| issuers.compile(sources, providers, faults)).unwrap_or_default();
     let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
-    let anchors = anchors(&gateway.listen);
     let durable = gateway.store.is_some();
     let proxies = listeners.iter().flatten().flat_map(ListenerSettings::proxies);
     let rooms = Rooms {
         issuers: &issuers,
         clients: &clients,
-        anchors: &anchors,
+        authorities,
         upstreams: &upstreams,
         resources,
         materials: sources,
@@ -174,26 +184,15 @@ pub(crate) fn compile(
         guard: gateway.guard.compile(&resources.failures).sharing(proxies),
     };
     let proxy_fields = proxy_fields(listeners.iter().flatten());
-    let mut routes = Routes::default();
-    let mut apis = Vec::new();
-    for (file, api) in specs {
-        let free = routes.claim(&api, faults);
-        let (host, path) = (api.matches.host.clone(), api.matches.path.clone());
-        if let Some(mut compiled) = compile_api(apis.len(), file, api, &rooms, faults)
-            && free
-        {
-            compiled.protected.extend(proxy_fields.iter().cloned());
-            routes.table.add(&host, path, apis.len());
-            apis.push(Arc::new(compiled));
-        }
-    }
+    let (apis, routes) = compile_apis(specs, &rooms, &proxy_fields, faults);
     let listeners: Vec<_> = listeners?.into_iter().map(Arc::new).collect();
     let snapshot = Snapshot {
         apis,
-        routes: routes.table,
+        routes,
         upstreams: upstreams.list,
         doors: Doors(listeners.clone()),
         proxy_fields,
+        revoked: issuers.revoked().cloned().collect(),
         weak_passwords: clients.weak_passwords(),
         hash: sources.hash().into(),
     };
@@ -212,7 +211,7 @@ fn proxy_fields<'l>(listeners: impl Iterator<Item = &'l ListenerSettings>) -> Ve
 struct Rooms<'a> {
     issuers: &'a Issuers,
     clients: &'a Clients,
-    anchors: &'a [(String, Place)],
+    authorities: KnownAuthorities<'a>,
     upstreams: &'a Upstreams,
     resources: &'a Resources,
     materials: &'a dyn Materials,
@@ -228,7 +227,8 @@ impl Rooms<'_> {
             api,
             issuers: self.issuers,
             clients: self.clients,
-            trust_anchors: self.anchors,
+            trust_anchors: self.authorities.names,
+            certificates_asked: self.authorities.asked,
             replays: &self.resources.replays,
             fetchers: &self.resources.fetchers,
             callers: &self.resources.callers,
@@ -238,6 +238,29 @@ impl Rooms<'_> {
             nonces: &self.resources.nonces,
         }
     }
+}
+
+/// The APIs, and the way to them.
+fn compile_apis(
+    specs: Vec<(FileId, ApiSpec)>,
+    rooms: &Rooms<'_>,
+    proxy_fields: &[HeaderName],
+    faults: &mut Faults,
+) -> (Vec<Arc<Api>>, RouteTable) {
+    let mut routes = Routes::default();
+    let mut apis = Vec::new();
+    for (file, api) in specs {
+        let free = routes.claim(&api, faults);
+        let (host, path) = (api.matches.host.clone(), api.matches.path.clone());
+        if let Some(mut compiled) = compile_api(apis.len(), file, api, rooms, faults)
+            && free
+        {
+            compiled.protected.extend(proxy_fields.iter().cloned());
+            routes.table.add(&host, path, apis.len());
+            apis.push(Arc::new(compiled));
+        }
+    }
+    (apis, routes.table)
 }
 
 fn compile_api(

@@ -170,6 +170,15 @@ impl ListenSpec {
         self.handshake_trust_names().chain(self.forwarded.iter().flat_map(ForwardedSpec::trust_names))
     }
 
+    /// Whether it may come to know a caller's certificate: of its own handshakes, or as a proxy tells it.
+    pub(crate) fn knows_certificates(&self) -> bool {
+        let asks = |clients: &ClientCertificatesSpec| clients.ask != Ask::Never;
+        let in_handshakes = self.tls.as_ref().is_some_and(|tls| {
+            asks(&tls.clients) || tls.hosts.iter().filter_map(|host| host.clients.as_ref()).any(asks)
+        });
+        in_handshakes || self.forwarded.is_some()
+    }
+
     /// Those among them that its own handshakes know.
     pub(crate) fn handshake_trust_names(&self) -> impl Iterator<Item = &Spanned<String>> {
         let tls = self.tls.iter();

@@ -255,6 +255,12 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
         "portcullis_crl_reloads_total",
         "Times the files of revocation lists had changed, by listener and result.",
     ),
+    (Kind::Gauge, "portcullis_revoked_tokens", "Entries of the list of revoked tokens in force, by issuer."),
+    (
+        Kind::Counter,
+        "portcullis_revoked_tokens_reloads_total",
+        "Times the files of revoked tokens had changed, by issuer and result.",
+    ),
     (Kind::Gauge, "portcullis_config_info", "1, labelled with the hash of the configuration in force."),
     (
         Kind::Gauge,
@@ -265,7 +271,7 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (
         Kind::Gauge,
         "portcullis_jwks_certificate_sources",
-        "Key sets kept that are found by a caller's certificate.",
+        "Key sets kept for single callers: found by a certificate, or published by a client.",
     ),
     (Kind::Counter, "portcullis_store_commits_total", "Durable commits of the store."),
     (Kind::Gauge, "portcullis_store_commit_seconds", "How long the store's last durable commit took."),

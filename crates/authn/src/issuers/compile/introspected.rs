@@ -74,6 +74,7 @@ impl IssuerSpec {
             certificate_claims: self.certificate_claims(),
             cnf: self.cnf,
             bound_to: self.bound_to.unwrap_or(self.profile.defaults().bound_to),
+            revoked: None,
         }
     }
 

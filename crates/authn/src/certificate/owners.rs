@@ -1,0 +1,106 @@
+//! Whose certificate it is, among registered clients.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use portcullis_core::{Client, Diagnostic, Faults, PeerCertificate, Place};
+
+use super::PinnedCertificates;
+
+/// To whom a certificate belongs.
+#[derive(Clone, Debug)]
+pub(crate) enum Ownership {
+    /// To no registered client.
+    Nobodys,
+    /// To this one.
+    Of(Arc<Client>),
+    /// To more than one, and thus to none.
+    Contested,
+}
+
+/// Whom a certificate leads to, and where that is declared.
+#[derive(Clone, Debug)]
+struct Owner {
+    client: Arc<Client>,
+    declared: Place,
+}
+
+type ByDigest = HashMap<[u8; 32], Owner, ahash::RandomState>;
+
+/// The certificates of all declared clients, frozen.
+#[derive(Debug, Default)]
+pub(crate) struct CertificateOwners {
+    /// By the certificate itself.
+    certificates: ByDigest,
+    /// By its key.
+    keys: ByDigest,
+    /// By what an authority says in it. Looked through one by one, once for each connection of a worker.
+    vouched: Vec<(PinnedCertificates, Owner)>,
+}
+
+impl CertificateOwners {
+    /// Adds certificates known by themselves.
+    pub(super) fn add_certificates(
+        &mut self,
+        digests: Vec<[u8; 32]>,
+        client: &Arc<Client>,
+        declared: Place,
+        faults: &mut Faults,
+    ) {
+        add(&mut self.certificates, digests, &Owner { client: client.clone(), declared }, faults);
+    }
+
+    /// Adds certificates known by their keys.
+    pub(super) fn add_keys(
+        &mut self,
+        digests: Vec<[u8; 32]>,
+        client: &Arc<Client>,
+        declared: Place,
+        faults: &mut Faults,
+    ) {
+        add(&mut self.keys, digests, &Owner { client: client.clone(), declared }, faults);
+    }
+
+    /// Adds certificates known by what an authority says in them.
+    pub(super) fn add_vouched(
+        &mut self,
+        pinned: PinnedCertificates,
+        client: &Arc<Client>,
+        declared: Place,
+        faults: &mut Faults,
+    ) {
+        let owner = Owner { client: client.clone(), declared };
+        match self.vouched.iter().find(|(known, _)| *known == pinned) {
+            Some((_, taken)) => faults.push(declared_twice(&owner, taken)),
+            None => self.vouched.push((pinned, owner)),
+        }
+    }
+
+    /// Whose it is. SECURITY: a certificate that fits what two clients have declared names neither of them; which one
+    /// it would be is an accident of the order of files.
+    pub(crate) fn find(&self, certificate: &PeerCertificate) -> Ownership {
+        let itself = self.certificates.get(&certificate.thumbprint);
+        let by_key = certificate.key_thumbprint.and_then(|key| self.keys.get(&key));
+        let vouched = self.vouched.iter().filter(|(pinned, _)| pinned.fits(certificate));
+        let mut owners = itself.into_iter().chain(by_key).chain(vouched.map(|(_, owner)| owner));
+        let Some(first) = owners.next() else { return Ownership::Nobodys };
+        if owners.any(|other| other.client.name != first.client.name) {
+            return Ownership::Contested;
+        }
+        Ownership::Of(first.client.clone())
+    }
+}
+
+fn add(index: &mut ByDigest, digests: Vec<[u8; 32]>, owner: &Owner, faults: &mut Faults) {
+    for digest in digests {
+        if let Some(taken) = index.insert(digest, owner.clone()) {
+            faults.push(declared_twice(owner, &taken));
+        }
+    }
+}
+
+fn declared_twice(owner: &Owner, taken: &Owner) -> Diagnostic {
+    let message = "this certificate is declared more than once";
+    Diagnostic::error("certificate_twice", owner.declared, message)
+        .related(taken.declared, format!("client `{}` already has it", taken.client.name))
+}

@@ -1,0 +1,184 @@
+//! Entries, and the list they are found in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use portcullis_core::Identity;
+use portcullis_core::json::{Object, Value};
+use portcullis_jose::digest::sha256;
+
+use crate::clients::moment;
+
+/// The longest name in an entry, in bytes: no token that is taken has a longer `jti`, `sub` or client.
+const MAX_NAME: usize = 255;
+
+/// Which tokens one entry is about: those of which everything holds that it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// The token's own name.
+    jti: Option<Arc<str>>,
+    /// Its subject.
+    sub: Option<Arc<str>>,
+    /// The client it was issued to, or the registered client that signed it.
+    client: Option<Arc<str>>,
+    /// Second since 1970 before which it was issued.
+    issued_before: Option<i64>,
+    /// Second since 1970 from which the entry no longer counts.
+    until: Option<i64>,
+}
+
+/// Why an entry cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadEntry {
+    #[error("an entry is a mapping")]
+    NotAnObject,
+    #[error("an entry has no `{0}`; it has `jti`, `sub`, `client`, `issued_before` and `until`")]
+    UnknownMember(String),
+    #[error("`{0}` is text of 1 to 255 bytes")]
+    NotAName(&'static str),
+    #[error("`{0}` is a day, a moment such as `2027-06-30T12:00:00Z`, or seconds since 1970")]
+    NotAMoment(&'static str),
+    #[error("an entry needs one of `jti`, `sub`, `client` and `issued_before`, or it would name every token")]
+    NamesEverything,
+}
+
+impl Entry {
+    pub(super) fn read(value: &Value) -> Result<Self, BadEntry> {
+        let object = value.as_object().ok_or(BadEntry::NotAnObject)?;
+        let known = ["jti", "sub", "client", "issued_before", "until"];
+        if let Some((unknown, _)) = object.members().find(|(name, _)| !known.contains(name)) {
+            // Whoever writes lists by machine may put anything there, and this reaches the log.
+            let unknown = unknown.chars().filter(|character| !character.is_control()).take(32).collect();
+            return Err(BadEntry::UnknownMember(unknown));
+        }
+        let entry = Self {
+            jti: name(object, "jti")?,
+            sub: name(object, "sub")?,
+            client: name(object, "client")?,
+            issued_before: second(object, "issued_before")?,
+            until: second(object, "until")?,
+        };
+        let Self { jti, sub, client, issued_before, until: _ } = &entry;
+        if jti.is_none() && sub.is_none() && client.is_none() && issued_before.is_none() {
+            return Err(BadEntry::NamesEverything);
+        }
+        Ok(entry)
+    }
+
+    fn is_about(&self, token: &Facts<'_>, now: i64) -> bool {
+        self.until.is_none_or(|end| now < end)
+            && self.jti.as_ref().is_none_or(|jti| token.jti == Some(&**jti))
+            && self.sub.as_ref().is_none_or(|sub| token.sub == Some(&**sub))
+            && self.client.as_ref().is_none_or(|client| token.clients.contains(&Some(&**client)))
+            // SECURITY: of a token that does not say when it was issued nobody knows that it was later.
+            && self.issued_before.is_none_or(|end| token.issued.is_none_or(|issued| issued < end))
+    }
+}
+
+fn name(object: &Object, member: &'static str) -> Result<Option<Arc<str>>, BadEntry> {
+    match object.get(member) {
+        None => Ok(None),
+        Some(Value::Text(text)) if !text.is_empty() && text.len() <= MAX_NAME => Ok(Some(text.clone())),
+        Some(_) => Err(BadEntry::NotAName(member)),
+    }
+}
+
+fn second(object: &Object, member: &'static str) -> Result<Option<i64>, BadEntry> {
+    match object.get(member) {
+        None => Ok(None),
+        Some(Value::Integer(second)) => Ok(Some(*second)),
+        Some(Value::Text(text)) => moment(text).map(Some).ok_or(BadEntry::NotAMoment(member)),
+        Some(_) => Err(BadEntry::NotAMoment(member)),
+    }
+}
+
+/// What entries speak of.
+struct Facts<'a> {
+    jti: Option<&'a str>,
+    sub: Option<&'a str>,
+    /// The client by each name it may go by.
+    clients: [Option<&'a str>; 3],
+    issued: Option<i64>,
+}
+
+impl<'a> Facts<'a> {
+    fn of(token: &'a Identity) -> Self {
+        let text = |name: &str| token.claims.get(name).and_then(Value::as_text).map(|text| &**text);
+        let registered = token.client.as_ref().map(|client| &*client.name);
+        Self {
+            jti: text("jti"),
+            sub: text("sub"),
+            clients: [text("client_id"), text("azp"), registered],
+            issued: token.claims.get("iat").and_then(whole_seconds),
+        }
+    }
+}
+
+/// A `NumericDate` may have a fraction (RFC 7519 section 2); the second it lies in counts.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a cast of a float saturates, and the claim was judged before"
+)]
+fn whole_seconds(value: &Value) -> Option<i64> {
+    match value {
+        Value::Integer(second) => Some(*second),
+        Value::Number(second) => Some(second.floor() as i64),
+        Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => None,
+    }
+}
+
+type ByName = HashMap<Arc<str>, Vec<Entry>, ahash::RandomState>;
+
+/// Entries by the rarest thing they name.
+#[derive(Debug, Default)]
+pub(super) struct List {
+    by_jti: ByName,
+    by_sub: ByName,
+    by_client: ByName,
+    others: Vec<Entry>,
+    count: usize,
+    digest: [u8; 32],
+}
+
+impl List {
+    /// `sources` is everything the entries were read from.
+    pub(super) fn new(entries: Vec<Entry>, sources: &[u8]) -> Self {
+        let mut list = Self { count: entries.len(), digest: sha256(sources), ..Self::default() };
+        for entry in entries {
+            let Entry { jti, sub, client, .. } = &entry;
+            let place = match (jti, sub, client) {
+                (Some(jti), _, _) => list.by_jti.entry(jti.clone()).or_default(),
+                (None, Some(sub), _) => list.by_sub.entry(sub.clone()).or_default(),
+                (None, None, Some(client)) => list.by_client.entry(client.clone()).or_default(),
+                (None, None, None) => &mut list.others,
+            };
+            place.push(entry);
+        }
+        list
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(super) const fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// Whether any entry is about this token, at that second.
+    pub(super) fn names(&self, token: &Identity, now: i64) -> bool {
+        let facts = Facts::of(token);
+        let under = |index: &'_ ByName, name: Option<&str>| {
+            name.and_then(|name| index.get(name))
+                .is_some_and(|entries| entries.iter().any(|entry| entry.is_about(&facts, now)))
+        };
+        under(&self.by_jti, facts.jti)
+            || under(&self.by_sub, facts.sub)
+            || facts.clients.iter().any(|client| under(&self.by_client, *client))
+            || self.others.iter().any(|entry| entry.is_about(&facts, now))
+    }
+}

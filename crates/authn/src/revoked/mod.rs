@@ -1,0 +1,118 @@
+//! Lists of tokens that an issuer has signed and that count no more (REV-02).
+//!
+//! A list is asked on every request, after everything the token says itself, also for tokens a worker remembers: a fact
+//! is remembered, a verdict is not. Files are read again while the gateway runs, so a token is refused from the next
+//! reading on; what cannot be read as a whole leaves the list before it in force.
+
+mod entry;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use portcullis_core::{Faults, Identity, Materials, Moment, Reason, Rejection};
+
+use entry::List;
+pub(crate) use spec::RevokedSpec;
+
+/// The revoked tokens of one issuer.
+#[derive(Debug)]
+pub struct RevokedTokens {
+    issuer: Arc<str>,
+    spec: RevokedSpec,
+    list: ArcSwap<List>,
+    /// What was wrong with the files the last time they were read, so that it is said once.
+    complaint: Mutex<Option<String>>,
+}
+
+/// What came of reading the files again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RevokedReload {
+    /// They say what they said.
+    Unchanged,
+    /// They say something else, which is in force.
+    Replaced,
+    /// They cannot be used. The list before stays in force.
+    Failed {
+        /// What is wrong.
+        why: String,
+        /// Whether the same was wrong the last time.
+        again: bool,
+    },
+}
+
+impl RevokedTokens {
+    /// Reads the list for the first time.
+    pub(crate) fn load(
+        issuer: &Arc<str>,
+        spec: &RevokedSpec,
+        materials: &dyn Materials,
+        faults: &mut Faults,
+    ) -> Option<Self> {
+        let list = spec.load(materials, faults)?;
+        Some(Self {
+            issuer: issuer.clone(),
+            spec: spec.clone(),
+            list: ArcSwap::from_pointee(list),
+            complaint: Mutex::default(),
+        })
+    }
+
+    /// Reads the files again. SECURITY: what cannot be used as a whole changes nothing: half a list would give tokens
+    /// back that somebody has revoked.
+    pub fn reload(&self, materials: &dyn Materials) -> RevokedReload {
+        let mut faults = Faults::default();
+        let read = self.spec.load(materials, &mut faults);
+        let Some(list) = read.filter(|_| !faults.any_error()) else {
+            let faults = faults.into_sorted();
+            let why = faults.first().map_or_else(|| "unreadable".to_owned(), |fault| fault.message.clone());
+            let before = self.complain(Some(why.clone()));
+            return RevokedReload::Failed { again: before.as_ref() == Some(&why), why };
+        };
+        self.complain(None);
+        if *self.list.load().digest() == *list.digest() {
+            return RevokedReload::Unchanged;
+        }
+        self.list.store(Arc::new(list));
+        RevokedReload::Replaced
+    }
+
+    /// Judges a token that is otherwise good.
+    ///
+    /// # Errors
+    /// An entry of the list is about it.
+    pub(crate) fn check(&self, token: &Identity, now: Moment) -> Result<(), Rejection> {
+        let list = self.list.load();
+        if list.is_empty() || !list.names(token, now.unix_seconds()) {
+            return Ok(());
+        }
+        Err(Rejection::new(Reason::TokenRevoked).because("the list of revoked tokens names it"))
+    }
+
+    /// The issuer entry whose tokens it is about.
+    pub const fn issuer(&self) -> &Arc<str> {
+        &self.issuer
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.list.load().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How often the files are looked at; `None` if there are none.
+    pub fn interval(&self) -> Option<Duration> {
+        self.spec.interval()
+    }
+
+    fn complain(&self, why: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.complaint.lock().unwrap_or_else(PoisonError::into_inner), why)
+    }
+}
