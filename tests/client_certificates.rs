@@ -87,6 +87,40 @@ fn fingerprints_and_alternative_names_can_be_pinned() {
     }
 }
 
+/// CRT-06: the whole name, in its order; a name within a name is none.
+#[test]
+fn a_whole_subject_can_be_pinned() {
+    let api = REPORTS.replace(
+        "subject: { ou: \"6f1c\" }",
+        "subject: \"CN=TPP A,OU=6f1c,O=Acme\\\\, Inc.\", issuer: \"CN=open  banking root\"",
+    );
+    let world = World::with(&[&api]);
+    let leaf = |parts: &[(DnType, &str)]| {
+        Arc::new(world.plan.third_parties.leaf("x", |params| {
+            let mut name = rcgen::DistinguishedName::new();
+            for (kind, value) in parts {
+                name.push(kind.clone(), *value);
+            }
+            params.distinguished_name = name;
+        }))
+    };
+    let (o, ou, cn) = (DnType::OrganizationName, DnType::OrganizationalUnitName, DnType::CommonName);
+    let (acme, unit, name) = ((o.clone(), "Acme, Inc."), (ou, "6f1c"), (cn.clone(), "tpp a"));
+    let good = leaf(&[acme.clone(), unit.clone(), name.clone()]);
+    for parts in [
+        vec![name.clone(), unit.clone(), acme.clone()],
+        vec![acme.clone(), unit.clone()],
+        vec![acme.clone(), unit.clone(), (cn.clone(), "tpp b")],
+        vec![acme, unit, name, (DnType::CountryName, "AE")],
+        vec![(o, "Acme, Inc.,OU=6f1c,CN=tpp a")],
+        vec![(cn, "tpp a,OU=6f1c,O=Acme\\, Inc.")],
+    ] {
+        refused(&world.stranger().certificate(&leaf(&parts)), Reason::CertificateRefused);
+    }
+    world.assert_upstream_untouched();
+    world.stranger().certificate(&good).get("/reports/1").send().assert_passed();
+}
+
 /// TLS-02: an optional listener takes whoever comes, and says who may not have what.
 #[test]
 fn asking_is_never_optional_or_required() {

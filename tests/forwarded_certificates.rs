@@ -11,6 +11,7 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa};
 use crate::rig::certificates::{Authority, Leaf, set_validity};
 use crate::rig::client::{Answer, Call, Client};
 use crate::rig::eventually;
+use crate::rig::upstream::Manner;
 use crate::rig::world::{HOST, OPEN_BANKING, PUBLIC, Plan, World};
 
 const SECRET: &str = "EXAMPLE-what-only-the-proxy-knows";
@@ -96,6 +97,40 @@ fn pem(leaf: &Leaf) -> String {
     let end = "-----END CERTIFICATE-----";
     let at = leaf.pem.find(end).expect("PEM");
     format!("{}{end}\n", &leaf.pem[..at])
+}
+
+/// From now on the upstream answers with these fields.
+fn answering(world: &World, fields: &[(&str, &str)]) {
+    let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n{lines}\r\nhello\n");
+    world.upstream().behave(Manner::Says(answer.into_bytes()));
+}
+
+/// FWD-09: what a told certificate has opened is kept by no cache between the caller and us, and a field that callers do
+/// not send is none they could tell answers apart by.
+#[test]
+fn no_cache_hands_on_what_a_told_certificate_has_opened() {
+    let world = world(&[("rfc9440", &format!("format: rfc9440\n{TRUST}"))]);
+    let leaf = Arc::new(world.plan.third_parties.client("tpp-a"));
+    let value = format!(":{}:", base64(&leaf));
+    let open = || told(&world, "rfc9440", &[("client-cert", &value)]);
+    let cache_control = |answer: &Answer| answer.header("cache-control").map(str::to_owned);
+    for (upstream, expected) in [
+        (&[][..], "no-store"),
+        (&[("cache-control", "public, max-age=600"), ("cdn-cache-control", "max-age=600")], "no-store"),
+        (&[("cache-control", "private, max-age=5")], "private, max-age=5"),
+    ] {
+        answering(&world, upstream);
+        let answer = open();
+        answer.assert_passed();
+        assert_eq!(cache_control(&answer).as_deref(), Some(expected));
+        assert_eq!(answer.header("cdn-cache-control"), None);
+    }
+    answering(&world, &[("cache-control", "public"), ("vary", "Accept, Client-Cert")]);
+    let own = world.stranger().certificate(&leaf).get("/reports/1").send();
+    own.assert_passed();
+    assert_eq!(own.header("vary"), Some("*"));
+    assert_eq!(cache_control(&own).as_deref(), Some("public"));
 }
 
 /// FWD-10: each format of the requirements' table, as its product writes it.

@@ -84,6 +84,8 @@ pub struct NameAttribute {
     pub oid: Arc<str>,
     /// The value.
     pub value: Arc<str>,
+    /// The relative distinguished name it is part of, counted from 0 in the order of the certificate.
+    pub relative: u16,
 }
 
 /// One name of the subject alternative name extension.

@@ -148,7 +148,7 @@ impl Forward {
     }
 
     /// The names this API sets.
-    pub(crate) fn set_names(&self) -> impl Iterator<Item = &HeaderName> {
+    pub(crate) fn set_names(&self) -> impl Iterator<Item = &HeaderName> + Clone {
         self.set.iter().map(|(name, _)| name)
     }
 

@@ -10,6 +10,7 @@ mod access_log;
 #[cfg(test)]
 mod allocation_tests;
 mod body;
+mod caching;
 mod config;
 mod content;
 mod exchange;

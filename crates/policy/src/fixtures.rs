@@ -140,7 +140,7 @@ fn certificate(subject: &[(&str, &str)]) -> PeerCertificate {
         issuer: Vec::new(),
         subject: subject
             .iter()
-            .map(|(oid, value)| NameAttribute { oid: (*oid).into(), value: (*value).into() })
+            .map(|(oid, value)| NameAttribute { oid: (*oid).into(), value: (*value).into(), relative: 0 })
             .collect(),
         subject_text: "".into(),
         issuer_text: "".into(),

@@ -14,6 +14,7 @@ mod proxy;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod whole_name;
 
 use std::sync::Arc;
 

@@ -40,10 +40,13 @@ pub(crate) fn attribute_oid(word: &str) -> Option<&str> {
 
 /// The attributes in the order of the certificate.
 pub(crate) fn attributes(name: &X509Name<'_>) -> Vec<NameAttribute> {
-    name.iter_attributes()
-        .map(|attribute| NameAttribute {
+    let numbered = name.iter().zip(0_u16..);
+    let attributes = numbered.flat_map(|(part, relative)| part.iter().map(move |one| (one, relative)));
+    attributes
+        .map(|(attribute, relative)| NameAttribute {
             oid: attribute.attr_type().to_id_string().into(),
             value: value(attribute),
+            relative,
         })
         .collect()
 }
@@ -64,7 +67,7 @@ fn value(attribute: &AttributeTypeAndValue<'_>) -> Arc<str> {
 }
 
 /// The string types of X.520, by their universal tag numbers.
-fn decode(tag: u32, data: &[u8]) -> Option<String> {
+pub(super) fn decode(tag: u32, data: &[u8]) -> Option<String> {
     const UTF8: u32 = 12;
     const NUMERIC: u32 = 18;
     const PRINTABLE: u32 = 19;

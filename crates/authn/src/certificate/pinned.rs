@@ -7,6 +7,8 @@ use portcullis_core::{
     Moment, NameAttribute, PeerCertificate, Reason, Rejection, Scheme, SubjectAlternativeName,
 };
 
+use super::whole_name::WholeName;
+
 /// Which certificates are meant: those of named authorities that show what is pinned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PinnedCertificates {
@@ -17,8 +19,8 @@ pub(crate) struct PinnedCertificates {
 /// What a certificate must show; all of it (CRT-05).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pins {
-    pub(super) subject: Vec<NamePins>,
-    pub(super) issuer: Vec<NamePins>,
+    pub(super) subject: NameRule,
+    pub(super) issuer: NameRule,
     pub(super) serials: Vec<Arc<[u8]>>,
     pub(super) names: Vec<NamePin>,
     pub(super) fingerprints: Vec<[u8; 32]>,
@@ -29,6 +31,29 @@ impl Pins {
     /// Whether they say which key it must be: then it does not matter who certified it.
     pub(super) fn name_a_key(&self) -> bool {
         !self.fingerprints.is_empty() || !self.keys.is_empty()
+    }
+}
+
+/// What a distinguished name must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct NameRule {
+    /// Attributes, all of which it must have.
+    pub(super) attributes: Vec<NamePins>,
+    /// Whole names, of which it must be one.
+    pub(super) whole: Vec<WholeName>,
+}
+
+impl NameRule {
+    /// Whether any name will do.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.attributes.is_empty() && self.whole.is_empty()
+    }
+
+    fn judge(&self, whose: &'static str, name: &[NameAttribute]) -> Result<(), Unacceptable> {
+        if !self.whole.is_empty() && !self.whole.iter().any(|whole| whole.is(name)) {
+            return Err(Unacceptable::WholeNameDiffers(whose));
+        }
+        self.attributes.iter().try_for_each(|pin| pin.judge(whose, name))
     }
 }
 
@@ -55,6 +80,8 @@ pub(super) enum Unacceptable {
     Objected(Reason),
     #[error("its path does not lead to an anchor this API trusts")]
     Untrusted,
+    #[error("the {0} is not the one pinned")]
+    WholeNameDiffers(&'static str),
     #[error("{0} attribute {1} is missing")]
     AttributeMissing(&'static str, Arc<str>),
     #[error("{0} attribute {1} is repeated where one value is meant")]
@@ -82,6 +109,7 @@ impl From<Unacceptable> for Rejection {
         let reason = match error {
             Unacceptable::Objected(reason) => reason,
             Unacceptable::Untrusted
+            | Unacceptable::WholeNameDiffers(_)
             | Unacceptable::AttributeMissing(..)
             | Unacceptable::AttributeRepeated(..)
             | Unacceptable::AttributeDiffers(..)
@@ -155,8 +183,8 @@ impl PinnedCertificates {
         if !by_key && !self.trusts(certificate) {
             return Err(Unacceptable::Untrusted);
         }
-        self.pins.subject.iter().try_for_each(|pin| pin.judge("subject", &certificate.subject))?;
-        self.pins.issuer.iter().try_for_each(|pin| pin.judge("issuer", &certificate.issuer))?;
+        self.pins.subject.judge("subject", &certificate.subject)?;
+        self.pins.issuer.judge("issuer", &certificate.issuer)?;
         if !self.pins.serials.is_empty() && !self.pins.serials.contains(&certificate.serial) {
             return Err(Unacceptable::SerialDiffers);
         }

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portcullis_core::document::{Fields, Node};
+use portcullis_core::document::{Content, Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Place, Spanned};
 
 use super::name::{ATTRIBUTES, attribute_oid};
-use super::pinned::{NamePin, NamePins, PinnedCertificates, Pins};
+use super::pinned::{NamePin, NamePins, NameRule, PinnedCertificates, Pins};
+use super::whole_name::WholeName;
 use super::{CertificateOwners, ClientCertificate};
 
 /// `certificate:` of a chain.
@@ -92,8 +93,8 @@ impl PinnedSpec {
             faults.error("missing_key", serials.place, "`serials` needs the `issuer` that gave them");
             return None;
         }
-        let subject = subject.map(|node| read_name(node, "a subject", faults));
-        let issuer = issuer.map(|node| read_name(node, "an issuer", faults));
+        let subject = subject.map(|node| read_rule(node, "a subject", faults));
+        let issuer = issuer.map(|node| read_rule(node, "an issuer", faults));
         let serials = serials.map(|node| read_serials(node, faults));
         let keys = keys.map(|node| read_fingerprints(node, faults));
         let names = san.map(|node| read_names(node, faults));
@@ -101,8 +102,8 @@ impl PinnedSpec {
         Some(Self {
             trust: trust.unwrap_or_else(|| Some(Vec::new()))?,
             pins: Pins {
-                subject: subject.unwrap_or_else(|| Some(Vec::new()))?,
-                issuer: issuer.unwrap_or_else(|| Some(Vec::new()))?,
+                subject: subject.unwrap_or_else(|| Some(NameRule::default()))?,
+                issuer: issuer.unwrap_or_else(|| Some(NameRule::default()))?,
                 serials: serials.unwrap_or_else(|| Some(Vec::new()))?,
                 names: names.unwrap_or_else(|| Some(Vec::new()))?,
                 fingerprints: fingerprints.unwrap_or_else(|| Some(Vec::new()))?,
@@ -147,6 +148,28 @@ impl PinnedSpec {
         let trust: Vec<Arc<str>> = self.trust.iter().map(|anchor| anchor.value.as_str().into()).collect();
         known.then(|| PinnedCertificates { trust, pins: self.pins.clone() })
     }
+}
+
+/// Attributes in a mapping, or whole names as text.
+fn read_rule(node: &Node, whose: &str, faults: &mut Faults) -> Option<NameRule> {
+    if matches!(node.content, Content::Map(_)) {
+        return Some(NameRule { attributes: read_name(node, whose, faults)?, whole: Vec::new() });
+    }
+    let texts = node.texts(faults)?;
+    let read: Vec<_> = texts
+        .iter()
+        .filter_map(|text| match WholeName::parse(&text.value) {
+            Ok(name) => Some(name),
+            Err(why) => {
+                let message = format!("`{}` is not a distinguished name: {why}", text.value);
+                faults.push(Diagnostic::error("bad_name", text.place, message).note(
+                    "write it as `openssl x509 -noout -subject -nameopt RFC2253` does, or its attributes: `{ cn: …, o: … }`",
+                ));
+                None
+            }
+        })
+        .collect();
+    (read.len() == texts.len()).then_some(NameRule { attributes: Vec::new(), whole: read })
 }
 
 fn read_name(node: &Node, whose: &str, faults: &mut Faults) -> Option<Vec<NamePins>> {
@@ -268,7 +291,7 @@ pub(super) fn sha256_hex(text: &str) -> Option<[u8; 32]> {
     hex_bytes(&text.replace(':', ""))?.try_into().ok()
 }
 
-fn hex_bytes(text: &str) -> Option<Vec<u8>> {
+pub(super) fn hex_bytes(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .chars()
         .map(|character| character.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))

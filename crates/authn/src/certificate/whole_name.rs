@@ -164,7 +164,9 @@ impl Reader<'_> {
             _ => return Err(BadName::Hexadecimal),
         };
         match decode(u32::from(tag), data) {
-            Some(text) if !text.starts_with('#') && !text.chars().any(char::is_control) => Ok(prepared(&text)),
+            Some(text) if !text.starts_with('#') && !text.chars().any(char::is_control) => {
+                Ok(prepared(&text))
+            }
             // As the certificate's own value is kept.
             _ => Ok(hex(data)),
         }

@@ -184,7 +184,7 @@ impl IssuerSpec {
             Some(spec) => Some(spec.compile(self.issuer.as_ref(), materials, providers.keys, faults)?),
         };
         let discovery = discovery.as_ref();
-        let revoked = self.revoked(materials, faults)?;
+        let revoked = RevokedTokens::of_entry(&self.name.value, self.revoked.as_ref(), materials, faults)?;
         let issuer = match self.signing_keys() {
             None => None,
             Some(keys) => {
@@ -202,13 +202,6 @@ impl IssuerSpec {
             }
         };
         Some(Compiled { issuer, introspection })
-    }
-
-    /// The list of its tokens that count no more, if there is one. What cannot be read has been told.
-    fn revoked(&self, materials: &dyn Materials, faults: &mut Faults) -> Option<Option<Arc<RevokedTokens>>> {
-        let Some(spec) = &self.revoked else { return Some(None) };
-        let name = self.name.value.as_str().into();
-        RevokedTokens::load(&name, spec, materials, faults).map(|list| Some(Arc::new(list)))
     }
 
     /// Its keys, if it signs tokens that are verified here. Where a provider is discovered only to be asked, it says

@@ -45,6 +45,17 @@ pub enum RevokedReload {
 }
 
 impl RevokedTokens {
+    /// The list of an issuer entry, if it has one. The outer `None` is one that cannot be read, which was told.
+    pub(crate) fn of_entry(
+        issuer: &str,
+        spec: Option<&RevokedSpec>,
+        materials: &dyn Materials,
+        faults: &mut Faults,
+    ) -> Option<Option<Arc<Self>>> {
+        let Some(spec) = spec else { return Some(None) };
+        Self::load(&issuer.into(), spec, materials, faults).map(|list| Some(Arc::new(list)))
+    }
+
     /// Reads the list for the first time.
     pub(crate) fn load(
         issuer: &Arc<str>,

@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
-use portcullis_core::Rejection;
+use portcullis_core::{CertificateSource, Rejection};
 use portcullis_proxy::hygiene;
 
 use crate::body::ReplyBody;
+use crate::caching;
 use crate::exchange::{Admitted, Ended, Exchange, Reply};
 use crate::forward::Subject;
 
@@ -28,6 +29,8 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
     passage.ledger.upstream_status = Some(parts.status);
     passage.ledger.status = parts.status;
     hygiene::prepare_response(&mut parts.headers);
+    let told = passage.certificate().is_some_and(|known| known.source == CertificateSource::Proxy);
+    caching::correct(&mut parts.headers, proof.api.forward.set_names(), told);
     if let (Some(limits), Some(admission)) = (&proof.api.limits, &proof.admission) {
         limits.write_fields(admission, &mut parts.headers);
     }
