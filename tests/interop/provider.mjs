@@ -10,7 +10,6 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync } from "node:cry
 import https from "node:https";
 import { createInterface } from "node:readline";
 import * as DPoP from "dpop";
-import Provider from "oidc-provider";
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const next = async () => {
@@ -19,9 +18,10 @@ const next = async () => {
 };
 const say = (document) => process.stdout.write(`${JSON.stringify(document)}\n`);
 
-// It warns of storage in memory, which is what a test wants.
+// The provider warns, from its import on, of storage in memory, which is what a test wants.
 console.warn = () => {};
 console.info = () => {};
+const { default: Provider } = await import("oidc-provider");
 
 const { tls, clients, keys } = await next();
 const ring = new Map();

@@ -10,8 +10,9 @@
 //!   request is about. It never makes a request ambiguous, and where an explicit credential is presented, an
 //!   alternative that asks for the certificate alone stands back. An alternative that asks for both is complete only
 //!   with both.
-//! - Tokens of several issuers in one header are told apart by the issuer they name, certificates by the anchor
-//!   they lead to. Both are only ways to choose; the alternative that is chosen verifies.
+//! - Tokens of several issuers in one header are told apart by the issuer they name, opaque ones by what they begin
+//!   with, certificates by the anchor they lead to. These are only ways to choose; the alternative that is chosen
+//!   verifies, or asks the one provider whose token it can be.
 
 mod addressee;
 mod compile;
