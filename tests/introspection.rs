@@ -38,13 +38,15 @@ allow:
   - { name: anything, paths: [\"/*\"] }
 ";
 
-/// A gateway before a provider over plain HTTP, with more settings of the entry and of `introspect`.
+/// A gateway before a provider over plain HTTP, with more settings of the entry and of `introspect`. Whoever the tokens are
+/// for, unless the entry says it.
 fn plan(provider: &Provider, introspect: &str, entry: &str) -> Plan {
     Plan::new(&[OPAQUE, BOUND]).with(|plan| {
         plan.directory.write("secrets/idp", "s3cret value+");
+        let any = if entry.contains("audience:") { "" } else { "    audience: any\n" };
         plan.issuers = format!(
             "  legacy:
-{entry}    introspect:
+{entry}{any}    introspect:
       url: {}/introspect
       http_on_loopback: true
       timeout: 5s
@@ -211,7 +213,9 @@ fn answers_that_say_nothing_are_503() {
         assert!(answer.challenges().is_empty(), "{:?}", answer.challenges());
         world.assert_upstream_untouched();
         provider.behave(Manner::Good);
-        world.plain().get("/opaque/open").bearer(TOKEN).send().assert_passed();
+        eventually("it is asked again", || {
+            (world.plain().get("/opaque/open").bearer(TOKEN).send().status == 200).then_some(())
+        });
     }
 }
 
@@ -348,7 +352,7 @@ fn an_outage_is_not_hammered_and_ends_by_itself() {
     provider.knows("other", Provider::active());
     let world = world(&provider);
     world.plain().get("/opaque/open").bearer("known").send().assert_passed();
-    provider.behave(Manner::Status(500));
+    provider.behave(Manner::Status(503));
     for number in 0..40 {
         let token = format!("t-{number}");
         world
@@ -367,7 +371,7 @@ fn an_outage_is_not_hammered_and_ends_by_itself() {
     // It is seen, and takes the gateway out of no rotation.
     let ready = world.gateway.admin("/readyz");
     let said = ready.text();
-    assert!(said.contains("introspection legacy") && said.contains("the provider answered 500"), "{said}");
+    assert!(said.contains("introspection legacy") && said.contains("the provider answered 503"), "{said}");
     provider.behave(Manner::Good);
     eventually("it is asked again", || {
         (world.plain().get("/opaque/open").bearer("other").send().status == 200).then_some(())
@@ -491,7 +495,16 @@ fn signed_answers_are_verified() {
     let world = plan.start();
     let mut said = Provider::active();
     said["aud"] = AUDIENCE.into();
-    provider.knows(TOKEN, said);
+    provider.knows(TOKEN, said.clone());
+    // Each about a token of its own: nobody asks at once again about one whose question has failed.
+    let mut number = 0;
+    let mut unavailable = || {
+        number += 1;
+        let (token, asked) = (format!("signed-{number}"), provider.questions().len());
+        provider.knows(&token, said.clone());
+        refused(&world, &token, Reason::IntrospectionUnavailable);
+        assert_eq!(provider.questions().len(), asked + 1);
+    };
     let good = Signer::new(&world.idp().key(), ISSUER, "gw");
     provider.sign(Some(good.clone()));
     world.plain().get("/opaque/open").bearer(TOKEN).send().assert_passed();
@@ -521,19 +534,19 @@ fn signed_answers_are_verified() {
     ] {
         println!("{what}");
         provider.sign(Some(signer));
-        refused(&world, TOKEN, Reason::IntrospectionUnavailable);
+        unavailable();
     }
     provider.sign(None);
-    refused(&world, TOKEN, Reason::IntrospectionUnavailable);
+    unavailable();
     // Signed as it should be, and said to be something else.
     let signed = good.sign(&Provider::active()).into_bytes();
     provider.behave(Manner::Body("application/json", signed.clone()));
-    refused(&world, TOKEN, Reason::IntrospectionUnavailable);
+    unavailable();
     provider.behave(Manner::Body("application/jwt", signed));
-    refused(&world, TOKEN, Reason::IntrospectionUnavailable);
+    unavailable();
     let unsigned = format!("{}.{}.", part(r#"{"alg":"none","typ":"token-introspection+jwt"}"#), part("{}"));
     provider.behave(Manner::Body("application/token-introspection+jwt", unsigned.into_bytes()));
-    refused(&world, TOKEN, Reason::IntrospectionUnavailable);
+    unavailable();
     provider.behave(Manner::Good);
     provider.sign(Some(good));
     world.plain().get("/opaque/open").bearer(TOKEN).send().assert_passed();
@@ -615,6 +628,7 @@ fn we_show_our_certificate_where_that_is_the_way() {
     let entry = |certificate: &str| {
         format!(
             "  legacy:
+    audience: any
     introspect:
       url: {}/introspect
       trust: {{ file: tls/servers-ca.pem }}
@@ -727,7 +741,7 @@ allow:
 fn further(name: &str, provider: &Provider, entry: &str, introspect: &str) -> String {
     let (entry, introspect) = (entry.to_owned() + "\n    ", introspect.to_owned() + "\n      ");
     format!(
-        "  {name}:\n    {entry}introspect:\n      {introspect}url: {}/introspect
+        "  {name}:\n    audience: any\n    {entry}introspect:\n      {introspect}url: {}/introspect
       http_on_loopback: true\n      timeout: 5s\n      client_id: gw\n      client_secret: {{ file: secrets/idp }}\n",
         provider.origin()
     )
@@ -917,10 +931,17 @@ fn check_says_what_is_wrong_with_introspection() {
             "cannot come with a proof",
         ),
         (BY_SECRET, "", "    - token: { issuer: [legacy, legacy] }\n", "duplicate", "named twice"),
+        (
+            BY_SECRET,
+            "",
+            "    - all_of: [{ jwt: { issuer: bank-idp, dpop: required } }, { token: { issuer: legacy } }]\n      identity_from: jwt\n",
+            "proofs_differ",
+            "only one of them takes proofs",
+        ),
     ] {
         println!("{saying}");
         let plan = plan(&provider, introspect, entry).with(|plan| {
-            let second = "  second:\n    issuer: https://second.example\n    introspect: { prefix: second_, url: https://idp.example/i, client_id: gw, client_secret: { file: secrets/idp }, trust: { file: tls/servers-ca.pem } }\n";
+            let second = "  second:\n    issuer: https://second.example\n    audience: any\n    introspect: { prefix: second_, url: https://idp.example/i, client_id: gw, client_secret: { file: secrets/idp }, trust: { file: tls/servers-ca.pem } }\n";
             plan.issuers.push_str(second);
             if !api.is_empty() {
                 let chain = OPAQUE.replace("{ token: { issuer: legacy } }", &format!("\n  any_of:\n{api}"));
@@ -954,4 +975,31 @@ fn a_revoked_token_is_refused_whatever_its_provider_says() {
         refused(&world, TOKEN, Reason::TokenRevoked);
     }
     world.plain().get("/opaque/open").bearer("another").send().assert_passed();
+}
+
+/// JWT-27, INT-03: an entry says for whom its tokens are, or that this is not looked at, and is warned of.
+#[test]
+fn check_asks_for_whom_introspected_tokens_are() {
+    let provider = Provider::start();
+    for (to, code, good) in [
+        ("", "missing_key", false),
+        ("    audience: any\n", "audience_unchecked", true),
+        ("    audience: https://api.bank.example\n", "", true),
+    ] {
+        let plan = plan(&provider, BY_SECRET, "").with(|plan| {
+            plan.issuers = plan.issuers.replace("    audience: any\n", to);
+        });
+        plan.write();
+        let path = plan.directory.path().to_string_lossy().into_owned();
+        let output = portcullis(&["check", &path, "--format", "json"], &[]);
+        assert_eq!(output.status.success(), good, "{to}");
+        let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let findings = said["findings"].as_array().expect("findings");
+        let about = findings.iter().filter(|finding| finding["code"] == code).count();
+        assert_eq!(about, usize::from(!code.is_empty()), "{said:#}");
+        if code.is_empty() {
+            let audience = |finding: &&Value| finding.to_string().contains("audience");
+            assert_eq!(findings.iter().filter(audience).count(), 0, "{said:#}");
+        }
+    }
 }

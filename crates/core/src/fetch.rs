@@ -121,6 +121,10 @@ impl fmt::Debug for FetchResponse {
     }
 }
 
+/// Questions to one server that may be under way at once. Whoever bounds their own and allows no more never finds one
+/// waiting here.
+pub const QUESTIONS_AT_ONCE: usize = 128;
+
 /// Why nothing usable came back. The text names the failure, never the document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
@@ -136,6 +140,10 @@ pub enum FetchError {
     /// Too slow.
     #[error("timed out after {0:?}")]
     TimedOut(Duration),
+    /// Too many other questions were under way to the same server, so this one was never sent: it says nothing of the
+    /// server.
+    #[error("not sent: too many other questions were under way for {0:?}")]
+    Unsent(Duration),
     /// The body is longer than allowed.
     #[error("the body is longer than {0} bytes")]
     TooLarge(usize),

@@ -31,7 +31,7 @@ pub use connection::{
 pub use diagnostic::{Diagnostic, Faults, FileId, Place, Severity, Spanned};
 pub use fetch::{
     Fetch, FetchError, FetchFuture, FetchIdentity, FetchRequest, FetchResponse, FetchTrust, Fetchers,
-    MakeFetcher, Sending,
+    MakeFetcher, QUESTIONS_AT_ONCE, Sending,
 };
 pub use identity::{AuthMethod, Identity, Principal};
 pub use materials::{Materials, SecretSpec};

@@ -20,7 +20,9 @@ mod scope;
 mod sign;
 
 pub use algorithm::Algorithm;
-pub use claims::{ClaimError, ClaimRules, IssuerRule, Skew, TokenTimes, TypeRule};
+pub use claims::{
+    ClaimError, ClaimRules, IssuerRule, Skew, TokenTimes, TypeRule, is_like_id_token, is_never_access_token,
+};
 pub use confirmation::{Confirmation, ConfirmationError};
 pub use introspection::{Introspected, IntrospectionError};
 pub use jwk::{Candidates, JwkSet, JwkSetError, JwkSource, SkippedKey};

@@ -9,6 +9,7 @@ use portcullis_store::Replays;
 
 use super::providers::tell_apart;
 use super::select::{MAX_KINDS, Selector};
+use super::together::check_together;
 use super::{Alternative, Chain};
 use crate::anonymous::anybody;
 use crate::basic::PasswordChecks;
@@ -303,6 +304,7 @@ impl AlternativeSpec {
         let mut members = compiled.into_iter().collect::<Option<Vec<Authenticator>>>()?;
         let naming = naming?;
         self.check_pins(&members, faults)?;
+        check_together(&members, self.place, faults)?;
         members.sort_by_key(Authenticator::cost);
         let at = members.iter().position(|member| member.method() == naming)?;
         let named_alone = members.len() == 1 || rule.reads_only(naming);

@@ -21,6 +21,7 @@ mod providers;
 mod select;
 #[cfg(test)]
 mod tests;
+mod together;
 mod uses;
 
 use std::sync::Arc;

@@ -31,8 +31,17 @@ pub(crate) struct Use {
 }
 
 impl Uses {
+    /// Notes it. What several members of an alternative would use up is one thing, and used up once: the proof that
+    /// comes with a token both of them judge. It is held to the stricter of what they say.
     pub(super) fn note(&self, used: Use) {
-        self.0.borrow_mut().push(used);
+        let mut noted = self.0.borrow_mut();
+        match noted.iter_mut().find(|other| other.space == used.space && other.key == used.key) {
+            Some(other) => {
+                other.issued = other.issued.min(used.issued);
+                other.until = other.until.max(used.until);
+            }
+            None => noted.push(used),
+        }
     }
 
     /// Claims everything. `owner` is whose memory it takes.

@@ -23,20 +23,24 @@ pub struct Reach<'a> {
     pub loopback_http: bool,
 }
 
-/// What a provider says of itself, as far as it matters here (RFC 8414 section 2).
+/// What a provider says of itself, as far as it matters here (RFC 8414 section 2). A URL that may not be asked is a fault
+/// of whoever asks for it, not of those who need another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    jwks_uri: Option<Arc<str>>,
-    introspection: Option<Arc<str>>,
+    jwks_uri: Endpoint,
+    introspection: Endpoint,
     /// The same for calls with a client certificate (RFC 8705 section 5).
-    introspection_mtls: Option<Arc<str>>,
+    introspection_mtls: Endpoint,
 }
+
+/// A URL if there is one, or why it may not be asked.
+type Endpoint = Result<Option<Arc<str>>, DiscoveryError>;
 
 impl Metadata {
     /// Reads a document.
     ///
     /// # Errors
-    /// It is no JSON object, another issuer's, or leads where it may not.
+    /// It is no JSON object, or another issuer's.
     pub fn read(document: &[u8], reach: Reach<'_>) -> Result<Self, DiscoveryError> {
         let document = &parse_object(document, Limits::default())?;
         // SECURITY: code point by code point, or all of it is refused (DSC-01).
@@ -45,12 +49,12 @@ impl Metadata {
             _ => return Err(DiscoveryError::OtherIssuer),
         }
         let aliases = match document.get("mtls_endpoint_aliases") {
-            Some(Value::Object(aliases)) => endpoint(aliases, "introspection_endpoint", reach)?,
-            _ => None,
+            Some(Value::Object(aliases)) => endpoint(aliases, "introspection_endpoint", reach),
+            _ => Ok(None),
         };
         Ok(Self {
-            jwks_uri: endpoint(document, "jwks_uri", reach)?,
-            introspection: endpoint(document, "introspection_endpoint", reach)?,
+            jwks_uri: endpoint(document, "jwks_uri", reach),
+            introspection: endpoint(document, "introspection_endpoint", reach),
             introspection_mtls: aliases,
         })
     }
@@ -58,29 +62,26 @@ impl Metadata {
     /// Where its keys are.
     ///
     /// # Errors
-    /// It does not say.
+    /// It does not say, or leads where it may not.
     pub fn jwks_uri(&self) -> Result<Arc<str>, DiscoveryError> {
-        self.jwks_uri.clone().ok_or(DiscoveryError::Missing("jwks_uri"))
+        self.jwks_uri.clone()?.ok_or(DiscoveryError::Missing("jwks_uri"))
     }
 
     /// Where it is asked about tokens, by somebody who shows a certificate or does not.
     ///
     /// # Errors
-    /// It does not say.
+    /// It does not say, or leads where it may not.
     pub fn introspection_endpoint(&self, with_certificate: bool) -> Result<Arc<str>, DiscoveryError> {
-        let alias = self.introspection_mtls.as_ref().filter(|_| with_certificate);
-        let endpoint = alias.or(self.introspection.as_ref()).cloned();
-        endpoint.ok_or(DiscoveryError::Missing("introspection_endpoint"))
+        if with_certificate && let Some(alias) = self.introspection_mtls.clone()? {
+            return Ok(alias);
+        }
+        self.introspection.clone()?.ok_or(DiscoveryError::Missing("introspection_endpoint"))
     }
 }
 
 /// A URL of the document: on the issuer's own host and port or on ones that are configured, with https, or with plain
 /// http where the issuer itself is reached so (DSC-02, JKS-02).
-fn endpoint(
-    document: &Object,
-    name: &'static str,
-    reach: Reach<'_>,
-) -> Result<Option<Arc<str>>, DiscoveryError> {
+fn endpoint(document: &Object, name: &'static str, reach: Reach<'_>) -> Endpoint {
     let refused = |why| Err(DiscoveryError::Refused(name, why));
     let url = match document.get(name) {
         None | Some(Value::Null) => return Ok(None),

@@ -1,7 +1,7 @@
 //! What a provider says about itself: where its keys are, and where tokens are introspected (RFC 8414, OpenID
 //! Connect Discovery).
 //!
-//! A document is read by whoever needs it in the background, and kept for a while. SECURITY: it decides which keys
+//! A document is read in the background when it is first needed, kept for a while, and read again behind those who use it. SECURITY: it decides which keys
 //! verify tokens, so it must come from the issuer's own host, name exactly the issuer that is configured, and lead
 //! nowhere but to that host and those that are configured beside it (DSC-01, DSC-02, JKS-02).
 
@@ -10,7 +10,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::header::{ACCEPT, HeaderValue};
@@ -18,10 +18,12 @@ use http::uri::Authority;
 use http::{Method, StatusCode};
 use portcullis_core::json::JsonError;
 use portcullis_core::{Clock, Fetch, FetchError, FetchRequest, FetchTrust};
-use tokio::sync::Mutex;
+use tokio::runtime::Handle;
 
 pub use document::{Metadata, Reach};
 pub(crate) use spec::DiscoverSpec;
+
+use crate::keys::lock;
 
 /// The largest document, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
@@ -29,8 +31,11 @@ const MAX_BYTES: usize = 256 * 1024;
 /// How long a document counts before it is read again.
 const LIFE: Duration = Duration::from_mins(10);
 
-/// For so long after a failure nobody tries again.
+/// For so long after a failure nobody tries again; after each further one in a row, twice as long.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause. Short, because the provider may be back any time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// Why nothing is known about a provider.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,20 +85,63 @@ pub(crate) struct Discovery {
     settings: DiscoverySettings,
     fetch: Arc<dyn Fetch>,
     clock: Clock,
-    /// Held while the document is read, so that it is read once for all who wait. Only the background waits here.
+    background: Option<Handle>,
     held: Mutex<Held>,
+    /// Held while the document is read, so that it is read once for all who wait.
+    reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
 struct Held {
     /// The last good document, and when it was read.
     metadata: Option<(Arc<Metadata>, Duration)>,
-    failed: Option<(DiscoveryError, Duration)>,
+    failed: Option<Failure>,
+}
+
+/// The document could not be read, so many times in a row.
+struct Failure {
+    error: DiscoveryError,
+    times: u32,
+    /// Nobody tries again before this time.
+    until: Duration,
+}
+
+/// What a look at what is held gives.
+enum Looked {
+    /// It need not be read.
+    Fresh(Arc<Metadata>),
+    /// It still counts, and should be read again if it has not just failed to be.
+    Stale(Arc<Metadata>, bool),
+    /// Nothing counts, and it was tried a moment ago.
+    Failed(DiscoveryError),
+    Nothing,
+}
+
+impl Held {
+    fn look(&self, now: Duration, serve_stale: Duration) -> Looked {
+        let failure = self.failed.as_ref().filter(|failure| now < failure.until);
+        match (&self.metadata, failure) {
+            (Some((metadata, read)), _) if now.saturating_sub(*read) < LIFE => {
+                Looked::Fresh(metadata.clone())
+            }
+            (Some((metadata, read)), failure) if now.saturating_sub(*read) < LIFE + serve_stale => {
+                Looked::Stale(metadata.clone(), failure.is_none())
+            }
+            (_, Some(failure)) => Looked::Failed(failure.error.clone()),
+            (_, None) => Looked::Nothing,
+        }
+    }
 }
 
 impl Discovery {
-    pub(crate) fn new(settings: DiscoverySettings, fetch: Arc<dyn Fetch>, clock: Clock) -> Self {
-        Self { settings, fetch, clock, held: Mutex::default() }
+    /// A provider whose document is read again on the given runtime.
+    pub(crate) fn new(
+        settings: DiscoverySettings,
+        fetch: Arc<dyn Fetch>,
+        clock: Clock,
+        background: Option<Handle>,
+    ) -> Self {
+        Self { settings, fetch, clock, background, held: Mutex::default(), reading: Arc::default() }
     }
 
     pub(crate) const fn settings(&self) -> &DiscoverySettings {
@@ -108,37 +156,70 @@ impl Discovery {
         &self.settings.trust
     }
 
-    /// What the provider says, read anew if it is time. To be asked in the background.
+    /// What the provider says. What still counts is given at once, and read again behind it if it is time; only where
+    /// there is nothing is the reading waited for. To be asked in the background.
     ///
     /// # Errors
     /// It could not be read, and what was read before is too old.
-    pub(crate) async fn metadata(&self) -> Result<Arc<Metadata>, DiscoveryError> {
-        let mut held = self.held.lock().await;
+    pub(crate) async fn metadata(self: &Arc<Self>) -> Result<Arc<Metadata>, DiscoveryError> {
+        match self.look() {
+            Looked::Fresh(metadata) => return Ok(metadata),
+            Looked::Stale(metadata, due) => {
+                if due {
+                    self.renew();
+                }
+                return Ok(metadata);
+            }
+            Looked::Failed(error) => return Err(error),
+            Looked::Nothing => {}
+        }
+        let _alone = self.reading.lock().await;
+        // Whoever was reading before may have found it, or found that it cannot be read.
+        match self.look() {
+            Looked::Fresh(metadata) | Looked::Stale(metadata, _) => Ok(metadata),
+            Looked::Failed(error) => Err(error),
+            Looked::Nothing => self.read_anew().await,
+        }
+    }
+
+    fn look(&self) -> Looked {
+        lock(&self.held).look(self.clock.now().monotonic, self.settings.serve_stale)
+    }
+
+    /// Reads the document again in the background, if nobody is doing so.
+    fn renew(self: &Arc<Self>) {
+        let Some(background) = &self.background else { return };
+        let Ok(alone) = self.reading.clone().try_lock_owned() else { return };
+        let provider = self.clone();
+        background.spawn(async move {
+            // What it says is held for whoever asks next, and what went wrong is written down.
+            let _ = provider.read_anew().await;
+            drop(alone);
+        });
+    }
+
+    /// Reads the document and writes down what came of it.
+    async fn read_anew(&self) -> Result<Arc<Metadata>, DiscoveryError> {
+        let read = self.read().await;
         let now = self.clock.now().monotonic;
-        let age = |read: &Duration| now.saturating_sub(*read);
-        if let Some((metadata, read)) = &held.metadata
-            && age(read) < LIFE
-        {
-            return Ok(metadata.clone());
-        }
-        let usable = held.metadata.clone().filter(|(_, read)| age(read) < LIFE + self.settings.serve_stale);
-        let usable = usable.map(|(metadata, _)| metadata);
-        if let Some((error, failed)) = &held.failed
-            && age(failed) < PAUSE
-        {
-            return usable.ok_or_else(|| error.clone());
-        }
-        match self.read().await {
+        let mut held = lock(&self.held);
+        match read {
             Ok(metadata) => {
                 let metadata = Arc::new(metadata);
-                let now = self.clock.now().monotonic;
                 *held = Held { metadata: Some((metadata.clone(), now)), failed: None };
                 Ok(metadata)
             }
             Err(error) => {
                 tracing::warn!(issuer = %self.settings.issuer, %error, "the provider could not be discovered");
-                held.failed = Some((error.clone(), self.clock.now().monotonic));
-                usable.ok_or(error)
+                let times = held.failed.as_ref().map_or(0, |failure| failure.times);
+                let pause =
+                    PAUSE.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX)).min(LONGEST_PAUSE);
+                held.failed = Some(Failure {
+                    error: error.clone(),
+                    times: times.saturating_add(1),
+                    until: now.saturating_add(pause),
+                });
+                Err(error)
             }
         }
     }
@@ -156,7 +237,7 @@ impl Discovery {
                 StatusCode::OK => {
                     return Metadata::read(&response.body, self.settings.reach());
                 }
-                status if status.is_client_error() => missing = status,
+                status @ (StatusCode::NOT_FOUND | StatusCode::GONE) => missing = status,
                 status => return Err(DiscoveryError::Status(status.as_u16())),
             }
         }

@@ -195,6 +195,7 @@ fn unheard(error: FetchError) -> Rejection {
         | FetchError::Connection(_)
         | FetchError::Unanswered
         | FetchError::TimedOut(_)
+        | FetchError::Unsent(_)
         | FetchError::TooLarge(_) => error.to_string(),
     };
     unavailable(&why)

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use portcullis_core::json::{Object, Value};
 use portcullis_core::{AuthMethod, Clock, Identity, Moment, Reason, Rejection};
-use portcullis_jose::{ClaimRules, IssuerRule};
+use portcullis_jose::{ClaimRules, IssuerRule, is_like_id_token};
 use tokio::runtime::Handle;
 
 use crate::WorkerTokens;
@@ -36,6 +36,9 @@ pub use status::{IntrospectionResult, IntrospectionStatus};
 
 /// The generation of answers: they are no keys, so there is only one.
 const GENERATION: u64 = 0;
+
+/// What the subject of a token begins with that a client has for itself.
+pub(crate) const OF_CLIENT: &str = "client:";
 
 /// Where a provider is asked.
 pub(super) enum Endpoint {
@@ -55,6 +58,16 @@ impl Endpoint {
             Self::Fixed(url) => Ok(url.clone()),
             Self::Discovered { discovery, with_certificate } => {
                 discovery.metadata().await?.introspection_endpoint(*with_certificate)
+            }
+        }
+    }
+
+    /// A text that differs whenever the question may go somewhere else.
+    fn described(&self) -> String {
+        match self {
+            Self::Fixed(url) => format!("at {url:?}"),
+            Self::Discovered { discovery, with_certificate } => {
+                format!("discovered {:?} {with_certificate}", discovery.settings())
             }
         }
     }
@@ -130,6 +143,10 @@ impl Introspection {
             Answer::Active(active) => active,
         };
         let known = Rc::new(self.read(&active.claims)?.until(active.until));
+        // What would be too old at once takes nobody's place.
+        if active.until <= now.monotonic {
+            return Ok(Some(known));
+        }
         if known.times.check(&self.rules, now).is_ok() {
             worker.remember(self.id, GENERATION, token, &known);
         }
@@ -155,6 +172,9 @@ impl Introspection {
     /// they are active. `token_type` is how an access token is presented; a refresh token has none.
     fn check_kind(&self, claims: &Object) -> Result<bool, Rejection> {
         let refused = |why: &str| Err(Rejection::new(Reason::TokenTypeRefused).because(why));
+        if self.rules.id_tokens_refused && is_like_id_token(claims) {
+            return refused("the answer has claims of an ID token");
+        }
         match claims.get("token_use") {
             None => {}
             Some(Value::Text(used)) if matches!(&**used, "access" | "access_token") => {}
@@ -172,7 +192,8 @@ impl Introspection {
     }
 
     /// Who it is. A token without `sub` was given to a client for itself (RFC 6749 section 4.4). SECURITY: a client
-    /// and a user who are called the same are two callers (JWT-28).
+    /// and a user who are called the same are two callers, by their keys and by what the upstream is told; so no user
+    /// may be called as clients are (JWT-28).
     fn identity(&self, claims: &Object, ends_ms: Option<i64>) -> Result<Identity, Rejection> {
         let name =
             |claim: &str| match claims.get(claim) {
@@ -182,8 +203,12 @@ impl Introspection {
                     .because(format!("`{claim}` cannot name a caller"))),
             };
         let (subject, key) = match (name("sub")?, name("client_id")?) {
+            (Some(subject), _) if subject.starts_with(OF_CLIENT) => {
+                return Err(Rejection::new(Reason::TokenClaimInvalid)
+                    .because("`sub` begins as the names of clients do"));
+            }
             (Some(subject), _) => (subject.clone(), token_key(&self.name, &subject)),
-            (None, Some(client)) => (client.clone(), client_key(&self.name, &client)),
+            (None, Some(client)) => (format!("{OF_CLIENT}{client}").into(), client_key(&self.name, &client)),
             (None, None) => {
                 return Err(Rejection::new(Reason::TokenClaimInvalid)
                     .because("neither `sub` nor `client_id` is there to name the caller"));

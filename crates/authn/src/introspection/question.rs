@@ -60,7 +60,8 @@ pub(super) enum Blame {
 
 impl AskError {
     /// Who is to blame. SECURITY: what a stranger can bring about with a token of their own making must not shut the
-    /// provider off for everybody, so only its failing to answer at all counts against it (INT-05).
+    /// provider off for everybody, so only its failing to answer at all counts against it, and its saying that it is
+    /// not there or has too much to do. Any other error of its own may be about this one token (INT-05).
     pub(super) const fn blame(&self) -> Blame {
         match self {
             Self::Fetch(error) | Self::Discovery(DiscoveryError::Fetch(error)) => match error {
@@ -68,11 +69,12 @@ impl AskError {
                     Blame::Provider
                 }
                 FetchError::TooLarge(_) => Blame::Question,
-                FetchError::Refused(_) => Blame::Nobody,
+                FetchError::Refused(_) | FetchError::Unsent(_) => Blame::Nobody,
             },
+            // No token is part of that question.
             Self::Discovery(DiscoveryError::Status(429 | 500..)) => Blame::Provider,
             Self::Refused(status) | Self::Status(status) => match status {
-                401 | 429 | 500.. => Blame::Provider,
+                401 | 429 | 502..=504 => Blame::Provider,
                 _ => Blame::Question,
             },
             Self::Answer(_) | Self::Kind | Self::Unsigned | Self::Jws(_) | Self::Signature(_) => {
@@ -84,12 +86,10 @@ impl AskError {
 }
 
 /// Asks, and reads the answer.
-pub(super) async fn ask(
-    provider: Arc<Provider>,
-    token: Arc<[u8]>,
-    asked: Moment,
-) -> Result<Answer, AskError> {
+pub(super) async fn ask(provider: Arc<Provider>, token: Arc<[u8]>) -> Result<Answer, AskError> {
     let url = provider.endpoint.url().await?;
+    // Only now: to find the provider may have taken a while.
+    let asked = provider.clock.now();
     let text = std::str::from_utf8(&token).map_err(|_| AskError::NotText)?;
     // The fetcher has its own limits; this one holds whatever it does.
     let limit = provider.settings.timeout + CONNECT_TIMEOUT;

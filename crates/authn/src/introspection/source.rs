@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portcullis_core::json::Object;
-use portcullis_core::{Clock, Fetch, Moment, Reason, Rejection};
+use portcullis_core::{Clock, Fetch, Moment, QUESTIONS_AT_ONCE, Reason, Rejection};
 use portcullis_jose::ClaimRules;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -13,20 +13,26 @@ use tokio::sync::watch;
 use super::Endpoint;
 use super::breaker::Breaker;
 use super::client::OurClient;
-use super::memory::Memory;
+use super::memory::{Memory, TokenDigest};
 use super::question::{self, Blame};
 use super::status::IntrospectionStatus;
 use crate::issuers::Issuer;
 use crate::keys::lock;
 
 /// Questions to one provider that may be under way at once. More are turned away: a queue would only make everybody wait.
-const AT_ONCE: usize = 256;
+const AT_ONCE: usize = QUESTIONS_AT_ONCE;
 
 /// Room for answers that let somebody in.
 const ACTIVE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Room for answers that do not. SECURITY: a room of its own, so that garbage pushes out nothing but garbage.
 const REFUSED_BYTES: usize = 1024 * 1024;
+
+/// Room for what is known of questions that failed.
+const FAILED_BYTES: usize = 256 * 1024;
+
+/// How long nobody asks again about a token whose question failed: as long as its caller is told to wait.
+const FAILED: Duration = Duration::from_secs(1);
 
 /// How a provider is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +91,7 @@ impl From<Unavailable> for Rejection {
     fn from(error: Unavailable) -> Self {
         let wait = match error {
             Unavailable::Shut(wait) => wait,
-            Unavailable::Failed(_) | Unavailable::TooSlow(_) | Unavailable::Busy => Duration::from_secs(1),
+            Unavailable::Failed(_) | Unavailable::TooSlow(_) | Unavailable::Busy => FAILED,
         };
         Self::new(Reason::IntrospectionUnavailable).because(error.to_string()).retry_after(wait)
     }
@@ -111,8 +117,10 @@ pub(super) struct Provider {
 pub(super) struct State {
     active: Memory<Arc<Active>>,
     refused: Memory<Answer>,
+    /// Why the provider said nothing, for a moment.
+    failed: Memory<Unavailable>,
     /// The questions under way, by token.
-    flights: HashMap<Arc<[u8]>, watch::Receiver<Option<Outcome>>, ahash::RandomState>,
+    flights: HashMap<TokenDigest, watch::Receiver<Option<Outcome>>, ahash::RandomState>,
     breaker: Breaker,
     counts: IntrospectionStatus,
 }
@@ -122,6 +130,7 @@ impl Default for State {
         Self {
             active: Memory::new(ACTIVE_BYTES),
             refused: Memory::new(REFUSED_BYTES),
+            failed: Memory::new(FAILED_BYTES),
             flights: HashMap::default(),
             breaker: Breaker::default(),
             counts: IntrospectionStatus::default(),
@@ -146,13 +155,19 @@ impl Provider {
     }
 
     fn look(self: &Arc<Self>, token: &[u8], now: Duration) -> Result<Looked, Unavailable> {
+        let digest = TokenDigest::of(token);
         let mut state = lock(&self.state);
-        let known = state.active.find(token, now).cloned().map(Answer::Active);
-        if let Some(answer) = known.or_else(|| state.refused.find(token, now).cloned()) {
+        let known = state.active.find(digest, now).cloned().map(Answer::Active);
+        if let Some(answer) = known.or_else(|| state.refused.find(digest, now).cloned()) {
             state.counts.hits += 1;
             return Ok(Looked::Known(answer));
         }
-        if let Some(outcome) = state.flights.get(token).cloned() {
+        // SECURITY: one token that the provider stumbles over must not be asked about again and again.
+        if let Some(failure) = state.failed.find(digest, now).cloned() {
+            state.counts.turned_away += 1;
+            return Err(failure);
+        }
+        if let Some(outcome) = state.flights.get(&digest).cloned() {
             state.counts.joined += 1;
             return Ok(Looked::Asked(outcome));
         }
@@ -168,43 +183,43 @@ impl Provider {
             return Err(Unavailable::Shut(wait));
         }
         state.counts.misses += 1;
-        let token: Arc<[u8]> = token.into();
         let (sender, outcome) = watch::channel(None);
-        state.flights.insert(token.clone(), outcome.clone());
-        background.spawn(self.clone().fly(token, sender, background.clone()));
+        state.flights.insert(digest, outcome.clone());
+        background.spawn(self.clone().fly(digest, token.into(), sender, background.clone()));
         Ok(Looked::Asked(outcome))
     }
 
     /// One question, to its end.
     async fn fly(
         self: Arc<Self>,
+        digest: TokenDigest,
         token: Arc<[u8]>,
         sender: watch::Sender<Option<Outcome>>,
         background: Handle,
     ) {
-        let asked = self.clock.now();
         // A task of its own, so that a panic ends the question and nothing else.
-        let asking = background.spawn(question::ask(self.clone(), token.clone(), asked));
+        let asking = background.spawn(question::ask(self.clone(), token));
         let answer = asking.await.unwrap_or(Err(question::AskError::Lost));
         let now = self.clock.now().monotonic;
-        let outcome = self.record(&token, answer, now);
+        let outcome = self.record(digest, answer, now);
         sender.send_replace(Some(outcome));
     }
 
     /// Writes down what came of it.
     fn record(
         &self,
-        token: &Arc<[u8]>,
+        token: TokenDigest,
         answer: Result<Answer, question::AskError>,
         now: Duration,
     ) -> Outcome {
         let mut state = lock(&self.state);
-        state.flights.remove(token);
+        state.flights.remove(&token);
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 state.counts.failed += 1;
-                match error.blame() {
+                let blame = error.blame();
+                match blame {
                     Blame::Provider => state.breaker.fail(now),
                     Blame::Question => state.breaker.succeed(),
                     Blame::Nobody => state.breaker.abandon(),
@@ -213,7 +228,11 @@ impl Provider {
                 let why = error.to_string();
                 tracing::warn!(issuer = %self.name, error = %why, shut, "a token could not be introspected");
                 state.counts.last_error = Some(why.clone());
-                return Err(Unavailable::Failed(why.into()));
+                let failure = Unavailable::Failed(why.into());
+                if blame != Blame::Nobody {
+                    state.failed.remember(token, failure.clone(), 0, now.saturating_add(FAILED), now);
+                }
+                return Err(failure);
             }
         };
         state.breaker.succeed();
@@ -222,17 +241,17 @@ impl Provider {
         match &answer {
             Answer::Inactive => {
                 state.counts.inactive += 1;
-                state.refused.remember(token.clone(), answer.clone(), 0, briefly, now);
+                state.refused.remember(token, answer.clone(), 0, briefly, now);
             }
             Answer::Active(active) => {
                 state.counts.active += 1;
                 // What is parsed takes about three times what arrived.
                 let bytes = 3 * active.bytes;
                 if active.lets_in {
-                    state.active.remember(token.clone(), active.clone(), bytes, active.until, now);
+                    state.active.remember(token, active.clone(), bytes, active.until, now);
                 } else {
                     // It has no place among those that do.
-                    state.refused.remember(token.clone(), answer.clone(), bytes, briefly, now);
+                    state.refused.remember(token, answer.clone(), bytes, briefly, now);
                 }
             }
         }
@@ -246,7 +265,7 @@ impl Provider {
             url: self.endpoint.shown(),
             evictions: state.active.evictions() + state.refused.evictions(),
             held: state.active.len() + state.refused.len(),
-            bytes: state.active.bytes() + state.refused.bytes(),
+            bytes: state.active.bytes() + state.refused.bytes() + state.failed.bytes(),
             under_way: state.flights.len(),
             shut: state.breaker.is_shut(),
             ..state.counts.clone()

@@ -125,6 +125,11 @@ impl IntrospectSpec {
         })
     }
 
+    /// Where it is written.
+    pub(crate) const fn place(&self) -> Place {
+        self.place
+    }
+
     pub(crate) fn compile(
         &self,
         entry: Compiled<'_>,
@@ -156,7 +161,7 @@ impl IntrospectSpec {
             let shown = trust.identity.as_ref().map(|own| (sha256(&own.chain), sha256(own.key.expose())));
             let text = format!(
                 "introspection {name:?} {rules:?} {terms:?} {scope:?} {} {} {:?} {:?} {shown:?} {:?} {described:?} {:?} {:?} {:?} {:?}",
-                endpoint.shown(),
+                endpoint.described(),
                 trust.loopback_http,
                 trust.anchors,
                 self.client_id.value,

@@ -48,7 +48,8 @@ pub struct IntrospectionStatus {
     pub joined: u64,
     /// Answers forgotten before their time to make room.
     pub evictions: u64,
-    /// Requests refused without a question, because the provider is failing or too many questions are under way.
+    /// Requests refused without a question, because the provider is failing, the question about that token has just
+    /// failed, or too many questions are under way.
     pub turned_away: u64,
     /// Answers held now.
     pub held: usize,

@@ -234,9 +234,9 @@ impl IssuerSpec {
         let (rules, (keys, described)) = (rules?, keys?);
         let scope = self.scope.as_ref().map(|scope| scope.value.as_str().into());
         // Whatever can change what a token is taken for is part of the description.
-        let (claims, cnf) = (self.claims.clone(), self.cnf);
+        let (claims, cnf, is_asked) = (self.claims.clone(), self.cnf, self.introspect.is_some());
         let description = format!(
-            "{name:?} {rules:?} {algorithms:?} {key_id:?} {scope:?} {claims:?} {cnf:?} {described:?}"
+            "{name:?} {rules:?} {algorithms:?} {key_id:?} {scope:?} {claims:?} {cnf:?} {is_asked} {described:?}"
         );
         let id = providers.keys.entry_id(sha256(description.as_bytes()));
         // What follows is judged on every request, so it is not part of what a token is remembered by.
@@ -255,6 +255,7 @@ impl IssuerSpec {
             cnf,
             bound_to,
             used_once,
+            is_asked,
             revoked: None,
             keys,
         })

@@ -34,7 +34,7 @@ use crate::binding::Demands;
 use crate::chain::Use;
 use crate::clients::Clients;
 use crate::identity::{is_name, token_key};
-use crate::introspection::{Introspection, Introspections};
+use crate::introspection::{Introspection, Introspections, OF_CLIENT};
 use crate::jwt::ClientKeys;
 use crate::keys::{CertificateKeys, EntryId, KeySource, KeySources, KeysUnavailable, NoUrl};
 use crate::revoked::RevokedTokens;
@@ -157,6 +157,8 @@ pub(crate) struct Issuer {
     /// What all tokens of this issuer must be bound to, whatever an API asks for.
     bound_to: BoundTo,
     used_once: Option<ReplaySpace>,
+    /// Whether its provider is asked about tokens as well, which may be tokens of clients.
+    is_asked: bool,
     /// Its tokens that count no more.
     revoked: Option<Arc<RevokedTokens>>,
     keys: Keys,
@@ -459,7 +461,9 @@ impl Issuer {
     }
 
     fn identity(&self, claims: Object, ends_ms: Option<i64>) -> Result<Identity, Rejection> {
-        let subject = claims.get("sub").and_then(Value::as_text).filter(|subject| is_name(subject)).cloned();
+        // SECURITY: nobody is called as the clients are that have tokens for themselves.
+        let fits = |name: &&Arc<str>| is_name(name) && !(self.is_asked && name.starts_with(OF_CLIENT));
+        let subject = claims.get("sub").and_then(Value::as_text).filter(fits).cloned();
         let subject = subject.ok_or_else(|| {
             Rejection::new(Reason::TokenClaimInvalid).because("`sub` is missing or cannot name a caller")
         })?;

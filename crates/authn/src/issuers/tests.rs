@@ -1,6 +1,6 @@
 use std::sync::LazyLock;
 
-use portcullis_core::Faults;
+use portcullis_core::{Faults, Severity};
 use portcullis_jose::{Algorithm, SigningKey};
 use serde_json::{Value, json};
 
@@ -192,5 +192,82 @@ fn an_entry_keeps_its_number_while_it_stays_the_same() {
         json!({"keys": {"jwks_url": "https://idp.example/jwks"}}),
     ] {
         assert_ne!(first, id(&changes), "{changes}");
+    }
+}
+
+/// An issuer whose tokens are introspected, changed.
+fn asked(changes: &Value) -> Value {
+    let introspect =
+        json!({"url": "https://idp.example/i", "client_id": "gw", "client_secret": {"file": "long"}});
+    let mut all = json!({"keys": null, "algorithms": null, "introspect": introspect});
+    for (name, value) in changes.as_object().expect("an object") {
+        all[name] = value.clone();
+    }
+    entry(&all)
+}
+
+/// JWT-27, INT-03: for whom a token is goes unchecked only where somebody has written so.
+#[test]
+fn introspected_tokens_are_for_somebody() {
+    let fault = only_fault(
+        faults_of(&asked(&json!({"audience": null}))),
+        "missing_key",
+        "`introspect` needs `audience`",
+    );
+    assert_eq!(fault.severity, Severity::Error);
+    for changes in [json!({"audience": "any"}), json!({"profile": "amiko", "audience": null})] {
+        let fault =
+            only_fault(faults_of(&asked(&changes)), "audience_unchecked", "for whom the tokens of `idp`");
+        assert_eq!(fault.severity, Severity::Warning);
+    }
+    assert!(faults_of(&asked(&json!({}))).into_sorted().is_empty());
+}
+
+/// A profile is no ornament: what it asks of tokens is asked of answers.
+#[test]
+fn a_profile_holds_for_answers() {
+    let rules = |changes: &Value| {
+        let issuers = issuers(&asked(changes), &MEMORY, &offline());
+        assert!(issuers.get("idp").is_none(), "it signs nothing");
+        issuers.introspected("idp").expect("an entry").rules.clone()
+    };
+    let plain = rules(&json!({}));
+    assert!(plain.required.is_empty() && !plain.exp_required && plain.id_tokens_refused);
+    let strict = rules(&json!({"profile": "fapi2", "required": ["acr"]}));
+    let required: Vec<_> = strict.required.iter().map(|name| &**name).collect();
+    assert_eq!(required, ["sub", "client_id", "iat", "jti", "acr"]);
+    assert!(strict.exp_required);
+    let short = rules(&json!({"profile": "amiko", "audience": "a", "max_lifetime": "5m"}));
+    assert_eq!(short.max_lifetime.map(|life| life.as_secs()), Some(300));
+    assert!(!rules(&json!({"id_tokens": true})).id_tokens_refused);
+}
+
+/// What was said by one provider is never taken for what another one says.
+#[test]
+fn an_introspected_entry_keeps_its_number_while_it_asks_the_same_provider() {
+    let sources = offline();
+    let id = |changes: &Value| {
+        let issuers = issuers(&asked(changes), &MEMORY, &sources);
+        issuers.introspected("idp").expect("an entry").id
+    };
+    let own = json!({"client_id": "gw", "client_secret": {"file": "long"}});
+    let discovered = |discover: Value| json!({"discover": discover, "introspect": own});
+    let mut at_the_issuer = own.clone();
+    at_the_issuer["url"] = "https://idp.example".into();
+    let all = [
+        json!({}),
+        json!({ "introspect": at_the_issuer }),
+        discovered(json!(true)),
+        discovered(json!({"document": "oauth"})),
+        discovered(json!({"document": "openid"})),
+        discovered(json!({"hosts": ["ask.example"]})),
+        discovered(json!({"hosts": ["ask.example:8443"]})),
+        json!({"id_tokens": true}),
+    ];
+    for (at, changes) in all.iter().enumerate() {
+        assert_eq!(id(changes), id(changes));
+        for other in &all[..at] {
+            assert_ne!(id(changes), id(other), "{changes} {other}");
+        }
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::LazyLock;
 
 use portcullis_core::Faults;
-use portcullis_jose::{Algorithm, SigningKey};
+use portcullis_jose::{Algorithm, CompactJws, JwsLimits, SignatureInvalid, SigningKey};
 use serde_json::{Value, json};
 
+use super::ClientKeys;
 use crate::testing::{
     House, Memory, NOW, ask, bearer, connection, node, offline, only_fault, pepper, registering,
     try_issuers_beside,
@@ -206,4 +207,23 @@ fn a_changed_key_makes_another_entry() {
     assert_ne!(first, id("next.pub", json!({})));
     assert_ne!(first, id("acme.pub", json!({"expires": "2027-01-01"})));
     assert_ne!(first, id("acme.pub", json!({"attributes": {"tier": "gold"}})));
+}
+
+/// ANS-06: a token that leads to no key costs what one with a wrong signature does, whatever it is signed with: there is a
+/// key for the work, the work is done, and nobody's signature is good.
+#[test]
+fn a_token_that_leads_to_nobody_is_verified_all_the_same() {
+    for algorithm in Algorithm::ALL {
+        let Some(stand_in) = ClientKeys::stand_in(algorithm) else {
+            assert!(algorithm.is_symmetric(), "{algorithm:?} has none");
+            continue;
+        };
+        assert!(!algorithm.is_symmetric() && stand_in.allows(algorithm), "{algorithm:?}");
+        let key = SigningKey::generate(algorithm).expect("a key");
+        let token = signed(&key, Some("nobody's"), &json!({}));
+        let jws = CompactJws::parse(token.as_bytes(), JwsLimits::default()).expect("a token");
+        assert_eq!(jws.verify(stand_in).err(), Some(SignatureInvalid::Wrong), "{algorithm:?}");
+        let again = ClientKeys::stand_in(algorithm).expect("a key");
+        assert!(std::ptr::eq(stand_in, again), "made once, or the making would tell");
+    }
 }

@@ -125,7 +125,8 @@ impl KeySources {
             return Ok(discovery);
         }
         let fetch = self.0.fetchers.get(&settings.trust)?;
-        let discovery = Arc::new(Discovery::new(settings, fetch, self.0.clock.clone()));
+        let background = self.0.background.clone();
+        let discovery = Arc::new(Discovery::new(settings, fetch, self.0.clock.clone(), background));
         living.push(Arc::downgrade(&discovery));
         Ok(discovery)
     }

@@ -68,6 +68,9 @@ pub(super) async fn look_after(source: Weak<Source>, wake: Arc<Notify>, backgrou
 async fn fetch(source: Arc<Source>) -> Result<RefreshResult, RefreshError> {
     let url = source.url().await?;
     let held = source.current.load_full();
+    // SECURITY: what another place has called its set says nothing of the set of this one: its validators are not sent
+    // there, and nothing there confirms them.
+    let here = held.as_deref().filter(|held| held.url == url);
     let mut request = FetchRequest {
         max_bytes: MAX_BYTES,
         connect_timeout: CONNECT_TIMEOUT,
@@ -75,7 +78,7 @@ async fn fetch(source: Arc<Source>) -> Result<RefreshResult, RefreshError> {
         ..FetchRequest::new(Method::GET, &*url)
     };
     request.headers.insert(ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json"));
-    let etag = held.as_ref().and_then(|set| HeaderValue::from_str(set.etag.as_deref()?).ok());
+    let etag = here.and_then(|set| HeaderValue::from_str(set.etag.as_deref()?).ok());
     if let Some(etag) = etag {
         request.headers.insert(IF_NONE_MATCH, etag);
     }
@@ -83,15 +86,21 @@ async fn fetch(source: Arc<Source>) -> Result<RefreshResult, RefreshError> {
     let response = tokio::time::timeout(TOTAL_TIMEOUT + CONNECT_TIMEOUT, source.fetch.fetch(request))
         .await
         .map_err(|_| RefreshError::TimedOut(TOTAL_TIMEOUT))??;
-    let set = read(&response, held.as_deref(), source.clock.now().monotonic)?;
+    let set = read(&response, &url, here, source.clock.now().monotonic)?;
     let same = held.is_some_and(|held| held.generation == set.generation);
     source.current.store(Some(Arc::new(set)));
     Ok(if same { RefreshResult::Unchanged } else { RefreshResult::Replaced })
 }
 
-/// The set an answer stands for.
-fn read(response: &FetchResponse, held: Option<&KeySet>, now: Duration) -> Result<KeySet, RefreshError> {
+/// The set an answer stands for. `held` is what this very place gave before.
+fn read(
+    response: &FetchResponse,
+    url: &Arc<str>,
+    held: Option<&KeySet>,
+    now: Duration,
+) -> Result<KeySet, RefreshError> {
     let confirmed = |held: &KeySet, etag: Option<String>| KeySet {
+        url: url.clone(),
         keys: held.keys.clone(),
         generation: held.generation,
         digest: held.digest,
@@ -112,6 +121,7 @@ fn read(response: &FetchResponse, held: Option<&KeySet>, now: Duration) -> Resul
                 return Err(RefreshError::Empty(keys.skipped().len()));
             }
             Ok(KeySet {
+                url: url.clone(),
                 keys: Arc::new(keys),
                 generation: next_generation(),
                 digest,

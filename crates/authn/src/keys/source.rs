@@ -28,6 +28,8 @@ pub(crate) struct KeySet {
     pub(crate) keys: Arc<JwkSet>,
     /// Changes when the keys change, and is never used twice (JKS-09).
     pub(crate) generation: u64,
+    /// Where they were found.
+    pub(super) url: Arc<str>,
     /// SHA-256 of the document.
     pub(super) digest: [u8; 32],
     /// The `ETag` of the document.

@@ -1,8 +1,11 @@
+use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use portcullis_core::{FetchError, ManualClock, Moment};
+use portcullis_core::{
+    Clock, Fetch, FetchError, FetchFuture, FetchRequest, FetchResponse, Fetchers, ManualClock, Moment,
+};
 use portcullis_jose::{Algorithm, SigningKey};
 use serde_json::json;
 use tokio::task::yield_now;
@@ -45,7 +48,7 @@ impl Bench {
     }
 
     fn now(&self) -> Moment {
-        portcullis_core::Clock::Manual(self.clock.clone()).now()
+        Clock::Manual(self.clock.clone()).now()
     }
 
     /// Lets the background do what is due.
@@ -402,4 +405,85 @@ async fn entries_of_one_url_share_a_source() {
     names.sort_unstable();
     assert_eq!(names, [1, 2]);
     assert_ne!(issuers.get("a").map(|issuer| issuer.id), issuers.get("b").map(|issuer| issuer.id));
+}
+
+/// A provider in memory that answers by URL.
+#[derive(Default)]
+struct Places {
+    answers: Mutex<HashMap<&'static str, FetchResponse>>,
+    asked: Mutex<Vec<FetchRequest>>,
+}
+
+impl Places {
+    fn put(&self, url: &'static str, response: FetchResponse) {
+        self.answers.lock().expect("no panic").insert(url, response);
+    }
+
+    fn asked_at(&self, url: &str) -> Vec<FetchRequest> {
+        let asked = self.asked.lock().expect("no panic");
+        asked.iter().filter(|request| request.url == url).cloned().collect()
+    }
+}
+
+impl Fetch for Places {
+    fn fetch(&self, request: FetchRequest) -> FetchFuture<'_> {
+        let answer = self.answers.lock().expect("no panic").get(&*request.url).cloned();
+        self.asked.lock().expect("no panic").push(request);
+        Box::pin(async move { answer.ok_or_else(|| FetchError::Connection("refused".to_owned())) })
+    }
+}
+
+/// JKS-08: what one place says of its set says nothing of the set of another place. Keys a provider has moved away from
+/// are not confirmed by the place it has moved to.
+#[tokio::test(start_paused = true)]
+async fn another_place_confirms_nothing() {
+    const METADATA: &str = "https://idp.example/.well-known/oauth-authorization-server";
+    let places = Arc::new(Places::default());
+    let tagged = |key: &SigningKey, kid: &str| {
+        let mut response = ok(jwks(&[(kid, key)]));
+        response.headers.insert("etag", http::HeaderValue::from_static("\"v1\""));
+        response
+    };
+    let leading_to = |url: &str| ok(json!({"issuer": "https://idp.example", "jwks_uri": url}).to_string());
+    places.put(METADATA, leading_to("https://idp.example/old"));
+    places.put("https://idp.example/old", tagged(&FIRST, "k1"));
+    let unchanged = FetchResponse { status: http::StatusCode::NOT_MODIFIED, ..ok("") };
+    places.put("https://idp.example/new", unchanged);
+    let clock = ManualClock::at_unix_seconds(NOW);
+    let fetching = places.clone();
+    let sources = KeySources::new(
+        Fetchers::new(move |_| Ok(fetching.clone())),
+        Clock::Manual(clock.clone()),
+        tokio::runtime::Handle::current(),
+    );
+    let written = json!({"idp": {
+        "issuer": "https://idp.example", "audience": "https://api.example", "algorithms": "ES256", "discover": true,
+    }});
+    let chain =
+        House::new(issuers(&written, &Memory::default(), &sources)).chain(&json!({"jwt": {"issuer": "idp"}}));
+    let bench = Bench { server: Arc::default(), clock, sources, chain, worker: WorkerTokens::new(1 << 20) };
+    assert_eq!(bench.ask(&by(&FIRST, "k1")).await, "accepted");
+    places.put(METADATA, leading_to("https://idp.example/new"));
+    for _ in 0..20 {
+        bench.pass(MINUTE).await;
+    }
+    let asked = places.asked_at("https://idp.example/new");
+    assert!(!asked.is_empty() && asked.iter().all(|request| !request.headers.contains_key("if-none-match")));
+    assert!(
+        places
+            .asked_at("https://idp.example/old")
+            .iter()
+            .any(|asked| asked.headers.contains_key("if-none-match"))
+    );
+    let status = bench.sources.status().remove(0);
+    assert_eq!(status.last_error.as_deref(), Some("the server answered 304"));
+    assert!(status.age > Some(2 * MINUTE), "{:?}", status.age);
+    // The first answer of its own is taken, and its tag counts there from then on.
+    places.put("https://idp.example/new", tagged(&SECOND, "k2"));
+    bench.pass(2 * MINUTE).await;
+    assert_eq!(bench.ask(&by(&SECOND, "k2")).await, "accepted");
+    assert_eq!(bench.ask(&by(&FIRST, "k1")).await, "token_signature_invalid");
+    bench.pass(5 * MINUTE).await;
+    let last = places.asked_at("https://idp.example/new").pop().expect("a request");
+    assert_eq!(last.headers["if-none-match"], "\"v1\"");
 }

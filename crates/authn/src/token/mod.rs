@@ -14,6 +14,7 @@ use portcullis_core::{Challenge, Identity, Reason, Rejection, Scheme};
 
 pub(crate) use respondents::Respondents;
 pub(crate) use shape::Shape;
+use shape::refuse_other_kinds;
 pub(crate) use spec::TokenSpec;
 
 use crate::binding::{Binding, Presented};
@@ -137,6 +138,7 @@ async fn know(
     if let Some(known) = provider.remembered(token, evidence.worker, evidence.now) {
         return Ok(known);
     }
+    refuse_other_kinds(token, provider.rules.id_tokens_refused)?;
     // Boxed, so that the rare asking does not widen the future of every request.
     let known = Box::pin(provider.know(token, evidence.worker, evidence.now)).await?;
     known.ok_or_else(|| {

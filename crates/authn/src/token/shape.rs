@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use portcullis_core::json::{Limits, Object, Value, parse_object};
-use portcullis_jose::base64url;
+use portcullis_core::{Reason, Rejection};
+use portcullis_jose::{base64url, is_like_id_token, is_never_access_token};
 
 /// The longest token that is looked into, in bytes: what verifies signatures takes no longer one either.
 const MAX_LOOK: usize = 16 * 1024;
@@ -26,20 +27,12 @@ pub(crate) enum Shape {
 
 impl Shape {
     pub(crate) fn of(token: &[u8]) -> Self {
-        if token.len() > MAX_LOOK {
-            return Self::Opaque;
-        }
-        let parts: Vec<&[u8]> = token.split(|byte| *byte == b'.').collect();
-        let [header, rest @ ..] = parts.as_slice() else { return Self::Opaque };
-        let Some(header) = object(header) else { return Self::Opaque };
-        match rest {
-            [payload, _signature] => match object(payload) {
-                Some(claims) => Self::named_in(&claims),
-                None => Self::Unreadable,
-            },
+        match Parts::of(token) {
+            Parts { claims: Some(claims), .. } => Self::named_in(&claims),
+            Parts { header: Some(_), encrypted: false, .. } => Self::Unreadable,
             // Encrypted ones may repeat the claim in front (RFC 7519 section 5.3).
-            [_, _, _, _] => Self::named_in(&header),
-            _ => Self::Opaque,
+            Parts { header: Some(header), .. } => Self::named_in(&header),
+            Parts { header: None, .. } => Self::Opaque,
         }
     }
 
@@ -65,13 +58,58 @@ impl Shape {
     }
 }
 
+/// Refuses a JSON Web Token that says of itself that it is no access token. SECURITY: a provider may know it all the same:
+/// it knows the ID tokens, the logout tokens and the proofs it was shown (JWT-30, JWT-32).
+///
+/// # Errors
+/// Its `typ` names another kind, or it has the claims of an ID token and those are refused.
+pub(super) fn refuse_other_kinds(token: &[u8], id_tokens_refused: bool) -> Result<(), Rejection> {
+    let refused = |why: &str| Err(Rejection::new(Reason::TokenTypeRefused).because(why));
+    let Parts { header, claims, .. } = Parts::of(token);
+    match header.as_ref().and_then(|header| header.get("typ")) {
+        None => {}
+        Some(Value::Text(kind)) if !is_never_access_token(kind) => {}
+        Some(_) => return refused("`typ` says that it is no access token"),
+    }
+    if id_tokens_refused && claims.as_ref().is_some_and(is_like_id_token) {
+        return refused("the token looks like an ID token");
+    }
+    Ok(())
+}
+
+/// What can be read of a JSON Web Token; nothing of what is none.
+#[derive(Default)]
+struct Parts {
+    header: Option<Object>,
+    claims: Option<Object>,
+    encrypted: bool,
+}
+
+impl Parts {
+    fn of(token: &[u8]) -> Self {
+        if token.len() > MAX_LOOK {
+            return Self::default();
+        }
+        let parts: Vec<&[u8]> = token.split(|byte| *byte == b'.').collect();
+        match parts.as_slice() {
+            [header, payload, _signature] => match object(header) {
+                Some(header) => Self { header: Some(header), claims: object(payload), encrypted: false },
+                None => Self::default(),
+            },
+            [header, _, _, _, _] => Self { header: object(header), claims: None, encrypted: true },
+            _ => Self::default(),
+        }
+    }
+}
+
 fn object(part: &[u8]) -> Option<Object> {
     parse_object(&base64url::decode(part).ok()?, Limits::default()).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Shape;
+    use super::{Shape, refuse_other_kinds};
+    use portcullis_core::Reason;
     use portcullis_jose::base64url;
 
     #[test]
@@ -100,6 +138,35 @@ mod tests {
             ("...".into(), Shape::Opaque),
         ] {
             assert_eq!(Shape::of(token.as_bytes()), expected, "{token}");
+        }
+    }
+
+    /// JWT-30, JWT-32: what is verified by nobody here is still no access token where it says so itself.
+    #[test]
+    fn what_says_that_it_is_no_access_token_is_refused() {
+        let part = |text: &str| base64url::encode(text.as_bytes());
+        let jws = |header: &str, claims: &str| format!("{}.{}.c2ln", part(header), part(claims));
+        for (token, always, as_id_token) in [
+            (jws(r#"{"typ":"at+jwt"}"#, "{}"), false, false),
+            (jws(r#"{"typ":"JWT"}"#, r#"{"sub":"a"}"#), false, false),
+            (jws("{}", "{}"), false, false),
+            (jws(r#"{"typ":"dpop+jwt"}"#, "{}"), true, true),
+            (jws(r#"{"typ":"application/logout+jwt"}"#, "{}"), true, true),
+            (jws(r#"{"typ":"Token-Introspection+JWT"}"#, "{}"), true, true),
+            (jws(r#"{"typ":7}"#, "{}"), true, true),
+            (jws(r#"{"typ":"logout+jwt"}"#, "no JSON"), true, true),
+            (format!("{}.a.b.c.d", part(r#"{"typ":"secevent+jwt"}"#)), true, true),
+            (jws("{}", r#"{"nonce":"n"}"#), false, true),
+            (jws("{}", r#"{"at_hash":null}"#), false, true),
+            (jws(r#"{"typ":"at+jwt"}"#, r#"{"c_hash":"h"}"#), false, true),
+            ("NtBQkXoKElu0H1a1fQ0DWfo6IX4a".to_owned(), false, false),
+            ("a.b.c".to_owned(), false, false),
+        ] {
+            let refused = |id_tokens_refused| match refuse_other_kinds(token.as_bytes(), id_tokens_refused) {
+                Ok(()) => false,
+                Err(rejection) => rejection.reason() == Reason::TokenTypeRefused,
+            };
+            assert_eq!((refused(false), refused(true)), (always, as_id_token), "{token}");
         }
     }
 }

@@ -226,7 +226,7 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (
         Kind::Counter,
         "portcullis_introspection_turned_away_total",
-        "Requests refused without a question, because the provider fails or too many questions are under way.",
+        "Requests refused without a question, because the provider fails, has just failed over that token, or too many questions are under way.",
     ),
     (Kind::Gauge, "portcullis_introspection_cached", "Answers of a provider that are remembered, by issuer."),
     (Kind::Gauge, "portcullis_introspection_cached_bytes", "Bytes these answers take, about."),

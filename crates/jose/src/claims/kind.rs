@@ -46,8 +46,11 @@ impl TypeRule {
     }
 
     pub(super) fn check_type(&self, found: Option<&str>) -> Result<(), ClaimError> {
-        let never = |found: &str| NEVER.iter().any(|kind| same(kind, found));
-        if self.admits(found) && !found.is_some_and(never) { Ok(()) } else { Err(ClaimError::OtherType) }
+        if self.admits(found) && !found.is_some_and(is_never_access_token) {
+            Ok(())
+        } else {
+            Err(ClaimError::OtherType)
+        }
     }
 
     pub(super) fn check_content_type(&self, found: Option<&str>) -> Result<(), ClaimError> {
@@ -66,6 +69,11 @@ impl fmt::Display for TypeRule {
         let words: Vec<_> = absent.chain(self.named.iter().map(|named| &**named)).collect();
         f.write_str(&words.join(", "))
     }
+}
+
+/// Whether a `typ` names a kind that is never an access token, whatever a policy says (JWT-30).
+pub fn is_never_access_token(kind: &str) -> bool {
+    NEVER.iter().any(|never| same(never, kind))
 }
 
 /// Whether both name the same kind.

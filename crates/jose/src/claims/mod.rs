@@ -17,8 +17,8 @@ use portcullis_core::json::{Object, Value};
 use crate::JwsHeader;
 
 pub use error::ClaimError;
-pub use kind::TypeRule;
 pub(crate) use kind::same as is_kind;
+pub use kind::{TypeRule, is_never_access_token};
 pub(crate) use times::numeric_date;
 pub use times::{Skew, TokenTimes};
 
@@ -99,7 +99,7 @@ impl ClaimRules {
     pub fn check_static(&self, header: &JwsHeader, claims: &Object) -> Result<TokenTimes, ClaimError> {
         self.types.check_type(header.kind.as_deref())?;
         self.content_types.check_content_type(header.content_type.as_deref())?;
-        if self.id_tokens_refused && OF_ID_TOKENS.iter().any(|name| claims.get(name).is_some()) {
+        if self.id_tokens_refused && is_like_id_token(claims) {
             return Err(ClaimError::IdToken);
         }
         if !self.id_tokens_refused {
@@ -184,6 +184,11 @@ impl ClaimRules {
             _ => Err(ClaimError::OtherAudience),
         }
     }
+}
+
+/// Whether these are claims that only ID tokens carry (JWT-32).
+pub fn is_like_id_token(claims: &Object) -> bool {
+    OF_ID_TOKENS.iter().any(|name| claims.get(name).is_some())
 }
 
 /// A claim that is a name, if it is there: a string of 1 to 255 bytes.

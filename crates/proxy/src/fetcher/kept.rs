@@ -7,13 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::SendRequest;
+use portcullis_core::QUESTIONS_AT_ONCE;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::connect::Host;
-
-/// Questions to one server that may be under way at once. More of them wait, within their own limits.
-const AT_ONCE: usize = 64;
 
 /// Connections to one server that are kept while nobody asks.
 const KEPT: usize = 16;
@@ -40,7 +38,7 @@ pub(super) struct Open {
 
 /// One server.
 pub(super) struct Server {
-    /// A place for each question.
+    /// A place for each question. More of them wait, within their own limits.
     pub(super) places: Semaphore,
     unused: Mutex<Vec<(Open, Instant)>>,
 }
@@ -84,7 +82,7 @@ impl Servers {
         if let Some(server) = servers.get(destination) {
             return Arc::clone(server);
         }
-        let server = Arc::new(Server { places: Semaphore::new(AT_ONCE), unused: Mutex::default() });
+        let server = Arc::new(Server { places: Semaphore::new(QUESTIONS_AT_ONCE), unused: Mutex::default() });
         servers.insert(destination.clone(), Arc::clone(&server));
         server
     }

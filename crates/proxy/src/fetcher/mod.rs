@@ -112,12 +112,10 @@ impl Fetch for HttpFetcher {
             let Some(background) = &self.background else {
                 return Err(FetchError::Refused("nobody is asked while policies are checked".into()));
             };
-            let (client, limit) = (Arc::clone(&self.client), request.total_timeout);
+            let client = Arc::clone(&self.client);
             // A task of its own: connections belong to the runtime they were made on, and an exchange whose asker
             // has gone still ends in order, so that its connection can be used again.
-            let exchange = background.spawn(async move {
-                timeout(limit, client.ask(&request)).await.unwrap_or(Err(FetchError::TimedOut(limit)))
-            });
+            let exchange = background.spawn(async move { client.ask(&request).await });
             exchange.await.unwrap_or_else(|_| Err(FetchError::Connection("the exchange broke off".into())))
         })
     }
@@ -129,10 +127,28 @@ impl Client {
             Target::read(&request.url, self.loopback_http, self.plain_http).map_err(FetchError::Refused)?;
         let message = target.message(request)?;
         let server = self.servers.get(&target.destination());
-        let _place = server.places.acquire().await.map_err(|_closed| unreachable_server())?;
+        // A server is given half of the time at least, so that whoever was kept waiting here is no word against it.
+        let (begun, limit) = (Instant::now(), request.total_timeout);
+        let place = timeout(limit / 2, server.places.acquire()).await;
+        let _place = place
+            .map_err(|_elapsed| FetchError::Unsent(limit / 2))?
+            .map_err(|_closed| unreachable_server())?;
+        let asked =
+            timeout(limit.saturating_sub(begun.elapsed()), self.send(&target, message, request, &server));
+        asked.await.unwrap_or(Err(FetchError::TimedOut(limit)))
+    }
+
+    /// Asks on a connection that was kept, or else on a new one.
+    async fn send(
+        self: &Arc<Self>,
+        target: &Target,
+        message: Request<Full<Bytes>>,
+        request: &FetchRequest,
+        server: &Server,
+    ) -> Result<FetchResponse, FetchError> {
         let kept = if request.sending == Sending::OnceAnew { None } else { server.take(Instant::now()) };
         if let Some(open) = kept {
-            match (self.exchange(open, message.clone(), request.max_bytes, &server).await, request.sending) {
+            match (self.exchange(open, message.clone(), request.max_bytes, server).await, request.sending) {
                 (Ok(answer), _) => return Ok(answer),
                 (Err(Failed { reached: Reached::Nothing, .. }), _) => {}
                 // It bears being asked twice, and was, if at all, heard by a server that hung up.
@@ -141,8 +157,8 @@ impl Client {
                 (Err(failed), _) => return Err(failed.error),
             }
         }
-        let open = self.open(&target, request).await?;
-        self.exchange(open, message, request.max_bytes, &server).await.map_err(|failed| failed.error)
+        let open = self.open(target, request).await?;
+        self.exchange(open, message, request.max_bytes, server).await.map_err(|failed| failed.error)
     }
 
     /// A new connection. It is driven by a task that ends with it.

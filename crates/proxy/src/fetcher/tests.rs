@@ -1,9 +1,11 @@
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portcullis_core::{
-    Fetch, FetchError, FetchIdentity, FetchRequest, FetchResponse, FetchTrust, Secret, Sending,
+    Fetch, FetchError, FetchIdentity, FetchRequest, FetchResponse, FetchTrust, QUESTIONS_AT_ONCE, Secret,
+    Sending,
 };
 use tokio::runtime::Handle;
 
@@ -121,6 +123,28 @@ fn slow_servers_time_out() {
         let mut request = request(&format!("https://{}/", server.address));
         request.connect_timeout = Duration::from_millis(30);
         assert_eq!(fetch(request).await.unwrap_err(), FetchError::TimedOut(Duration::from_millis(30)));
+    });
+}
+
+/// A question that found no place among the others was never sent, and says nothing of the server.
+#[test]
+fn questions_beyond_those_at_once_are_not_sent() {
+    on_a_worker(async {
+        let server = Raw::start(|mut peer| async move { peer.closed().await }).await;
+        let fetcher = Rc::new(fetcher(true));
+        let asked = |total_timeout| {
+            let (fetcher, request) = (Rc::clone(&fetcher), request(&server.url()));
+            let request = FetchRequest { total_timeout, ..request };
+            tokio::task::spawn_local(async move { fetcher.fetch(request).await })
+        };
+        let waiting: Vec<_> = (0..QUESTIONS_AT_ONCE).map(|_| asked(Duration::from_secs(10))).collect();
+        while server.connections.get() < QUESTIONS_AT_ONCE {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let limit = Duration::from_millis(40);
+        assert_eq!(asked(limit).await.unwrap().unwrap_err(), FetchError::Unsent(limit / 2));
+        assert_eq!(server.connections.get(), QUESTIONS_AT_ONCE);
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
     });
 }
 

@@ -81,6 +81,15 @@ impl ReplaySpace {
     }
 }
 
+/// Two are one where a key claimed in either is claimed in both.
+impl PartialEq for ReplaySpace {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.memory, &other.memory) && self.name == other.name
+    }
+}
+
+impl Eq for ReplaySpace {}
+
 impl fmt::Debug for ReplaySpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ReplaySpace")
