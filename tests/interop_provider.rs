@@ -118,7 +118,7 @@ fn opaque_tokens_are_asked_about() {
     let (good, revoked, unheard) = (token(), token(), token());
     for path in ["/opaque/x", "/either/x"] {
         get(&world.plain(), path, &good).assert_passed();
-        assert_eq!(world.upstream().last().value("x-caller"), "oidc:tpp-a");
+        assert_eq!(world.upstream().last().value("x-caller"), "oidc:client:tpp-a");
     }
     assert_eq!(provider.introspections(), 1, "two APIs, one question");
     let before = world.upstream().hits();
