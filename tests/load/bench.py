@@ -32,12 +32,14 @@ class Scenario:
     """What is sent, and which share of which peers' processor time is the goal."""
 
     def __init__(self, what, conns=64, headers=None, first=False, path="/", upload=False, tls=False, close=False,
-                 rate=None, like=None, goal=None, peers=(), bad=None, floor=None, only=None):
+                 rate=None, like=None, goal=None, peers=(), bad=None, floor=None, only=None, signed=None):
         self.what, self.conns, self.headers, self.first, self.path = what, conns, headers, first, path
         self.upload, self.tls, self.close, self.rate, self.like = upload, tls, close, rate, like
         self.goal, self.peers, self.bad = goal, peers, bad
         # The cryptography of one request alone, by its name in `floor`; and the gateways that have such a thing.
         self.floor, self.only = floor, only
+        # The kind of proof each request carries. Proofs are good for minutes, so they are made for each run.
+        self.signed = signed
 
 
 SCENARIOS = {
@@ -73,6 +75,15 @@ SCENARIOS |= {
                            tls=True, like="mtls", only=OURS),
     "auth-certificate": Scenario("certificate of a connection kept open", conns=32, tls=True, like="handshake", only=OURS),
     "auth-api-key": Scenario("API key among 100,000", headers="keys.txt", bad="key", like="api-key", floor="HS256", only=OURS),
+    "auth-basic": Scenario("name and password, remembered", headers="basic.txt", first=True, only=OURS),
+    "auth-hmac": Scenario("hmac-sha256 of target, host, date and an id, each taken once", headers="hmac.txt", only=OURS,
+                          floor="HS256", signed=("hmac", "proof-secret")),
+    "auth-signature": Scenario("RFC 9421 by hmac-sha256 over method and target, each taken once", headers="signature.txt",
+                               only=OURS, floor="HS256", signed=("signature", "proof-secret")),
+    "auth-dpop": Scenario("known RS256 token with an ES256 proof, each taken once", headers="dpop.txt", only=OURS,
+                          floor="ES256", signed=("dpop", "issuer.key", "claims.json")),
+    "auth-token": Scenario("opaque token, answer of its provider remembered", headers="opaque.txt", first=True, only=OURS),
+    "auth-token-new": Scenario("opaque token, its provider asked each time", headers="opaque.txt", only=OURS),
     "auth-external": Scenario("external service over HTTP, answer remembered", headers="keys.txt", first=True, only=OURS),
     "auth-external-new": Scenario("external service over HTTP, asked each time", headers="keys.txt", only=OURS),
 }
@@ -226,7 +237,10 @@ class Bench:
                 if certificate:
                     context.load_cert_chain(self.data / "client.crt", self.data / "client.key")
                 connection = context.wrap_socket(connection, server_hostname="localhost")
-            lines = ["GET / HTTP/1.1", "Host: localhost", "Connection: close", *([header] if header else [])]
+            fields = header.split("\t") if header else []
+            if not any(field.startswith("Host:") for field in fields):
+                fields.insert(0, "Host: localhost")
+            lines = ["GET / HTTP/1.1", "Connection: close", *fields]
             connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
             said = b""
             while len(said) < 12 and (more := connection.recv(4096)):
@@ -269,6 +283,9 @@ class Bench:
     def measure(self, scenario_name):
         scenario = SCENARIOS[scenario_name]
         say(f"{scenario_name}: {scenario.what}")
+        if scenario.signed:
+            kind, *files = scenario.signed
+            material.proofs(self.data, self.generator, kind, files, scenario.headers)
         port, living = free_port(), {}
         upstream = Process("upstream", [self.generator, "upstream", str(port)], self.other_core, self.folder)
         try:

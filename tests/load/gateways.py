@@ -35,7 +35,7 @@ def portcullis(s, binary):
     folder = s.run / f"portcullis-{s.scenario}"
     shutil.rmtree(folder, ignore_errors=True)
     authenticate = '{ anonymous: { because: "this scenario measures proxying" } }'
-    listen, extra, limits = "", "", ""
+    listen, extra, limits, clients, introspect = "", "", "", None, ""
     if s.scenario in JWT:
         authenticate = "{ jwt: { issuer: load } }"
         limits = "limits:\n  - { per: identity, rate: 1000000 per second, burst: 1000000 }\n"
@@ -57,6 +57,28 @@ def portcullis(s, binary):
     subject: header.content-type
     timeout: 5s
     {cache}"""
+    if s.scenario == "auth-basic":
+        authenticate = "{ basic: {} }"
+        clients = 'basic: { username: load, password_hash: "' + PASSWORD_HASH + '" }'
+    if s.scenario == "auth-hmac":
+        authenticate = "{ hmac: { algorithms: [hmac-sha256], covers: ['(request-target)', host, date, x-request-id], max_age: 5m } }"
+        clients = f"hmac: {{ key_id: load, secret: {{ file: {s.data}/proof-secret }} }}"
+    if s.scenario == "auth-signature":
+        authenticate = "{ signature: { algorithms: [hmac-sha256], nonce: required, max_age: 5m } }"
+        clients = f"signature: {{ key_id: load, secret: {{ file: {s.data}/proof-secret }}, algorithm: hmac-sha256 }}"
+    if s.scenario == "auth-dpop":
+        authenticate = "{ jwt: { issuer: load, dpop: { use: required, max_age: 5m } } }"
+    if s.scenario in ("auth-token", "auth-token-new"):
+        authenticate = "{ token: { issuer: provider } }"
+        introspect = f"""
+  provider:
+    audience: {AUDIENCE}
+    introspect:
+      url: http://127.0.0.1:{s.upstream}/introspect
+      http_on_loopback: true
+      client_id: gateway
+      client_secret: {{ file: {s.data}/proof-secret }}
+      cache: 1m"""
     if s.scenario == "api-key":
         authenticate = "{ api_key: { header: x-api-key } }"
         extra = f"api_keys: {{ pepper: {{ file: {s.data}/pepper }} }}\n"
@@ -68,6 +90,8 @@ def portcullis(s, binary):
       certificate: {{ file: {s.data}/server.crt }}
       key: {{ file: {s.data}/server.key }}
       client_certificates: {{ ask: required, trust: {{ load: {{ file: {s.data}/ca.crt }} }} }}"""
+    if clients:
+        s.write(f"portcullis-{s.scenario}/clients/load.yaml", f"clients:\n  load: {{ credentials: [{{ {clients} }}] }}\n")
     scope = "scope: orders:read, " if "jwt:" in authenticate else ""
     name = f"portcullis-{s.scenario}"
     s.write(f"{name}/gateway.yaml", f"""version: 1
@@ -81,7 +105,7 @@ issuers:
     issuer: {ISSUER}
     audience: {AUDIENCE}
     algorithms: [{algorithms}]
-    keys: {{ pem: [{s.data}/{key}] }}
+    keys: {{ pem: [{s.data}/{key}] }}{introspect}
 upstreams:
   load: {{ urls: ["http://127.0.0.1:{s.upstream}"] }}
 {extra}store: {{ path: {folder}/load.redb }}

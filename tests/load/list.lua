@@ -1,4 +1,4 @@
--- wrk: sends one header line of $LOAD_HEADERS with each request, in turn; LOAD_BODY=1 adds a body of 1 MiB.
+-- wrk: sends one line of $LOAD_HEADERS with each request, in turn: a field, or several with tabs between them; LOAD_BODY=1 adds a body of 1 MiB.
 local requests, turn = {}, 0
 
 function init(arguments)
@@ -13,8 +13,10 @@ function init(arguments)
       return
    end
    for line in io.lines(path) do
-      local name, value = line:match("^([^:]+): ?(.*)$")
-      wrk.headers[name] = value
+      for field in line:gmatch("[^\t]+") do
+         local name, value = field:match("^([^:]+): ?(.*)$")
+         wrk.headers[name] = value
+      end
       requests[#requests + 1] = wrk.format(nil, wrk.path)
    end
 end

@@ -18,7 +18,7 @@ def make(folder, generator, each_kind):
     """Fills the folder unless it is filled; `generator` is the program that signs tokens. `each_kind`: tokens of every
     algorithm are wanted too, which takes minutes."""
     folder.mkdir(parents=True, exist_ok=True)
-    once(folder, "made", lambda: (certificates(folder), tokens(folder, generator), api_keys(folder)))
+    once(folder, "made", lambda: (certificates(folder), tokens(folder, generator), api_keys(folder), others(folder)))
     if each_kind:
         once(folder, "made-each-kind", lambda: tokens_of_each_kind(folder, generator))
 
@@ -88,6 +88,24 @@ def tokens_of_each_kind(folder, generator):
         openssl(folder, "pkey", "-in", f"{name}.key", "-pubout", "-out", f"{name}.pub")
         signed = run(generator, "tokens", str(EACH_KIND), str(folder / f"{name}.key"), str(claims), algorithm)
         (folder / f"{name}.txt").write_text("".join(f"Authorization: Bearer {token}\n" for token in signed.splitlines()))
+
+
+# More than a gateway answers in one scenario of five rounds.
+PROOFS = 300_000
+
+
+def proofs(folder, generator, kind, files, name):
+    """Requests that carry a proof each."""
+    found = [str(folder / file) for file in files]
+    (folder / name).write_text(run(generator, "signed", kind, str(PROOFS), "load.example", *found))
+
+
+def others(folder):
+    """A secret that proofs are made with, a name with its password, opaque tokens."""
+    (folder / "proof-secret").write_text("load-secret-load-secret-load-secret-load-secret")
+    credentials = base64.b64encode(b"load:password").decode()
+    (folder / "basic.txt").write_text(f"Authorization: Basic {credentials}\n")
+    (folder / "opaque.txt").write_text("".join(f"Authorization: Bearer opaque-{n:020}\n" for n in range(EACH_KIND * 10)))
 
 
 def run(*command):

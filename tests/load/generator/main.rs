@@ -8,12 +8,15 @@ use std::io::Write;
 use anyhow::{Context as _, bail};
 
 mod requests;
+mod signed;
 mod tokens;
 mod upstream;
 
 const USAGE: &str = "\
 load upstream PORT
 load tokens COUNT KEY.pem CLAIMS.json ALGORITHM      one token a line; {n} in a claim counts up
+load signed hmac|signature COUNT HOST SECRET         the fields of one request a line, a tab between two
+load signed dpop COUNT HOST KEY.pem CLAIMS.json      the same
 load thumbprint CERTIFICATE.pem                      x5t#S256
 load requests URL --seconds S [--connections N] [--rate PER_SECOND] [--close] [--ca PEM] [--cert PEM --key PEM]
               [--header 'name: value'] [--headers FILE]     JSON: count, statuses, latency in milliseconds";
@@ -63,6 +66,7 @@ fn main() -> anyhow::Result<()> {
     let said = match arguments.at(0)? {
         "upstream" => local.block_on(&runtime, upstream::serve(arguments.at(1)?.parse()?))?,
         "requests" => local.block_on(&runtime, requests::run(&arguments))?,
+        "signed" => signed::signed(&arguments)?,
         "tokens" => tokens::tokens(&arguments)?,
         "thumbprint" => tokens::thumbprint(arguments.at(1)?)?,
         other => bail!("{other}?\n{USAGE}"),

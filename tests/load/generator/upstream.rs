@@ -1,5 +1,5 @@
 //! An upstream that costs far less than any gateway before it: fixed answers, bodies thrown away.
-//! `/big` is 1 MiB, everything else 100 bytes.
+//! `/big` is 1 MiB, `/introspect` says of every token that it is good, everything else is 100 bytes.
 
 use std::rc::Rc;
 
@@ -9,19 +9,32 @@ use tokio::net::{TcpListener, TcpStream};
 struct Answers {
     small: Vec<u8>,
     big: Vec<u8>,
+    good: Vec<u8>,
 }
 
-fn answer(kind: &str, length: usize) -> Vec<u8> {
-    let mut bytes =
-        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n").into_bytes();
-    bytes.resize(bytes.len() + length, b'x');
-    bytes
+/// What is asked for.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Small,
+    Big,
+    Good,
+}
+
+/// RFC 7662.
+const GOOD: &str =
+    r#"{"active":true,"sub":"user-1","client_id":"load","scope":"orders:read","aud":"portcullis-load"}"#;
+
+fn answer(kind: &str, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+    [head.as_bytes(), content].concat()
 }
 
 pub(crate) async fn serve(port: u16) -> anyhow::Result<String> {
     let answers = Rc::new(Answers {
-        small: answer("text/plain", 100),
-        big: answer("application/octet-stream", 1 << 20),
+        small: answer("text/plain", &[b'x'; 100]),
+        big: answer("application/octet-stream", &vec![b'x'; 1 << 20]),
+        good: answer("application/json", GOOD.as_bytes()),
     });
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     loop {
@@ -53,7 +66,7 @@ async fn connection(mut stream: TcpStream, answers: &Answers) -> std::io::Result
                 return Ok(());
             }
         };
-        let (big, mut body) = head(buffer.get(..end).unwrap_or_default());
+        let (wanted, mut body) = head(buffer.get(..end).unwrap_or_default());
         buffer.drain(..end);
         loop {
             match &mut body {
@@ -79,22 +92,33 @@ async fn connection(mut stream: TcpStream, answers: &Answers) -> std::io::Result
                 return Ok(());
             }
         }
-        stream.write_all(if big { &answers.big } else { &answers.small }).await?;
+        stream
+            .write_all(match wanted {
+                Wanted::Small => &answers.small,
+                Wanted::Big => &answers.big,
+                Wanted::Good => &answers.good,
+            })
+            .await?;
     }
 }
 
-/// Whether the long answer is wanted, and what body follows.
-fn head(bytes: &[u8]) -> (bool, Body) {
-    let big = bytes.starts_with(b"GET /big");
+/// What is wanted, and what body follows.
+fn head(bytes: &[u8]) -> (Wanted, Body) {
+    let target = bytes.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let wanted = match target {
+        b"/introspect" => Wanted::Good,
+        _ if target.starts_with(b"/big") => Wanted::Big,
+        _ => Wanted::Small,
+    };
     if bytes.starts_with(b"GET ") {
-        return (big, Body::None);
+        return (wanted, Body::None);
     }
     let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
     let fields = || text.lines().filter_map(|line| line.split_once(':'));
     if fields().any(|(name, _)| name == "transfer-encoding") {
-        return (big, Body::Chunked);
+        return (wanted, Body::Chunked);
     }
     let length =
         fields().find(|(name, _)| *name == "content-length").and_then(|(_, v)| v.trim().parse().ok());
-    (big, length.map_or(Body::None, Body::Left))
+    (wanted, length.map_or(Body::None, Body::Left))
 }
