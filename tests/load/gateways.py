@@ -14,6 +14,8 @@ from material import AUDIENCE, ISSUER
 HERE = pathlib.Path(__file__).parent.resolve()
 JWT = ("jwt", "jwt-many")
 TLS = ("mtls", "handshake")
+# Of `password`, which everybody knows.
+PASSWORD_HASH = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
 
 
 class Setup:
@@ -49,7 +51,7 @@ def portcullis(s, binary):
             authenticate, algorithms, key = "{ jwt: { issuer: load } }", algorithm, f"{algorithm.lower()}.pub"
     if s.scenario in ("auth-external", "auth-external-new"):
         # The service is the upstream of the benchmark: all it says of a caller is what the answer is made of.
-        cache = "cache: { by: [host], at_most: 1h, unstated: 1h }" if s.scenario == "auth-external" else ""
+        cache = "cache: { at_most: 1h, unstated: 1h }" if s.scenario == "auth-external" else ""
         authenticate = f"""
   external:
     http: {{ url: "http://127.0.0.1:{s.upstream}/", http_on_loopback: true }}
@@ -61,13 +63,13 @@ def portcullis(s, binary):
         authenticate = "{ basic: {} }"
         clients = 'basic: { username: load, password_hash: "' + PASSWORD_HASH + '" }'
     if s.scenario == "auth-hmac":
-        authenticate = "{ hmac: { algorithms: [hmac-sha256], covers: ['(request-target)', host, date, x-request-id], max_age: 5m } }"
+        authenticate = "{ hmac: { algorithms: [hmac-sha256], covers: ['(request-target)', host, date, digest, x-request-id], max_age: 5m } }"
         clients = f"hmac: {{ key_id: load, secret: {{ file: {s.data}/proof-secret }} }}"
     if s.scenario == "auth-signature":
         authenticate = "{ signature: { algorithms: [hmac-sha256], nonce: required, max_age: 5m } }"
         clients = f"signature: {{ key_id: load, secret: {{ file: {s.data}/proof-secret }}, algorithm: hmac-sha256 }}"
     if s.scenario == "auth-dpop":
-        authenticate = "{ jwt: { issuer: load, dpop: { use: required, max_age: 5m } } }"
+        authenticate = "{ jwt: { issuer: load, dpop: { use: required, max_age: 5m, leeway: 1s } } }"
     if s.scenario in ("auth-token", "auth-token-new"):
         authenticate = "{ token: { issuer: provider } }"
         introspect = f"""

@@ -18,7 +18,8 @@ def make(folder, generator, each_kind):
     """Fills the folder unless it is filled; `generator` is the program that signs tokens. `each_kind`: tokens of every
     algorithm are wanted too, which takes minutes."""
     folder.mkdir(parents=True, exist_ok=True)
-    once(folder, "made", lambda: (certificates(folder), tokens(folder, generator), api_keys(folder), others(folder)))
+    once(folder, "made", lambda: (certificates(folder), tokens(folder, generator), api_keys(folder)))
+    once(folder, "made-others", lambda: others(folder))
     if each_kind:
         once(folder, "made-each-kind", lambda: tokens_of_each_kind(folder, generator))
 
@@ -70,7 +71,7 @@ def tokens(folder, generator):
 
 
 # More than any worker remembers, so that sent in turn each of them is new.
-EACH_KIND = 30_000
+EACH_KIND = 60_000
 
 
 def tokens_of_each_kind(folder, generator):
@@ -90,14 +91,10 @@ def tokens_of_each_kind(folder, generator):
         (folder / f"{name}.txt").write_text("".join(f"Authorization: Bearer {token}\n" for token in signed.splitlines()))
 
 
-# More than a gateway answers in one scenario of five rounds.
-PROOFS = 300_000
-
-
-def proofs(folder, generator, kind, files, name):
+def proofs(folder, generator, kind, files, name, count):
     """Requests that carry a proof each."""
     found = [str(folder / file) for file in files]
-    (folder / name).write_text(run(generator, "signed", kind, str(PROOFS), "load.example", *found))
+    (folder / name).write_text(run(generator, "signed", kind, str(count), "load.example", *found))
 
 
 def others(folder):
@@ -105,7 +102,7 @@ def others(folder):
     (folder / "proof-secret").write_text("load-secret-load-secret-load-secret-load-secret")
     credentials = base64.b64encode(b"load:password").decode()
     (folder / "basic.txt").write_text(f"Authorization: Basic {credentials}\n")
-    (folder / "opaque.txt").write_text("".join(f"Authorization: Bearer opaque-{n:020}\n" for n in range(EACH_KIND * 10)))
+    (folder / "opaque.txt").write_text("".join(f"Authorization: Bearer opaque-{n:020}\n" for n in range(EACH_KIND * 2)))
 
 
 def run(*command):

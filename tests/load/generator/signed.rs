@@ -44,10 +44,11 @@ fn hmac(secret: &str, host: &str, now: u64, count: usize) -> anyhow::Result<Stri
 /// RFC 9421 with `hmac-sha256`.
 fn signature(secret: &str, host: &str, now: u64, count: usize) -> anyhow::Result<String> {
     let key = KeyedHash::new(&read(secret)?);
+    let run = base64url::encode(&random::<8>()?);
     let mut lines = String::new();
     for number in 0..count {
         let parameters = format!(
-            "(\"@method\" \"@target-uri\");created={now};keyid=\"load\";alg=\"hmac-sha256\";nonce=\"{number}\""
+            "(\"@method\" \"@target-uri\");created={now};keyid=\"load\";alg=\"hmac-sha256\";nonce=\"{run}-{number}\""
         );
         let base =
             format!("\"@method\": GET\n\"@target-uri\": http://{host}/\n\"@signature-params\": {parameters}");

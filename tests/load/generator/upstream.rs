@@ -21,8 +21,7 @@ enum Wanted {
 }
 
 /// RFC 7662.
-const GOOD: &str =
-    r#"{"active":true,"sub":"user-1","client_id":"load","scope":"orders:read","aud":"portcullis-load"}"#;
+const GOOD: &str = r#"{"active":true,"token_type":"Bearer","sub":"user-1","client_id":"load","scope":"orders:read","aud":"portcullis-load"}"#;
 
 fn answer(kind: &str, content: &[u8]) -> Vec<u8> {
     let length = content.len();

@@ -1,7 +1,7 @@
 //! `identity:` as written in an API.
 
 use portcullis_core::document::{Fields, Node};
-use portcullis_core::{AuthMethod, Diagnostic, Faults, Place, Spanned};
+use portcullis_core::{AuthMethod, Diagnostic, Faults, Identity, Place, Spanned};
 
 use crate::certificate;
 
@@ -56,6 +56,12 @@ impl Source {
                 matches!(method, AuthMethod::Certificate)
             }
         }
+    }
+
+    /// Whether this one may have it: a certificate need not be a registered client's.
+    pub(super) fn may_be_of(&self, identity: &Identity) -> bool {
+        let of_a_client = matches!(self, Self::ClientName | Self::ClientAttribute(_));
+        self.is_of(identity.method) && (!of_a_client || identity.client.is_some())
     }
 }
 

@@ -119,7 +119,7 @@ fn first<'a, I: Iterator<Item = &'a Identity>>(
     identities: impl Fn() -> I,
 ) -> Result<Option<Label>, Rejection> {
     for source in sources {
-        if let Some(identity) = identities().find(|identity| source.is_of(identity.method))
+        if let Some(identity) = identities().find(|identity| source.may_be_of(identity))
             && let Some(found) = label(source, identity)?
         {
             return Ok(Some(found));

@@ -11,6 +11,8 @@ use super::lines::Bounds;
 pub(super) const FIELDS: usize = 100;
 /// Of a head. Answers of the other protocol may be as large.
 pub(super) const HEAD: Bounds = Bounds { bytes: 64 * 1024, lines: FIELDS + 1 };
+/// Fields that are added on the way, for which the map need not grow.
+const ADDED_FIELDS: usize = 3;
 /// Digits of a length: more than any body has, and they cannot overflow.
 const LENGTH_DIGITS: usize = 18;
 
@@ -44,7 +46,7 @@ pub(crate) struct Head {
 pub(super) fn parse(head: &Bytes, lines: usize, asked_head: bool) -> Result<Head, Fault> {
     let mut rest = Section { bytes: head, begin: 0 };
     let (old, status) = status_line(rest.line().ok_or(Fault::Head)?)?;
-    let mut headers = HeaderMap::with_capacity(lines.saturating_sub(1));
+    let mut headers = HeaderMap::with_capacity(lines + ADDED_FIELDS);
     let mut notes = Notes { old, ..Notes::default() };
     rest.fields(&mut headers, |name, value| notes.take(name, value))?;
     let framing = notes.framing(status, asked_head)?;
