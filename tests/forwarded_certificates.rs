@@ -119,12 +119,17 @@ fn no_cache_hands_on_what_a_told_certificate_has_opened() {
         (&[][..], "no-store"),
         (&[("cache-control", "public, max-age=600"), ("cdn-cache-control", "max-age=600")], "no-store"),
         (&[("cache-control", "private, max-age=5")], "private, max-age=5"),
+        (&[("cache-control", "private"), ("x-accel-expires", "600")], "private"),
+        (&[("edge-control", "cache-maxage=10m"), ("surrogate-control", "max-age=600")], "no-store"),
+        (&[("netlify-cdn-cache-control", "max-age=600")], "no-store"),
     ] {
         answering(&world, upstream);
         let answer = open();
         answer.assert_passed();
         assert_eq!(cache_control(&answer).as_deref(), Some(expected));
-        assert_eq!(answer.header("cdn-cache-control"), None);
+        for (name, _) in upstream.iter().filter(|(name, _)| *name != "cache-control") {
+            assert_eq!(answer.header(name), None, "{name}");
+        }
     }
     answering(&world, &[("cache-control", "public"), ("vary", "Accept, Client-Cert")]);
     let own = world.stranger().certificate(&leaf).get("/reports/1").send();

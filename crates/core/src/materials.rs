@@ -10,11 +10,13 @@ pub trait Materials {
     /// Why it cannot be read, in words for the person who wrote the path.
     fn file(&self, named_in: FileId, path: &str) -> Result<Vec<u8>, String>;
 
-    /// The bytes of every regular file in a directory, in name order, with their names.
+    /// The bytes of every file in a directory, in name order, with their names; `None` if there is no directory. Left
+    /// out are other directories, and files whose names begin with a dot.
     ///
     /// # Errors
-    /// As [`Materials::file`].
-    fn directory(&self, named_in: FileId, path: &str) -> Result<Vec<(String, Vec<u8>)>, String>;
+    /// As [`Materials::file`]. SECURITY: one file that cannot be read is an error of the whole: whoever wrote it believes
+    /// that it counts.
+    fn directory(&self, named_in: FileId, path: &str) -> Result<Option<Vec<(String, Vec<u8>)>>, String>;
 
     /// An environment variable.
     ///

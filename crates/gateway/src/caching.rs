@@ -5,8 +5,12 @@
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VARY};
 
-/// Fields that tell one kind of cache something else than `Cache-Control` tells all (RFC 9213).
-const TARGETED: [&str; 3] = ["cdn-cache-control", "cloudflare-cdn-cache-control", "surrogate-control"];
+/// Fields that tell one kind of cache something else than `Cache-Control` tells all: Edge Side Includes, nginx, and
+/// Akamai. Those of RFC 9213 are known by how they end.
+const TARGETED: [&str; 3] = ["surrogate-control", "x-accel-expires", "edge-control"];
+
+/// How the names of targeted fields end (RFC 9213 section 2.2).
+const TARGETED_END: &str = "-cache-control";
 
 /// The fields in which RFC 9440 tells certificates; callers send none.
 const CERTIFICATES: [&str; 2] = ["client-cert", "client-cert-chain"];
@@ -30,7 +34,10 @@ pub(crate) fn correct<'n>(
     if !told {
         return;
     }
-    for name in TARGETED {
+    let targeted =
+        |name: &&HeaderName| TARGETED.contains(&name.as_str()) || name.as_str().ends_with(TARGETED_END);
+    let targeted: Vec<_> = headers.keys().filter(targeted).cloned().collect();
+    for name in targeted {
         headers.remove(name);
     }
     if !is_kept_for_nobody_else(headers) {
@@ -102,6 +109,19 @@ mod tests {
                 &[("cache-control", "private"), ("cdn-cache-control", "max-age=60")],
                 &["cache-control: private"],
             ),
+            (&[("x-accel-expires", "60")], &["cache-control: no-store"]),
+            (&[("surrogate-control", "max-age=60")], &["cache-control: no-store"]),
+            (&[("edge-control", "cache-maxage=60m")], &["cache-control: no-store"]),
+            (
+                &[
+                    ("netlify-cdn-cache-control", "max-age=60"),
+                    ("cache-control", "no-store"),
+                    ("fastly-cache-control", "max-age=60"),
+                    ("fastly-cache-control", "public"),
+                ],
+                &["cache-control: no-store"],
+            ),
+            (&[("x-cache-control-by", "us")], &["x-cache-control-by: us", "cache-control: no-store"]),
         ] {
             assert_eq!(corrected(fields, true), expected);
         }

@@ -32,23 +32,27 @@ pub(crate) struct Watched {
 pub(crate) async fn watch(sources: SourceMap, watched: Watched, telemetry: Telemetry, clock: Clock) {
     let Watched { listeners, revoked } = watched;
     tell_expiries(&listeners, &telemetry);
-    // Whoever reads remembers what was read, so only one reads at a time.
-    let sources = Arc::new(Mutex::new(sources));
-    let watches = listeners.iter().flat_map(|listener| {
-        let watch = |lists: &Arc<Revocation>| Watch {
-            lists: Arc::clone(lists),
-            listener: Arc::clone(listener),
-            sources: Arc::clone(&sources),
-            telemetry: telemetry.clone(),
-            clock: clock.clone(),
-        };
-        listener.revocations().iter().map(watch).collect::<Vec<_>>()
-    });
-    let lists = join_all(watches.map(Watch::run).collect::<Vec<_>>());
-    let tokens = revoked
-        .into_iter()
-        .map(|list| TokenWatch { list, sources: Arc::clone(&sources), telemetry: telemetry.clone() }.run());
-    let tokens = join_all(tokens.collect::<Vec<_>>());
+    let (lists, tokens) = {
+        // Each reads for itself, so that a slow disk under one holds up no other.
+        let own = || Arc::new(Mutex::new(sources.clone()));
+        let lists = listeners.iter().flat_map(|listener| {
+            let watch = |lists: &Arc<Revocation>| Watch {
+                lists: Arc::clone(lists),
+                listener: Arc::clone(listener),
+                sources: own(),
+                telemetry: telemetry.clone(),
+                clock: clock.clone(),
+            };
+            listener.revocations().iter().map(watch).collect::<Vec<_>>()
+        });
+        let tokens = revoked.into_iter().map(|list| {
+            let (sources, telemetry, clock) = (own(), telemetry.clone(), clock.clone());
+            TokenWatch { list, sources, telemetry, clock }
+        });
+        (lists.collect::<Vec<_>>(), tokens.collect::<Vec<_>>())
+    };
+    let lists = join_all(lists.into_iter().map(Watch::run));
+    let tokens = join_all(tokens.into_iter().map(TokenWatch::run));
     let mut telling = tokio::time::interval(EVENTS);
     let events = async {
         loop {
@@ -63,14 +67,17 @@ pub(crate) async fn watch(sources: SourceMap, watched: Watched, telemetry: Telem
 #[derive(Clone)]
 struct TokenWatch {
     list: Arc<RevokedTokens>,
+    /// Only this watch reads through it; the lock is for the thread the reading is done on.
     sources: Arc<Mutex<SourceMap>>,
     telemetry: Telemetry,
+    clock: Clock,
 }
 
 impl TokenWatch {
     async fn run(self) {
         self.tell_length();
         let Some(interval) = self.list.interval() else { return };
+        self.tell_reading();
         let mut looking = tokio::time::interval(interval);
         // What is read at the start need not be read again at once.
         looking.tick().await;
@@ -86,6 +93,9 @@ impl TokenWatch {
             let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
             self.list.reload(&*sources)
         };
+        if !matches!(read, RevokedReload::Failed { .. }) {
+            self.tell_reading();
+        }
         let issuer = self.list.issuer();
         let result = match read {
             RevokedReload::Unchanged => return,
@@ -103,6 +113,13 @@ impl TokenWatch {
         };
         let labels = vec![Label::new("issuer", Arc::clone(issuer)), Label::new("result", result)];
         self.telemetry.count("portcullis_revoked_tokens_reloads_total", labels, 1);
+    }
+
+    /// The files are what is in force, now.
+    fn tell_reading(&self) {
+        let labels = vec![Label::new("issuer", Arc::clone(self.list.issuer()))];
+        let now = self.clock.now().unix_seconds();
+        self.telemetry.gauge("portcullis_revoked_tokens_last_read_timestamp_seconds", labels, now as f64);
     }
 
     fn tell_length(&self) {

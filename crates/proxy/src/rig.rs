@@ -69,8 +69,8 @@ impl Materials for Files {
         self.0.get(path).map(|text| text.clone().into_bytes()).ok_or_else(|| format!("`{path}` is not there"))
     }
 
-    fn directory(&self, _named_in: FileId, path: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
-        Err(format!("`{path}` is not there"))
+    fn directory(&self, _named_in: FileId, _: &str) -> Result<Option<Vec<(String, Vec<u8>)>>, String> {
+        Ok(None)
     }
 
     fn environment(&self, name: &str) -> Result<Vec<u8>, String> {

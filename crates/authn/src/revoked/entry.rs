@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use portcullis_core::Identity;
 use portcullis_core::json::{Object, Value};
-use portcullis_jose::digest::sha256;
 
+use super::spec::SourceFile;
 use crate::clients::moment;
 
 /// The longest name in an entry, in bytes: no token that is taken has a longer `jti`, `sub` or client.
-const MAX_NAME: usize = 255;
+pub(super) const MAX_NAME: usize = 255;
 
 /// Which tokens one entry is about: those of which everything holds that it says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,7 +92,7 @@ fn second(object: &Object, member: &'static str) -> Result<Option<i64>, BadEntry
     }
 }
 
-/// What entries speak of.
+/// What entries speak of, in a token.
 struct Facts<'a> {
     jti: Option<&'a str>,
     sub: Option<&'a str>,
@@ -102,13 +102,16 @@ struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    fn of(token: &'a Identity) -> Self {
+    fn of(token: &'a Identity, client_claim: Option<&str>) -> Self {
         let text = |name: &str| token.claims.get(name).and_then(Value::as_text).map(|text| &**text);
         let registered = token.client.as_ref().map(|client| &*client.name);
         Self {
             jti: text("jti"),
             sub: text("sub"),
-            clients: [text("client_id"), text("azp"), registered],
+            clients: match client_claim {
+                Some(claim) => [text(claim), None, registered],
+                None => [text("client_id"), text("azp"), registered],
+            },
             issued: token.claims.get("iat").and_then(whole_seconds),
         }
     }
@@ -137,13 +140,22 @@ pub(super) struct List {
     by_client: ByName,
     others: Vec<Entry>,
     count: usize,
-    digest: [u8; 32],
+    files: Vec<ListedFile>,
+}
+
+/// A file that a list was read from.
+#[derive(Debug)]
+pub(super) struct ListedFile {
+    pub(super) name: Arc<str>,
+    pub(super) digest: [u8; 32],
+    /// Whether nothing is listed in it.
+    pub(super) is_empty: bool,
 }
 
 impl List {
-    /// `sources` is everything the entries were read from.
-    pub(super) fn new(entries: Vec<Entry>, sources: &[u8]) -> Self {
-        let mut list = Self { count: entries.len(), digest: sha256(sources), ..Self::default() };
+    /// `files` are those the entries were read from.
+    pub(super) fn new(entries: Vec<Entry>, files: Vec<ListedFile>) -> Self {
+        let mut list = Self { count: entries.len(), files, ..Self::default() };
         for entry in entries {
             let Entry { jti, sub, client, .. } = &entry;
             let place = match (jti, sub, client) {
@@ -165,13 +177,25 @@ impl List {
         self.count
     }
 
-    pub(super) const fn digest(&self) -> &[u8; 32] {
-        &self.digest
+    /// Whether it was read from exactly these.
+    pub(super) fn is_of(&self, sources: &[SourceFile]) -> bool {
+        let same =
+            |(own, other): (&ListedFile, &SourceFile)| *own.name == *other.name && own.digest == other.digest;
+        self.files.len() == sources.len() && self.files.iter().zip(sources).all(same)
     }
 
-    /// Whether any entry is about this token, at that second.
-    pub(super) fn names(&self, token: &Identity, now: i64) -> bool {
-        let facts = Facts::of(token);
+    /// A file on which something is listed and that is no longer there, under its name or under another one.
+    pub(super) fn gone_from(&self, sources: &[SourceFile]) -> Option<&ListedFile> {
+        let is_there = |own: &ListedFile| {
+            sources.iter().any(|other| *own.name == *other.name || own.digest == other.digest)
+        };
+        self.files.iter().find(|own| !own.is_empty && !is_there(own))
+    }
+
+    /// Whether any entry is about this token, at that second. `client_claim` names its client where that is not said by
+    /// the usual claims.
+    pub(super) fn names(&self, token: &Identity, client_claim: Option<&str>, now: i64) -> bool {
+        let facts = Facts::of(token, client_claim);
         let under = |index: &'_ ByName, name: Option<&str>| {
             name.and_then(|name| index.get(name))
                 .is_some_and(|entries| entries.iter().any(|entry| entry.is_about(&facts, now)))

@@ -63,7 +63,7 @@ impl RevokedTokens {
         materials: &dyn Materials,
         faults: &mut Faults,
     ) -> Option<Self> {
-        let list = spec.load(materials, faults)?;
+        let list = spec.list(&spec.sources(materials, faults)?, faults)?;
         Some(Self {
             issuer: issuer.clone(),
             spec: spec.clone(),
@@ -73,22 +73,35 @@ impl RevokedTokens {
     }
 
     /// Reads the files again. SECURITY: what cannot be used as a whole changes nothing: half a list would give tokens
-    /// back that somebody has revoked.
+    /// back that somebody has revoked. Nor may a file of a directory go and take its entries along: nobody can tell one
+    /// that was taken away from one that was lost.
     pub fn reload(&self, materials: &dyn Materials) -> RevokedReload {
         let mut faults = Faults::default();
-        let read = self.spec.load(materials, &mut faults);
-        let Some(list) = read.filter(|_| !faults.any_error()) else {
-            let faults = faults.into_sorted();
-            let why = faults.first().map_or_else(|| "unreadable".to_owned(), |fault| fault.message.clone());
-            let before = self.complain(Some(why.clone()));
-            return RevokedReload::Failed { again: before.as_ref() == Some(&why), why };
-        };
-        self.complain(None);
-        if *self.list.load().digest() == *list.digest() {
+        let Some(sources) = self.spec.sources(materials, &mut faults) else { return self.failed(faults) };
+        let held = self.list.load();
+        if let Some(gone) = held.gone_from(&sources) {
+            return self.refused(format!("`{}` is gone, and something is listed in it", gone.name));
+        }
+        // Lists may be long and seldom change, so they are told apart before they are read.
+        if held.is_of(&sources) {
+            self.complain(None);
             return RevokedReload::Unchanged;
         }
+        let list = self.spec.list(&sources, &mut faults);
+        let Some(list) = list.filter(|_| !faults.any_error()) else { return self.failed(faults) };
+        self.complain(None);
         self.list.store(Arc::new(list));
         RevokedReload::Replaced
+    }
+
+    fn failed(&self, faults: Faults) -> RevokedReload {
+        let faults = faults.into_sorted();
+        self.refused(faults.first().map_or_else(|| "unreadable".to_owned(), |fault| fault.message.clone()))
+    }
+
+    fn refused(&self, why: String) -> RevokedReload {
+        let before = self.complain(Some(why.clone()));
+        RevokedReload::Failed { again: before.as_ref() == Some(&why), why }
     }
 
     /// Judges a token that is otherwise good.
@@ -97,7 +110,7 @@ impl RevokedTokens {
     /// An entry of the list is about it.
     pub(crate) fn check(&self, token: &Identity, now: Moment) -> Result<(), Rejection> {
         let list = self.list.load();
-        if list.is_empty() || !list.names(token, now.unix_seconds()) {
+        if list.is_empty() || !list.names(token, self.spec.client_claim(), now.unix_seconds()) {
             return Ok(());
         }
         Err(Rejection::new(Reason::TokenRevoked).because("the list of revoked tokens names it"))

@@ -1,12 +1,14 @@
 //! `revoked:` of an issuer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::json::{Limits, Value, parse};
 use portcullis_core::{Diagnostic, Faults, Materials, Place, Spanned};
+use portcullis_jose::digest::sha256;
 
-use super::entry::{Entry, List};
+use super::entry::{Entry, List, ListedFile, MAX_NAME};
 use crate::json;
 
 /// How often files are looked at, where it is not written.
@@ -20,16 +22,25 @@ const LIMITS: Limits = Limits { depth: 3, list: 1_000_000, members: 8 };
 #[derive(Clone, Debug)]
 pub(crate) struct RevokedSpec {
     entries: Vec<Entry>,
-    /// The written entries as text, to tell one list from another.
-    written: Vec<u8>,
     files: Vec<Spanned<String>>,
     reload: Duration,
+    /// The claim that names the client, instead of `client_id` and `azp`.
+    client_claim: Option<Arc<str>>,
+}
+
+/// A file, before anything in it is understood.
+pub(super) struct SourceFile {
+    pub(super) name: String,
+    pub(super) digest: [u8; 32],
+    bytes: Vec<u8>,
+    place: Place,
 }
 
 impl RevokedSpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`revoked`", faults)?;
         let (entries, files, reload) = (fields.get("entries"), fields.get("files"), fields.get("reload"));
+        let client_claim = fields.get("client_claim").map(|node| read_claim(node, faults));
         fields.finish(faults);
         if entries.or(files).is_none() {
             faults.error("missing_key", node.place, "`revoked` needs `files`, `entries` or both");
@@ -39,11 +50,11 @@ impl RevokedSpec {
             faults.error("no_use", reload.place, "`reload` is about `files`, and there are none");
             return None;
         }
-        let written = entries.map(|node| json::text(node).into_bytes()).unwrap_or_default();
         let entries = entries.map_or(Some(Vec::new()), |node| read_entries(node, faults));
         let files = files.map_or(Some(Vec::new()), |node| node.texts(faults));
         let reload = reload.map_or(Some(RELOAD), |node| read_reload(node, faults));
-        Some(Self { entries: entries?, written, files: files?, reload: reload? })
+        let client_claim = client_claim.map_or(Some(None), |read| read.map(Some));
+        Some(Self { entries: entries?, files: files?, reload: reload?, client_claim: client_claim? })
     }
 
     /// How often the files are looked at; `None` if there are none.
@@ -51,19 +62,41 @@ impl RevokedSpec {
         (!self.files.is_empty()).then_some(self.reload)
     }
 
-    /// Everything that is listed now.
-    pub(super) fn load(&self, materials: &dyn Materials, faults: &mut Faults) -> Option<List> {
-        let (mut entries, mut sources) = (self.entries.clone(), self.written.clone());
-        for path in &self.files {
-            for (name, bytes) in contents(path, materials, faults)? {
-                entries.extend(read_file(&name, &bytes, path.place, faults)?);
-                // The length keeps what one file ends with apart from what the next begins with.
-                sources.extend_from_slice(&bytes.len().to_be_bytes());
-                sources.extend_from_slice(&bytes);
-            }
-        }
-        Some(List::new(entries, &sources))
+    /// The claim that names the client, if it is not one of the usual ones.
+    pub(super) fn client_claim(&self) -> Option<&str> {
+        self.client_claim.as_deref()
     }
+
+    /// The files as they are now.
+    pub(super) fn sources(&self, materials: &dyn Materials, faults: &mut Faults) -> Option<Vec<SourceFile>> {
+        let mut sources = Vec::new();
+        for path in &self.files {
+            sources.extend(contents(path, materials, faults)?);
+        }
+        Some(sources)
+    }
+
+    /// Everything that is listed in them and in the policy.
+    pub(super) fn list(&self, sources: &[SourceFile], faults: &mut Faults) -> Option<List> {
+        let (mut entries, mut files) = (self.entries.clone(), Vec::with_capacity(sources.len()));
+        for source in sources {
+            let read = read_file(source, faults)?;
+            let SourceFile { name, digest, .. } = source;
+            files.push(ListedFile { name: name.as_str().into(), digest: *digest, is_empty: read.is_empty() });
+            entries.extend(read);
+        }
+        Some(List::new(entries, files))
+    }
+}
+
+/// The name of a claim of the token itself.
+fn read_claim(node: &Node, faults: &mut Faults) -> Option<Arc<str>> {
+    let claim = node.text(faults)?;
+    if claim.value.is_empty() || claim.value.len() > MAX_NAME {
+        faults.error("bad_name", claim.place, format!("the name of a claim is 1 to {MAX_NAME} bytes long"));
+        return None;
+    }
+    Some(claim.value.into())
 }
 
 fn read_reload(node: &Node, faults: &mut Faults) -> Option<Duration> {
@@ -95,28 +128,39 @@ fn contents(
     path: &Spanned<String>,
     materials: &dyn Materials,
     faults: &mut Faults,
-) -> Option<Vec<(String, Vec<u8>)>> {
-    let why = match materials.file(path.place.file, &path.value) {
-        Ok(bytes) => return Some(vec![(path.value.clone(), bytes)]),
-        Err(why) => why,
+) -> Option<Vec<SourceFile>> {
+    let Spanned { value: shown, place } = path;
+    let source = |name: String, bytes: Vec<u8>| {
+        let digest = sha256(&bytes);
+        SourceFile { name, digest, bytes, place: *place }
     };
-    match materials.directory(path.place.file, &path.value) {
+    let found = materials.directory(place.file, shown).and_then(|files| match files {
+        Some(files) => {
+            let folder = shown.trim_end_matches('/');
+            let named = files.into_iter().map(|(name, bytes)| source(format!("{folder}/{name}"), bytes));
+            Ok(named.collect())
+        }
+        None => materials.file(place.file, shown).map(|bytes| vec![source(shown.clone(), bytes)]),
+    });
+    match found {
         // SECURITY: a volume that was not mounted must not look like a list on which nobody stands.
         Ok(files) if files.is_empty() => {
-            let message = format!("`{}` holds no list", path.value);
+            let message = format!("`{shown}` holds no list");
             let note = "a file with `[]` is a list on which nothing stands";
-            faults.push(Diagnostic::error("no_revoked_tokens", path.place, message).note(note));
+            faults.push(Diagnostic::error("no_revoked_tokens", *place, message).note(note));
             None
         }
         Ok(files) => Some(files),
-        Err(_) => {
-            faults.error("unreadable", path.place, why);
+        Err(why) => {
+            faults.error("unreadable", *place, why);
             None
         }
     }
 }
 
-fn read_file(name: &str, bytes: &[u8], place: Place, faults: &mut Faults) -> Option<Vec<Entry>> {
+fn read_file(source: &SourceFile, faults: &mut Faults) -> Option<Vec<Entry>> {
+    let SourceFile { name, bytes, place, .. } = source;
+    let place = *place;
     let items = match parse(bytes, LIMITS) {
         Ok(Value::List(items)) => items,
         Ok(other) => {

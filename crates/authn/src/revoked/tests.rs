@@ -92,6 +92,16 @@ fn an_entry_names_the_tokens_of_which_all_of_it_holds() {
     }
 }
 
+/// Where providers name the client in a claim of their own, that one counts, and no other beside it.
+#[test]
+fn the_claim_that_names_the_client_can_be_another_one() {
+    let written = json!({"entries": [{"client": "tpp-a"}], "client_claim": "tpp_id"});
+    let other = list(&written, &Memory::default());
+    assert!(refused(&other, &json!({"tpp_id": "tpp-a"})));
+    assert!(!refused(&other, &json!({"tpp_id": "tpp-b"})));
+    assert!(!refused(&other, &json!({"client_id": "tpp-a", "azp": "tpp-a"})));
+}
+
 /// Two entries under one name are two entries.
 #[test]
 fn entries_of_one_name_stand_beside_one_another() {
@@ -161,6 +171,7 @@ fn faults_are_told_where_they_are() {
         (json!({"files": ["object"]}), "bad_list", "`object` is an object"),
         (json!({"files": ["cut"]}), "bad_list", "`cut` cannot be read"),
         (json!({"files": ["bad"]}), "bad_entry", "`bad`, entry 2"),
+        (json!({"files": ["bad"], "client_claim": ""}), "bad_name", "1 to 255 bytes"),
         (json!({"file": "bad"}), "unknown_key", "unknown key `file`"),
     ] {
         let mut faults = Faults::default();

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use portcullis_core::{Diagnostic, Faults, FileId, Materials, Spanned};
 
@@ -47,15 +48,15 @@ pub(crate) enum FileKind {
     Environment,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct SourceFile {
-    name: String,
-    text: String,
+    name: Arc<str>,
+    text: Arc<str>,
     kind: FileKind,
 }
 
 /// The files of one load, by [`FileId`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SourceMap {
     directory: PathBuf,
     files: Vec<SourceFile>,
@@ -112,7 +113,7 @@ impl SourceMap {
                 Some(("clients", _)) => FileKind::Clients,
                 _ => FileKind::Gateway,
             };
-            sources.push(SourceFile { name: (*name).to_owned(), text: (*text).to_owned(), kind });
+            sources.push(SourceFile { name: (*name).into(), text: (*text).into(), kind });
         }
         sources
     }
@@ -147,7 +148,7 @@ impl SourceMap {
 
     /// Adds the pseudo-file of the environment overrides.
     pub(super) fn add_environment(&mut self, text: String) -> FileId {
-        self.push(SourceFile { name: "environment".to_owned(), text, kind: FileKind::Environment })
+        self.push(SourceFile { name: "environment".into(), text: text.into(), kind: FileKind::Environment })
     }
 
     /// Twelve hexadecimal digits that change when any policy file, key, certificate or secret changes.
@@ -170,7 +171,7 @@ impl SourceMap {
     fn add(&mut self, kind: FileKind, name: String, faults: &mut Faults) {
         match fs::read_to_string(self.directory.join(&name)) {
             Ok(text) => {
-                self.push(SourceFile { name, text, kind });
+                self.push(SourceFile { name: name.into(), text: text.into(), kind });
             }
             Err(error) => faults
                 .push(Diagnostic::nowhere("unreadable", format!("cannot read {name}: {}", plain(&error)))),
@@ -213,24 +214,19 @@ impl Materials for SourceMap {
         self.read_material(self.resolve(named_in, path), path)
     }
 
-    fn directory(&self, named_in: FileId, path: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+    fn directory(&self, named_in: FileId, path: &str) -> Result<Option<Vec<(String, Vec<u8>)>>, String> {
         let folder = self.resolve(named_in, path);
-        let listing =
-            fs::read_dir(&folder).map_err(|error| format!("cannot read `{path}`: {}", plain(&error)))?;
-        let mut names: Vec<_> = listing
-            .filter_map(|entry| entry.ok())
-            .filter(|entry| entry.path().is_file())
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            // A ConfigMap mount holds dot-files that point at its versions.
-            .filter(|name| !name.starts_with('.'))
-            .collect();
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let path = path.trim_end_matches('/');
+        let mut names = files_of(&folder, path)?;
         names.sort();
-        names
-            .into_iter()
-            .map(|name| {
-                Ok((name.clone(), self.read_material(folder.join(&name), &format!("{path}/{name}"))?))
-            })
-            .collect()
+        let read = names.into_iter().map(|name| {
+            let bytes = self.read_material(folder.join(&name), &format!("{path}/{name}"))?;
+            Ok((name, bytes))
+        });
+        read.collect::<Result<_, _>>().map(Some)
     }
 
     fn environment(&self, name: &str) -> Result<Vec<u8>, String> {
@@ -254,6 +250,36 @@ impl Materials for SourceMap {
         })?;
         self.read_material(Path::new(folder).join(name), name)
     }
+}
+
+/// The names of the files in a folder that messages call `shown`. SECURITY: what is there and cannot be read is an
+/// error, not something less: a list of what counts no more that is left out gives it back.
+fn files_of(folder: &Path, shown: &str) -> Result<Vec<String>, String> {
+    let unreadable =
+        |error: &std::io::Error, name: &str| format!("cannot read `{shown}{name}`: {}", plain(error));
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| unreadable(&error, ""))? {
+        let name = entry.map_err(|error| unreadable(&error, ""))?.file_name();
+        // A ConfigMap mount holds dot-files that point at its versions.
+        if name.as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let lossy = name.to_string_lossy();
+        // What a link leads to counts; one that leads nowhere is a file that somebody believes in.
+        let found = fs::metadata(folder.join(&name));
+        let found = found.map_err(|error| unreadable(&error, &format!("/{lossy}")))?;
+        if found.is_dir() {
+            continue;
+        }
+        if !found.is_file() {
+            return Err(format!("`{shown}/{lossy}` is not a file"));
+        }
+        match name.to_str() {
+            Some(name) => names.push(name.to_owned()),
+            None => return Err(format!("the name of `{shown}/{lossy}` is not UTF-8")),
+        }
+    }
+    Ok(names)
 }
 
 fn yaml_files(folder: &Path) -> std::io::Result<Vec<String>> {

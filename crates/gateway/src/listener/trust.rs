@@ -187,11 +187,11 @@ fn files(
     materials: &dyn Materials,
     faults: &mut Faults,
 ) -> Option<Vec<(String, Vec<u8>)>> {
-    let why = match materials.file(path.place.file, &path.value) {
-        Ok(bytes) => return Some(vec![(path.value.clone(), bytes)]),
-        Err(why) => why,
-    };
-    match materials.directory(path.place.file, &path.value) {
+    let found = materials.directory(path.place.file, &path.value).and_then(|files| match files {
+        Some(files) => Ok(files),
+        None => materials.file(path.place.file, &path.value).map(|bytes| vec![(path.value.clone(), bytes)]),
+    });
+    match found {
         Ok(files) if files.is_empty() => {
             faults.error(
                 "no_revocation_list",
@@ -201,7 +201,7 @@ fn files(
             None
         }
         Ok(files) => Some(files),
-        Err(_) => {
+        Err(why) => {
             faults.error("unreadable", path.place, why);
             None
         }

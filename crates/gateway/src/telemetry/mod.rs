@@ -271,6 +271,11 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (
         Kind::Gauge,
         "portcullis_jwks_certificate_sources",
+    (
+        Kind::Gauge,
+        "portcullis_revoked_tokens_last_read_timestamp_seconds",
+        "Second since 1970 at which the files of revoked tokens were last read as a whole, by issuer.",
+    ),
         "Key sets kept for single callers: found by a certificate, or published by a client.",
     ),
     (Kind::Counter, "portcullis_store_commits_total", "Durable commits of the store."),

@@ -71,7 +71,7 @@ impl Materials for Files {
         self.0.get(path).cloned().ok_or_else(|| format!("`{path}` does not exist"))
     }
 
-    fn directory(&self, _: FileId, path: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+    fn directory(&self, _: FileId, path: &str) -> Result<Option<Vec<(String, Vec<u8>)>>, String> {
         let mut found: Vec<_> = self
             .0
             .iter()
@@ -79,7 +79,7 @@ impl Materials for Files {
             .map(|(n, c)| (n.clone(), c.clone()))
             .collect();
         found.sort();
-        if path.ends_with('/') { Ok(found) } else { Err(format!("`{path}` is not a directory")) }
+        Ok(path.ends_with('/').then_some(found))
     }
 
     fn environment(&self, name: &str) -> Result<Vec<u8>, String> {
