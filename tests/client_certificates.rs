@@ -379,9 +379,19 @@ fn a_self_signed_certificate_is_good_for_its_own_key_alone() {
             .replace("/reports/", &format!("/{name}/"))
             .replace("trust: open-banking, subject: { ou: \"6f1c\" }", &pin)
     };
-    plan.directory.write("apis/a.yaml", api("pinned", format!("fingerprints: [\"{}\"]", own.fingerprint())));
-    plan.directory.write("apis/b.yaml", api("keyed", format!("spki: [\"{}\"]", own.key_fingerprint())));
-    let ruled = api("ruled", format!("spki: [\"{}\"]", own.key_fingerprint()))
+    let fingerprint = own.fingerprint();
+    let key = format!("spki: [\"{}\"], verify: possession", own.key_fingerprint());
+    plan.directory.write(
+        "apis/a.yaml",
+        api("pinned", format!("fingerprints: [\"{fingerprint}\"], verify: possession")),
+    );
+    plan.directory.write("apis/b.yaml", api("keyed", key.clone()));
+    // It is not said that the key is enough.
+    let certified = Arc::new(plan.third_parties.client("certified"));
+    let (one, other_one) = (certified.fingerprint(), own.fingerprint());
+    plan.directory
+        .write("apis/d.yaml", api("vouched", format!("fingerprints: [\"{one}\", \"{other_one}\"]")));
+    let ruled = api("ruled", key)
         .replace("paths: [\"/*\"] }", "paths: [\"/*\"], when: certificate.subject.cn == \"tpp-a\" }");
     plan.directory.write("apis/c.yaml", ruled);
     let world = plan
@@ -413,9 +423,14 @@ fn a_self_signed_certificate_is_good_for_its_own_key_alone() {
         for leaf in [&own, &with_units(&world, &["6f1c"])] {
             client(leaf).get("/reports/1").send().assert_refused(Reason::CertificateRefused);
         }
+        // CRT-07: whoever was revoked by an authority would come in here.
+        for leaf in [&own, &certified] {
+            client(leaf).get("/vouched/1").send().assert_refused(Reason::CertificateRefused);
+        }
         stranger().get("/pinned/1").send().assert_refused(Reason::CertificateMissing);
         assert!(client(&expired).get("/keyed/1").attempt().is_err());
         assert_eq!(world.upstream().hits(), hits);
+        world.stranger().version(version).certificate(&certified).get("/vouched/1").send().assert_passed();
         // And where authorities are asked for, nobody gets in by a key alone.
         assert!(world.stranger().version(version).certificate(&own).get("/pinned/1").attempt().is_err());
     }
@@ -445,7 +460,7 @@ fn a_certificate_of_version_1_is_good_for_its_own_key() {
         portcullis_jose::digest::sha256(&der).iter().map(|byte| format!("{byte:02x}")).collect();
     let api = REPORTS.replace(
         "trust: open-banking, subject: { ou: \"6f1c\" }",
-        &format!("fingerprints: [\"{fingerprint}\"]"),
+        &format!("fingerprints: [\"{fingerprint}\"], verify: possession"),
     );
     plan.directory.write("apis/a.yaml", api);
     let world = plan

@@ -7,6 +7,7 @@ use rcgen::DnType;
 
 use crate::rig::certificates::{Authority, Leaf, set_validity};
 use crate::rig::client::{Answer, Client};
+use crate::rig::eventually;
 use crate::rig::gateway::portcullis;
 use crate::rig::standard_base64;
 use crate::rig::world::{HOST, Plan, World};
@@ -88,6 +89,8 @@ struct Leaves {
     silver: Arc<Leaf>,
     stranger: Arc<Leaf>,
     own: Arc<Leaf>,
+    held: Arc<Leaf>,
+    firm: Arc<Leaf>,
     claiming: Arc<Leaf>,
 }
 
@@ -108,6 +111,8 @@ fn leaves(plan: &Plan) -> Leaves {
         silver: client("silver"),
         stranger: client("exact"),
         own: Arc::new(Leaf::self_signed("own", None)),
+        held: client("held"),
+        firm: client("firm"),
         // The names of a client, and nobody who vouches for them.
         claiming: Arc::new(Leaf::self_signed("unit", None)),
     }
@@ -120,7 +125,7 @@ fn hash(key: &str) -> String {
 fn bank() -> (World, Leaves) {
     let plan = Plan::new(&[PARTNERS, STRICT, TRUSTED, KEYS, BOTH]);
     let leaves = leaves(&plan);
-    let Leaves { exact, keyed, ended, silver, own, .. } = &leaves;
+    let Leaves { exact, keyed, ended, silver, own, held, firm, .. } = &leaves;
     plan.directory.write("secrets/pepper", PEPPER).write("secrets/lb", SECRET);
     plan.directory.write(
         "clients/partners.yaml",
@@ -145,7 +150,13 @@ fn bank() -> (World, Leaves) {
   two: {{ credentials: [certificate: {{ trust: open-banking, subject: {{ ou: shared, cn: both }} }}] }}
   ended: {{ expires: 2020-01-01, credentials: [certificate: {{ sha256: \"{ended}\" }}, api_key: {{ hash: \"{ended_key}\", certificate: {{ sha256: \"{ended}\" }} }}] }}
   silver: {{ attributes: {{ tier: silver }}, credentials: [certificate: {{ sha256: \"{silver}\" }}] }}
-  own: {{ attributes: {{ tier: gold }}, credentials: [certificate: {{ spki: \"{own}\" }}] }}
+  own: {{ attributes: {{ tier: gold }}, credentials: [certificate: {{ spki: \"{own}\", verify: possession }}] }}
+  firm: {{ attributes: {{ tier: gold }}, credentials: [certificate: {{ trust: open-banking, sha256: \"{firm}\" }}] }}
+  held:
+    attributes: {{ tier: gold }}
+    credentials:
+      - certificate: {{ spki: \"{held}\", verify: possession }}
+      - api_key: {{ hash: \"{held_key}\", certificate: {{ spki: \"{held}\", verify: possession }} }}
   free: {{ credentials: [api_key: {{ hash: \"{free_key}\" }}] }}
 ",
             exact = exact.fingerprint(),
@@ -153,6 +164,9 @@ fn bank() -> (World, Leaves) {
             ended = ended.fingerprint(),
             silver = silver.fingerprint(),
             own = own.key_fingerprint(),
+            firm = firm.fingerprint(),
+            held = held.key_fingerprint(),
+            held_key = hash("pc_held"),
             exact_key = hash("pc_exact"),
             keyed_key = hash("pc_keyed"),
             unit_key = hash("pc_unit"),
@@ -202,8 +216,14 @@ fn refused(what: &str, answer: &Answer, reason: Reason) {
 #[test]
 fn a_certificate_alone_names_its_client() {
     let (world, leaves) = bank();
-    let renewed = Arc::new(Leaf::self_signed("other", Some(&leaves.keyed.key_pem)));
-    for (leaf, name) in [(&leaves.exact, "exact"), (&leaves.keyed, "keyed"), (&leaves.unit, "unit")] {
+    let renewed = Arc::new(Leaf::self_signed("other", Some(&leaves.held.key_pem)));
+    for (leaf, name) in [
+        (&leaves.exact, "exact"),
+        (&leaves.keyed, "keyed"),
+        (&leaves.unit, "unit"),
+        (&leaves.firm, "firm"),
+        (&leaves.held, "held"),
+    ] {
         for client in [world.stranger().certificate(leaf), world.stranger().certificate(leaf).http2()] {
             for path in ["/partners/1", "/trusted/1"] {
                 client.get(path).send().assert_passed();
@@ -217,10 +237,8 @@ fn a_certificate_alone_names_its_client() {
         call.send().assert_passed();
         assert_eq!(world.upstream().last().value("x-client"), name);
     }
-    // By its key a client is known through all renewals, whoever certifies it, also where nobody does.
-    for (leaf, name) in
-        [(&leaves.keyed, "keyed"), (&renewed, "keyed"), (&leaves.own, "own"), (&leaves.exact, "exact")]
-    {
+    // Where that is said, a client is known by its key through all renewals, also where nobody certifies it.
+    for (leaf, name) in [(&leaves.held, "held"), (&renewed, "held"), (&leaves.own, "own")] {
         possessing(&world, leaf).get("/partners/1").send().assert_passed();
         let received = world.upstream().last();
         assert_eq!(received.value("x-client"), name);
@@ -261,9 +279,14 @@ fn whoever_is_not_registered_is_refused() {
     refused("none", &world.stranger().get("/partners/1").send(), Reason::CertificateMissing);
     refused("no TLS", &world.plain().get("/partners/1").send(), Reason::CertificateMissing);
     // An authority's certificate counts for nothing where nobody has looked at its path.
-    for (what, leaf) in
-        [("names without a word for them", &leaves.claiming), ("a path nobody looked at", &leaves.unit)]
-    {
+    for (what, leaf) in [
+        ("names without a word for them", &leaves.claiming),
+        ("a path nobody looked at", &leaves.unit),
+        // CRT-07: their authority may have revoked them, and this listener would not know.
+        ("exactly this certificate, and its path not looked at", &leaves.exact),
+        ("exactly this key, and its path not looked at", &leaves.keyed),
+        ("this certificate of that authority, and its path not looked at", &leaves.firm),
+    ] {
         refused(what, &possessing(&world, leaf).get("/partners/1").send(), Reason::CertificateRefused);
     }
     refused(
@@ -321,22 +344,23 @@ fn an_api_key_can_be_bound_to_a_certificate() {
     let ask = |client: Client, key: &str| client.get("/keys/1").header("x-api-key", key).send();
     let open = |leaf: &Arc<Leaf>| world.stranger().certificate(leaf);
     for (what, client, key, reason) in [
-        ("no certificate", world.stranger(), "pc_exact", Reason::CertificateMissing),
-        ("no TLS", world.plain(), "pc_exact", Reason::CertificateMissing),
-        ("a stranger's", open(&leaves.stranger), "pc_exact", Reason::CertificateMismatch),
-        ("another client's", open(&leaves.keyed), "pc_exact", Reason::CertificateMismatch),
-        ("another client's key", open(&leaves.exact), "pc_keyed", Reason::CertificateMismatch),
-        ("another unit", open(&leaves.other_unit), "pc_unit", Reason::CertificateMismatch),
-        (
-            "names nobody vouches for",
-            possessing(&world, &leaves.claiming),
-            "pc_unit",
-            Reason::CertificateMismatch,
-        ),
-        ("a path nobody looked at", possessing(&world, &leaves.unit), "pc_unit", Reason::CertificateMismatch),
-        ("an ended client's, by a thief", world.stranger(), "pc_ended", Reason::CertificateMissing),
+        ("no certificate", world.stranger(), "pc_exact", Reason::ApiKeyInvalid),
+        ("no TLS", world.plain(), "pc_exact", Reason::ApiKeyInvalid),
+        ("a stranger's", open(&leaves.stranger), "pc_exact", Reason::ApiKeyInvalid),
+        ("another client's", open(&leaves.keyed), "pc_exact", Reason::ApiKeyInvalid),
+        ("another client's key", open(&leaves.exact), "pc_keyed", Reason::ApiKeyInvalid),
+        ("another unit", open(&leaves.other_unit), "pc_unit", Reason::ApiKeyInvalid),
+        ("names nobody vouches for", possessing(&world, &leaves.claiming), "pc_unit", Reason::ApiKeyInvalid),
+        ("a path nobody looked at", possessing(&world, &leaves.unit), "pc_unit", Reason::ApiKeyInvalid),
+        ("an ended client's, by a thief", world.stranger(), "pc_ended", Reason::ApiKeyInvalid),
         ("an ended client", open(&leaves.ended), "pc_ended", Reason::ClientInactive),
         ("no key", open(&leaves.exact), "pc_nobody", Reason::ApiKeyInvalid),
+        (
+            "its key alone, and it is not said that this is enough",
+            possessing(&world, &leaves.keyed),
+            "pc_keyed",
+            Reason::ApiKeyInvalid,
+        ),
     ] {
         refused(what, &ask(client, key), reason);
     }
@@ -345,16 +369,25 @@ fn an_api_key_can_be_bound_to_a_certificate() {
         .get("/keys/1")
         .header("x-api-key", "pc_exact")
         .header("client-cert", &told(&leaves.exact));
-    refused("told by a stranger", &told_by_a_stranger.send(), Reason::CertificateMissing);
+    refused("told by a stranger", &told_by_a_stranger.send(), Reason::ApiKeyInvalid);
     let own = open(&leaves.exact);
     let twice = own.get("/keys/1").header("x-api-key", "pc_exact").header("x-api-key", "pc_exact").send();
     refused("twice", &twice, Reason::CredentialsAmbiguous);
     world.assert_upstream_untouched();
+    // ANS-06: what is the matter with a key that was found is for the log alone.
+    for why in [
+        "bound to a certificate, and there is none",
+        "bound to another certificate",
+        "it is client `exact`'s",
+    ] {
+        eventually(why, || world.gateway.log().contains(why).then_some(()));
+    }
     for (client, key) in [
         (open(&leaves.exact), "pc_exact"),
         (open(&leaves.exact).http2(), "pc_exact"),
         (open(&leaves.keyed), "pc_keyed"),
-        (possessing(&world, &leaves.keyed), "pc_keyed"),
+        (possessing(&world, &leaves.held), "pc_held"),
+        (open(&leaves.held), "pc_held"),
         (open(&leaves.unit), "pc_unit"),
         // A key that is bound to nothing counts with whatever certificate, and without.
         (open(&leaves.stranger), "pc_free"),
@@ -405,7 +438,20 @@ fn what_would_make_everybody_a_client_is_refused_by_check() {
         ("{ certificate: {} }".to_owned(), "does not say which certificate is meant"),
         ("{ certificate: { registered: true } }".to_owned(), "does not say which certificate is meant"),
         ("{ certificate: { sha256: abc } }".to_owned(), "not a SHA-256 fingerprint"),
-        (format!("{{ certificate: {{ sha256: \"{fingerprint}\", trust: a }} }}"), "unknown key `trust`"),
+        (format!("{{ certificate: {{ sha256: \"{fingerprint}\", trust: a }} }}"), "`a` is not defined"),
+        (
+            format!("{{ certificate: {{ sha256: \"{fingerprint}\", trust: open-banking, verify: possession }} }}"),
+            "looks at no path, so `trust` has no use",
+        ),
+        (
+            "{ certificate: { trust: open-banking, subject: { ou: a }, verify: possession } }".to_owned(),
+            "possession is enough only for a key that is pinned",
+        ),
+        (
+            "{ certificate: { trust: [open-banking, open-banking], subject: { ou: x } } }] }\n  b: { credentials: [{ certificate: { trust: open-banking, subject: { ou: x } } }"
+                .to_owned(),
+            "client `a` already has it",
+        ),
         (
             format!("{{ certificate: {{ sha256: [\"{fingerprint}\", \"{fingerprint}\"] }} }}"),
             "declared more than once",
@@ -438,7 +484,26 @@ fn what_would_make_everybody_a_client_is_refused_by_check() {
         "clients/a.yaml",
         format!("clients:\n  a: {{ credentials: [{{ certificate: {{ sha256: \"{fingerprint}\" }} }}] }}\n"),
     );
-    let output = portcullis(&["check", &never.directory.path().to_string_lossy()], &[]);
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("no listener asks for client certificates"), "{said}");
+    let check = |plan: &Plan| {
+        let output = portcullis(&["check", &plan.directory.path().to_string_lossy()], &[]);
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), said.into_owned())
+    };
+    let (good, said) = check(&never);
+    assert!(!good && said.contains("no listener asks for client certificates"), "{said}");
+    // Where no authority is known, a key counts only if it is said that the key is enough.
+    let alone = never.with(|plan| {
+        plan.ask = "optional";
+        plan.trust = String::new();
+        plan.client_certificates = "        verify: possession\n".to_owned();
+    });
+    alone.write();
+    let (good, said) = check(&alone);
+    assert!(!good && said.contains("nobody could vouch for this certificate"), "{said}");
+    alone.directory.write(
+        "clients/a.yaml",
+        format!("clients:\n  a: {{ credentials: [{{ certificate: {{ sha256: \"{fingerprint}\", verify: possession }} }}] }}\n"),
+    );
+    let (good, said) = check(&alone);
+    assert!(good, "{said}");
 }

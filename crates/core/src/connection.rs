@@ -128,7 +128,7 @@ pub struct PeerCertificate {
     /// Last second since 1970 at which the whole path is valid and its revocation lists are current. Checked on
     /// every request, because connections outlive certificates (TLS-05).
     pub valid_until: i64,
-    /// The named trust anchors its path leads to.
+    /// The named trust anchors its path leads to. None where only possession of the key was proved.
     pub trusted_by: Vec<Arc<str>>,
     /// How it reached us.
     pub source: CertificateSource,
@@ -139,6 +139,12 @@ pub struct PeerCertificate {
 }
 
 impl PeerCertificate {
+    /// Whether a path to a named authority was verified. If not, its holder has shown the key and nobody has looked at
+    /// anything else: neither at who issued it, nor at whether they have revoked it (CRT-07).
+    pub const fn is_vouched_for(&self) -> bool {
+        !self.trusted_by.is_empty()
+    }
+
     /// Whether its path is valid, its revocation lists are current, and nothing has become known against it, at this
     /// moment.
     pub fn is_current(&self, now: Moment) -> bool {

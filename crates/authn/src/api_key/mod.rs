@@ -18,6 +18,7 @@ pub(crate) use spec::ApiKeySpec;
 pub use spec::PepperSpec;
 pub(crate) use table::{ApiKeys, KeyOwner, KeyTerms};
 
+use crate::certificate::Unbound;
 use crate::chain::{Evidence, Outcome};
 use crate::guard::Claim;
 use crate::place::Places;
@@ -77,12 +78,16 @@ impl ApiKey {
             let name = &owner.identity.subject;
             return refused(Reason::ApiKeyInvalid, &format!("{why}; it is client `{name}`'s"));
         }
-        // SECURITY: whoever has the key alone may have found it, and learns nothing about its owner.
+        // SECURITY: whoever has the key alone may have found it, and learns not even that it is one (ANS-06). Who holds the
+        // certificate as well may learn what is wrong with that.
         let certificate = evidence.certificate.map(AsRef::as_ref);
-        if let Some(Err(rejection)) =
-            owner.bound_to.as_ref().map(|bound_to| bound_to.check(certificate, evidence.now))
-        {
-            return Outcome::Rejected(rejection.of(Scheme::ApiKey));
+        match owner.bound_to.as_ref().map(|bound_to| bound_to.check(certificate, evidence.now)) {
+            None | Some(Ok(())) => {}
+            Some(Err(why @ Unbound::Objected(reason))) => return refused(reason, &why.to_string()),
+            Some(Err(why @ (Unbound::None | Unbound::Another(_)))) => {
+                let name = &owner.identity.subject;
+                return refused(Reason::ApiKeyInvalid, &format!("{why}; it is client `{name}`'s"));
+            }
         }
         // The key was right, so its owner may learn that it is their registration that ended.
         if owner.client_expires_at.is_some_and(|at| now >= at) {

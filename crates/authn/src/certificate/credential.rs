@@ -6,8 +6,8 @@ use std::sync::Arc;
 use portcullis_core::document::{Content, Fields, Node};
 use portcullis_core::{Client, Diagnostic, Faults, Place};
 
-use super::bound::never_asked;
-use super::spec::read_fingerprints;
+use super::bound::{never_asked, never_vouched};
+use super::spec::{Verify, read_fingerprints};
 use super::{CertificateBinding, CertificateOwners, PinnedCertificates, PinnedSpec};
 
 /// Certificates of one client, as written.
@@ -21,10 +21,10 @@ pub(crate) struct NamedCertificates {
 #[derive(Clone, Debug)]
 enum By {
     /// The certificate itself; another one after each renewal.
-    Sha256(Vec<[u8; 32]>),
+    Sha256(Vec<[u8; 32]>, Verify),
     /// Its key, through all renewals.
-    Key(Vec<[u8; 32]>),
-    /// What an authority says in it.
+    Key(Vec<[u8; 32]>, Verify),
+    /// What an authority says in it, and that it is this one or of this key, where that is written beside it.
     Authority(PinnedSpec),
 }
 
@@ -38,12 +38,18 @@ pub struct KnownAuthorities<'a> {
 }
 
 impl NamedCertificates {
-    /// Reads `{ sha256 }`, `{ spki }`, or `{ trust, … }`.
+    /// Reads `{ sha256, verify }`, `{ spki, verify }`, or `{ trust, … }`.
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let by = match (has(node, "sha256"), has(node, "spki"), has(node, "trust")) {
-            (true, _, _) => By::Sha256(only(node, "sha256", faults)?),
-            (false, true, false) => By::Key(only(node, "spki", faults)?),
-            (false, _, true) => By::Authority(read_authority(node, faults)?),
+            (_, _, true) => By::Authority(read_authority(node, faults)?),
+            (true, _, false) => {
+                let (digests, verify) = only(node, "sha256", faults)?;
+                By::Sha256(digests, verify)
+            }
+            (false, true, false) => {
+                let (digests, verify) = only(node, "spki", faults)?;
+                By::Key(digests, verify)
+            }
             (false, false, false) => {
                 let message = "this does not say which certificate is meant";
                 faults.push(Diagnostic::error("missing_key", node.place, message).note(WAYS));
@@ -61,16 +67,16 @@ impl NamedCertificates {
         client: &Arc<Client>,
         faults: &mut Faults,
     ) {
-        if !authorities.asked {
-            faults.push(never_asked(self.place));
+        if !self.can_be_shown(authorities, faults) {
             return;
         }
-        match self.by {
-            By::Sha256(digests) => owners.add_certificates(digests, client, self.place, faults),
-            By::Key(digests) => owners.add_keys(digests, client, self.place, faults),
+        let Self { place, by } = self;
+        match by {
+            By::Sha256(digests, verify) => owners.add_certificates(digests, verify, client, place, faults),
+            By::Key(digests, verify) => owners.add_keys(digests, verify, client, place, faults),
             By::Authority(spec) => {
                 if let Some(pinned) = spec.compile(authorities.names, faults) {
-                    owners.add_vouched(pinned, client, self.place, faults);
+                    owners.add_vouched(pinned, client, place, faults);
                 }
             }
         }
@@ -82,16 +88,34 @@ impl NamedCertificates {
         authorities: KnownAuthorities<'_>,
         faults: &mut Faults,
     ) -> Option<CertificateBinding> {
-        if !authorities.asked {
-            faults.push(never_asked(self.place));
+        if !self.can_be_shown(authorities, faults) {
             return None;
         }
         let pinned = match &self.by {
-            By::Sha256(digests) => PinnedCertificates::of_certificates(digests.clone()),
-            By::Key(digests) => PinnedCertificates::of_keys(digests.clone()),
+            By::Sha256(digests, verify) => {
+                PinnedCertificates::of_certificates(digests.clone(), *verify == Verify::Possession)
+            }
+            By::Key(digests, verify) => {
+                PinnedCertificates::of_keys(digests.clone(), *verify == Verify::Possession)
+            }
             By::Authority(spec) => spec.compile(authorities.names, faults)?,
         };
         Some(CertificateBinding::new(pinned))
+    }
+
+    /// Whether any listener could come to know one of them.
+    fn can_be_shown(&self, authorities: KnownAuthorities<'_>, faults: &mut Faults) -> bool {
+        if !authorities.asked {
+            faults.push(never_asked(self.place));
+            return false;
+        }
+        if matches!(self.by, By::Sha256(_, Verify::Path) | By::Key(_, Verify::Path))
+            && authorities.names.is_empty()
+        {
+            faults.push(never_vouched(self.place));
+            return false;
+        }
+        true
     }
 }
 
@@ -116,23 +140,27 @@ impl CertificateCredential {
     }
 }
 
-const WAYS: &str = "write `sha256`, `spki`, or `trust` with `subject`, `san`, or `issuer` and `serials`";
+const WAYS: &str =
+    "write `sha256`, `spki`, or `trust` with one of these, `subject`, `san`, or `issuer` and `serials`";
 
 fn has(node: &Node, key: &str) -> bool {
     matches!(&node.content, Content::Map(entries) if entries.iter().any(|entry| entry.key.value == key))
 }
 
-/// The digests under a key that stands alone: with exact keys it does not matter who vouches for them.
-fn only(node: &Node, key: &'static str, faults: &mut Faults) -> Option<Vec<[u8; 32]>> {
+/// The digests under a key without `trust`: with exact keys it does not matter who vouches for them, and where that is
+/// written, not even whether anybody does.
+fn only(node: &Node, key: &'static str, faults: &mut Faults) -> Option<(Vec<[u8; 32]>, Verify)> {
     let mut fields = Fields::of(node, "`certificate`", faults)?;
-    let digests = fields.require(key, faults);
+    let (digests, verify) = (fields.require(key, faults), fields.get("verify"));
     fields.finish(faults);
-    read_fingerprints(digests?, faults)
+    let verify = Verify::read(verify, faults);
+    Some((read_fingerprints(digests?, faults)?, verify?))
 }
 
 fn read_authority(node: &Node, faults: &mut Faults) -> Option<PinnedSpec> {
     let mut fields = Fields::of(node, "`certificate`", faults)?;
-    let spec = PinnedSpec::take(&mut fields, faults);
+    let certificate = fields.get("sha256");
+    let spec = PinnedSpec::take_with(&mut fields, certificate, faults);
     fields.finish(faults);
     let spec = spec?;
     // SECURITY: an authority alone would make everybody it certifies this client.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use portcullis_core::{AuthMethod, Client, Identity, PeerCertificate, Reason, Rejection, Scheme};
 
-pub(crate) use bound::CertificateBinding;
+pub(crate) use bound::{CertificateBinding, Unbound};
 pub use credential::KnownAuthorities;
 pub(crate) use credential::{CertificateCredential, NamedCertificates};
 pub(crate) use owners::{CertificateOwners, Ownership};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use portcullis_core::{Client, Diagnostic, Faults, PeerCertificate, Place};
 
 use super::PinnedCertificates;
+use super::spec::Verify;
 
 /// To whom a certificate belongs.
 #[derive(Clone, Debug)]
@@ -25,7 +26,25 @@ struct Owner {
     declared: Place,
 }
 
-type ByDigest = HashMap<[u8; 32], Owner, ahash::RandomState>;
+/// Whom an exact certificate or key leads to, and what must be known of it.
+#[derive(Clone, Debug)]
+struct Exact {
+    owner: Owner,
+    verify: Verify,
+}
+
+impl Exact {
+    /// SECURITY: a certificate whose path nobody has looked at leads to nobody who has not said that its key is enough
+    /// (CRT-07).
+    fn counts(&self, certificate: &PeerCertificate) -> bool {
+        match self.verify {
+            Verify::Path => certificate.is_vouched_for(),
+            Verify::Possession => true,
+        }
+    }
+}
+
+type ByDigest = HashMap<[u8; 32], Exact, ahash::RandomState>;
 
 /// The certificates of all declared clients, frozen.
 #[derive(Debug, Default)]
@@ -43,22 +62,26 @@ impl CertificateOwners {
     pub(super) fn add_certificates(
         &mut self,
         digests: Vec<[u8; 32]>,
+        verify: Verify,
         client: &Arc<Client>,
         declared: Place,
         faults: &mut Faults,
     ) {
-        add(&mut self.certificates, digests, &Owner { client: client.clone(), declared }, faults);
+        let owner = Owner { client: client.clone(), declared };
+        add(&mut self.certificates, digests, &Exact { owner, verify }, faults);
     }
 
     /// Adds certificates known by their keys.
     pub(super) fn add_keys(
         &mut self,
         digests: Vec<[u8; 32]>,
+        verify: Verify,
         client: &Arc<Client>,
         declared: Place,
         faults: &mut Faults,
     ) {
-        add(&mut self.keys, digests, &Owner { client: client.clone(), declared }, faults);
+        let owner = Owner { client: client.clone(), declared };
+        add(&mut self.keys, digests, &Exact { owner, verify }, faults);
     }
 
     /// Adds certificates known by what an authority says in them.
@@ -81,8 +104,9 @@ impl CertificateOwners {
     pub(crate) fn find(&self, certificate: &PeerCertificate) -> Ownership {
         let itself = self.certificates.get(&certificate.thumbprint);
         let by_key = certificate.key_thumbprint.and_then(|key| self.keys.get(&key));
+        let exact = itself.into_iter().chain(by_key).filter(|exact| exact.counts(certificate));
         let vouched = self.vouched.iter().filter(|(pinned, _)| pinned.fits(certificate));
-        let mut owners = itself.into_iter().chain(by_key).chain(vouched.map(|(_, owner)| owner));
+        let mut owners = exact.map(|exact| &exact.owner).chain(vouched.map(|(_, owner)| owner));
         let Some(first) = owners.next() else { return Ownership::Nobodys };
         if owners.any(|other| other.client.name != first.client.name) {
             return Ownership::Contested;
@@ -91,10 +115,10 @@ impl CertificateOwners {
     }
 }
 
-fn add(index: &mut ByDigest, digests: Vec<[u8; 32]>, owner: &Owner, faults: &mut Faults) {
+fn add(index: &mut ByDigest, digests: Vec<[u8; 32]>, exact: &Exact, faults: &mut Faults) {
     for digest in digests {
-        if let Some(taken) = index.insert(digest, owner.clone()) {
-            faults.push(declared_twice(owner, &taken));
+        if let Some(taken) = index.insert(digest, exact.clone()) {
+            faults.push(declared_twice(&exact.owner, &taken.owner));
         }
     }
 }

@@ -12,8 +12,11 @@ use super::whole_name::WholeName;
 /// Which certificates are meant: those of named authorities that show what is pinned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PinnedCertificates {
+    /// The authorities of which one must vouch for it. None: any of those that the listeners know.
     pub(super) trust: Vec<Arc<str>>,
     pub(super) pins: Pins,
+    /// Whether one of the keys pinned is enough, vouched for or not.
+    pub(super) possession: bool,
 }
 
 /// What a certificate must show; all of it (CRT-05).
@@ -75,11 +78,13 @@ pub(super) enum NamePin {
 
 /// Why a certificate that proved possession of its key is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unacceptable {
+pub(crate) enum Unacceptable {
     #[error("it does not count now: {}", .0.code())]
     Objected(Reason),
     #[error("its path does not lead to an anchor this API trusts")]
     Untrusted,
+    #[error("nobody has looked at its path, and it is not said here that possession of the key is enough")]
+    PossessionAlone,
     #[error("the {0} is not the one pinned")]
     WholeNameDiffers(&'static str),
     #[error("{0} attribute {1} is missing")]
@@ -109,6 +114,7 @@ impl From<Unacceptable> for Rejection {
         let reason = match error {
             Unacceptable::Objected(reason) => reason,
             Unacceptable::Untrusted
+            | Unacceptable::PossessionAlone
             | Unacceptable::WholeNameDiffers(_)
             | Unacceptable::AttributeMissing(..)
             | Unacceptable::AttributeRepeated(..)
@@ -126,14 +132,14 @@ impl From<Unacceptable> for Rejection {
 }
 
 impl PinnedCertificates {
-    /// Exactly these certificates, whoever certified them.
-    pub(super) fn of_certificates(fingerprints: Vec<[u8; 32]>) -> Self {
-        Self { trust: Vec::new(), pins: Pins { fingerprints, ..Pins::default() } }
+    /// Exactly these certificates, whoever certified them; with `possession` also where nobody did.
+    pub(super) fn of_certificates(fingerprints: Vec<[u8; 32]>, possession: bool) -> Self {
+        Self { trust: Vec::new(), pins: Pins { fingerprints, ..Pins::default() }, possession }
     }
 
-    /// All certificates of these keys, whoever certified them.
-    pub(super) fn of_keys(keys: Vec<[u8; 32]>) -> Self {
-        Self { trust: Vec::new(), pins: Pins { keys, ..Pins::default() } }
+    /// All certificates of these keys, whoever certified them; with `possession` also where nobody did.
+    pub(super) fn of_keys(keys: Vec<[u8; 32]>, possession: bool) -> Self {
+        Self { trust: Vec::new(), pins: Pins { keys, ..Pins::default() }, possession }
     }
 
     /// Whether it names authorities, of which one must vouch for the certificate.
@@ -178,9 +184,16 @@ impl PinnedCertificates {
 
     /// Everything that does not change with time.
     pub(super) fn judge_names(&self, certificate: &PeerCertificate) -> Result<(), Unacceptable> {
-        // SECURITY: without authorities nobody has looked at its path, so one of the keys pinned must be its own (CRT-07).
-        let by_key = self.trust.is_empty() && self.pins.name_a_key();
-        if !by_key && !self.trusts(certificate) {
+        // SECURITY: without authorities one of the keys pinned must be its own. And a key alone is enough only where that is
+        // written: a listener that looks at no path must not let those in whom their authority has revoked (CRT-07).
+        if self.trust.is_empty() {
+            if !self.pins.name_a_key() {
+                return Err(Unacceptable::Untrusted);
+            }
+            if !self.possession && !certificate.is_vouched_for() {
+                return Err(Unacceptable::PossessionAlone);
+            }
+        } else if !self.trusts(certificate) {
             return Err(Unacceptable::Untrusted);
         }
         self.pins.subject.judge("subject", &certificate.subject)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use portcullis_core::document::{Content, Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Place, Spanned};
 
+use super::bound::never_vouched;
 use super::name::{ATTRIBUTES, attribute_oid};
 use super::pinned::{NamePin, NamePins, NameRule, PinnedCertificates, Pins};
 use super::whole_name::WholeName;
@@ -23,6 +24,26 @@ pub(crate) struct CertificateSpec {
 pub(crate) struct PinnedSpec {
     trust: Vec<Spanned<String>>,
     pins: Pins,
+    possession: bool,
+    /// Where a key is pinned that nobody in particular must vouch for.
+    by_key_alone: Option<Place>,
+}
+
+/// What is said of a certificate beside its names and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verify {
+    /// A path to an authority.
+    Path,
+    /// Possession of its key.
+    Possession,
+}
+
+impl Verify {
+    /// `verify: path` or `possession`, the first where it is not written.
+    pub(super) fn read(node: Option<&Node>, faults: &mut Faults) -> Option<Self> {
+        let words = [("path", Self::Path), ("possession", Self::Possession)];
+        node.map_or(Some(Self::Path), |node| node.one_of(&words, faults))
+    }
 }
 
 impl CertificateSpec {
@@ -79,15 +100,30 @@ impl PinnedSpec {
         Some(spec)
     }
 
-    /// Reads the keys among those of a mapping, without those of a whole certificate.
-    pub(super) fn take(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Self> {
-        Self::take_with(fields, None, faults)
-    }
-
-    fn take_with(fields: &mut Fields<'_>, fingerprints: Option<&Node>, faults: &mut Faults) -> Option<Self> {
+    /// Reads the keys among those of a mapping; `fingerprints` is the one for whole certificates, which goes by several
+    /// names.
+    pub(super) fn take_with(
+        fields: &mut Fields<'_>,
+        fingerprints: Option<&Node>,
+        faults: &mut Faults,
+    ) -> Option<Self> {
         let trust = fields.get("trust").map(|node| node.texts(faults));
         let (subject, san) = (fields.get("subject"), fields.get("san"));
         let (issuer, serials, keys) = (fields.get("issuer"), fields.get("serials"), fields.get("spki"));
+        let verify = fields.get("verify");
+        let key = fingerprints.or(keys).map(|node| node.place);
+        let by_key_alone = key.filter(|_| trust.is_none());
+        let possession = Verify::read(verify, faults)? == Verify::Possession;
+        if let (Some(verify), true) = (verify, possession && by_key_alone.is_none()) {
+            let message = match key {
+                Some(_) => "`verify: possession` looks at no path, so `trust` has no use here",
+                None => "possession is enough only for a key that is pinned",
+            };
+            faults.push(Diagnostic::error("no_use", verify.place, message).note(
+                "with `verify: possession` name the certificate (`fingerprints`, `sha256`) or its key (`spki`), and no `trust`",
+            ));
+            return None;
+        }
         // A serial number means something only to the authority that gave it.
         if let (Some(serials), None) = (serials, issuer) {
             faults.error("missing_key", serials.place, "`serials` needs the `issuer` that gave them");
@@ -100,6 +136,8 @@ impl PinnedSpec {
         let names = san.map(|node| read_names(node, faults));
         let fingerprints = fingerprints.map(|node| read_fingerprints(node, faults));
         Some(Self {
+            possession,
+            by_key_alone,
             trust: trust.unwrap_or_else(|| Some(Vec::new()))?,
             pins: Pins {
                 subject: subject.unwrap_or_else(|| Some(NameRule::default()))?,
@@ -145,8 +183,15 @@ impl PinnedSpec {
                 known = false;
             }
         }
-        let trust: Vec<Arc<str>> = self.trust.iter().map(|anchor| anchor.value.as_str().into()).collect();
-        known.then(|| PinnedCertificates { trust, pins: self.pins.clone() })
+        if let Some(place) = self.by_key_alone.filter(|_| !self.possession && anchors.is_empty()) {
+            faults.push(never_vouched(place));
+            known = false;
+        }
+        let mut trust: Vec<Arc<str>> = self.trust.iter().map(|anchor| anchor.value.as_str().into()).collect();
+        // Their order says nothing, so two that differ in it alone are the same.
+        trust.sort_unstable();
+        trust.dedup();
+        known.then(|| PinnedCertificates { trust, pins: self.pins.clone(), possession: self.possession })
     }
 }
 

@@ -155,6 +155,27 @@ fn every_pin_must_hold() {
     }
 }
 
+/// CRT-07: of a certificate that nobody vouches for the key counts, and only where that is written.
+#[test]
+fn possession_is_enough_only_where_it_is_written() {
+    let der = certificate_der(&[(DnType::CommonName, "tpp-a")], &[]);
+    let vouched = peer(&der, "tpp");
+    let held = PeerCertificate { trusted_by: Vec::new(), ..PeerCertificate::clone(&vouched) };
+    let fingerprint = super::thumbprint_text(&vouched);
+    let refused = Err(Reason::CertificateRefused);
+    for (pins, of_vouched, of_held) in [
+        (json!({"fingerprints": fingerprint}), Ok(()), refused),
+        (json!({"fingerprints": fingerprint, "verify": "path"}), Ok(()), refused),
+        (json!({"fingerprints": fingerprint, "verify": "possession"}), Ok(()), Ok(())),
+        (json!({"fingerprints": "00".repeat(32), "verify": "possession"}), refused, refused),
+        (json!({"fingerprints": fingerprint, "trust": "tpp"}), Ok(()), refused),
+        (json!({"trust": "tpp"}), Ok(()), refused),
+    ] {
+        assert_eq!(judged(&pins, &vouched), of_vouched, "{pins}");
+        assert_eq!(judged(&pins, &held), of_held, "{pins}");
+    }
+}
+
 /// CRT-05: repeated where one is expected.
 #[test]
 fn a_repeated_attribute_is_refused_even_if_one_value_fits() {
@@ -222,6 +243,13 @@ fn faults_are_told_where_they_are() {
         (json!({"trust": "tpp", "san": {}}), "missing_key", "`san` needs"),
         (json!({"trust": "tpp", "san": {"ip": "300.1.1.1"}}), "bad_address", "not an IP address"),
         (json!({"trust": "tpp", "fingerprints": "abc"}), "bad_fingerprint", "not a SHA-256 fingerprint"),
+        (json!({"spki": "00".repeat(32), "verify": "posession"}), "unknown_word", "posession"),
+        (
+            json!({"trust": "tpp", "spki": "00".repeat(32), "verify": "possession"}),
+            "no_use",
+            "looks at no path",
+        ),
+        (json!({"trust": "tpp", "verify": "possession"}), "no_use", "only for a key that is pinned"),
     ] {
         let mut faults = Faults::default();
         if let Some(spec) = CertificateSpec::read(&node(&written), &mut faults) {

@@ -3,7 +3,7 @@
 //! The handshake proves that the peer holds the key, and that is all: self-signed certificates, those of unknown
 //! authorities, those of version 1 and those of authorities themselves are taken. They lead to no named anchor, so a
 //! policy that names authorities takes none of them; what they are good for is an exact key that a policy or a client
-//! has pinned, and a token that is bound to the certificate. webpki parses no such certificate, so the key is taken
+//! has pinned and says to be enough, and a token that is bound to the certificate. webpki parses no such certificate, so the key is taken
 //! out here.
 
 use std::sync::Arc;
