@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::rig::certificates::unix_now;
 use crate::rig::client::Answer;
+use crate::rig::eventually;
 use crate::rig::gateway::portcullis;
 use crate::rig::idp::{Idp, Key, Serving};
 use crate::rig::world::{Plan, World};
@@ -186,6 +187,87 @@ fn a_set_that_cannot_be_fetched_stops_its_own_client() {
     world.assert_upstream_untouched();
     ask(&world, &own(&globex.key(), "globex")).assert_passed();
     assert_eq!(world.gateway.admin("/readyz").status, 200);
+}
+
+/// ANS-06, JKS-07: while a held set counts, names it does not have are refused, whatever has become of the server.
+#[test]
+fn made_up_key_names_are_refused_while_the_server_is_down() {
+    let Partners { world, acme, .. } = partners();
+    let good = own(&acme.key(), "acme");
+    ask(&world, &good).assert_passed();
+    acme.serve(Serving::Down);
+    let answers = (0..40).map(|number| {
+        let token = token(&acme.key().key, Some(&format!("made-up-{number}")), "acme");
+        let code = ask(&world, &token).code();
+        assert!(
+            [Reason::TokenSignatureInvalid, Reason::KeysUnavailable]
+                .iter()
+                .any(|reason| code == reason.code()),
+            "{code}"
+        );
+        code == Reason::TokenSignatureInvalid.code()
+    });
+    let refused = answers.filter(|refused| *refused).count();
+    assert!(refused >= 20, "{refused} of 40 were refused, the others told to come again");
+    ask(&world, &own(&acme.key(), "acme")).assert_passed();
+    ask(&world, &good).assert_passed();
+}
+
+/// JKS-11: how a client's set is doing can be seen, and the gateway is well without it.
+#[test]
+fn the_sets_of_clients_are_listed() {
+    let Partners { world, acme, globex, .. } = partners();
+    ask(&world, &own(&acme.key(), "acme")).assert_passed();
+    ask(&world, &own(&globex.key(), "globex")).assert_passed();
+    acme.add(Algorithm::Es256, "key-2");
+    let metric = |name: &str, label: &str| world.gateway.metric_sum(name, &[label]);
+    eventually("the sets are counted", || {
+        let keys = metric("portcullis_client_jwks_keys", "client=\"globex\"");
+        ((keys - 1.0).abs() < f64::EPSILON).then_some(())
+    });
+    let page = world.gateway.admin("/metrics").text();
+    assert!(page.contains("portcullis_client_jwks_age_seconds{client=\"acme\"}"), "{page}");
+    assert!(!page.contains("portcullis_jwks_keys{issuer=\"acme\"}"), "{page}");
+    acme.serve(Serving::Status(500));
+    ask(&world, &token(&acme.key().key, Some("key-9"), "acme"));
+    let said = eventually("the failure is told", || {
+        let ready = world.gateway.admin("/readyz");
+        assert_eq!(ready.status, 200);
+        let said = ready.text();
+        said.contains("last fetch failed").then_some(said)
+    });
+    assert!(said.contains(&format!("keys of client acme at {}", acme.jwks_url())), "{said}");
+    let failed = world
+        .gateway
+        .metric_sum("portcullis_client_jwks_refresh_total", &["client=\"acme\"", "result=\"failed\""]);
+    assert!(failed >= 1.0, "{failed}");
+}
+
+/// Trap 27: a token that a worker remembers, and that its client has withdrawn, is a guess like any other.
+#[test]
+fn a_withdrawn_token_is_watched_by_the_guard() {
+    let (acme, plan) = (Idp::start(), plan());
+    plan.directory.write(
+        "clients/partners.yaml",
+        format!(
+            "clients:\n  acme: {{ credentials: [jwt_key: {{ jwks_url: \"{}\", http_on_loopback: true }}] }}\n",
+            acme.jwks_url()
+        ),
+    );
+    let world =
+        plan.with(|plan| plan.guard = "guard: { caller: { failures: 3 }, shared_addresses: [] }").start();
+    let old = own(&acme.key(), "acme");
+    let client = world.plain();
+    let mut session = client.connect().expect("a connection");
+    let mut ask = |token: &str| session.send(client.get("/partners/1").bearer(token)).expect("an answer");
+    ask(&old).assert_passed();
+    let next = acme.add(Algorithm::Es256, "key-2");
+    acme.remove("key-1");
+    ask(&own(&next, "acme")).assert_passed();
+    for _ in 0..3 {
+        ask(&old).assert_refused(Reason::TokenSignatureInvalid);
+    }
+    ask(&old).assert_refused(Reason::TooManyFailures);
 }
 
 /// JKS-05: made-up key names are no reason to ask a client's server again and again.

@@ -1,7 +1,9 @@
 //! Whether the gateway can do its work, and what its background parts say for themselves.
 
+use std::sync::Arc;
+
 use metrics::Label;
-use portcullis_authn::{IntrospectionResult, RefreshResult};
+use portcullis_authn::{IntrospectionResult, KeySourceStatus, RefreshResult};
 
 use crate::config::Resources;
 use crate::telemetry::Telemetry;
@@ -39,6 +41,16 @@ pub(crate) fn checks(resources: &Resources, draining: bool, whole: bool) -> Vec<
                 detail: problem.clone(),
             });
         }
+        // One client's server is that client's matter.
+        for client in &source.clients {
+            let name = format!("keys of client {client} at {}", source.url);
+            let detail = match (&problem, source.usable) {
+                (Some(problem), false) => Some(format!("none can be used; {problem}")),
+                (None, false) => Some("none can be used".to_owned()),
+                (problem, true) => problem.clone(),
+            };
+            checks.push(Check { name, ready: true, detail });
+        }
     }
     for provider in resources.introspections.status() {
         // SECURITY: never "not ready": whoever is asked is one of several services behind the gateway, and taking the
@@ -63,17 +75,10 @@ pub(crate) fn checks(resources: &Resources, draining: bool, whole: bool) -> Vec<
 pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
     for source in resources.keys.status() {
         for issuer in &source.issuers {
-            let label = || Label::new("issuer", issuer.clone());
-            if let Some(age) = source.age {
-                telemetry.gauge("portcullis_jwks_age_seconds", vec![label()], age.as_secs_f64());
-            }
-            telemetry.gauge("portcullis_jwks_keys", vec![label()], source.keys as f64);
-            for result in RefreshResult::ALL {
-                let count = source.refreshes.iter().filter(|refresh| refresh.result == result);
-                let labels = vec![label(), Label::new("result", result.as_str())];
-                let sum = count.map(|refresh| refresh.count).sum();
-                telemetry.count_absolute("portcullis_jwks_refresh_total", labels, sum);
-            }
+            record_keys(&source, &KEYS_OF_ISSUERS, issuer, telemetry);
+        }
+        for client in &source.clients {
+            record_keys(&source, &KEYS_OF_CLIENTS, client, telemetry);
         }
     }
     let passwords = resources.passwords.counts();
@@ -117,4 +122,41 @@ pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
     let replays = resources.replays.figures();
     telemetry.gauge("portcullis_replay_entries", vec![], replays.held as f64);
     telemetry.count_absolute("portcullis_replay_full_total", vec![], replays.full);
+}
+
+/// The metrics of key sets, and how whose they are is labelled.
+struct KeyMetrics {
+    label: &'static str,
+    age: &'static str,
+    keys: &'static str,
+    refreshes: &'static str,
+}
+
+const KEYS_OF_ISSUERS: KeyMetrics = KeyMetrics {
+    label: "issuer",
+    age: "portcullis_jwks_age_seconds",
+    keys: "portcullis_jwks_keys",
+    refreshes: "portcullis_jwks_refresh_total",
+};
+
+/// By names of their own, because whoever is alarmed for an issuer need not be for a client.
+const KEYS_OF_CLIENTS: KeyMetrics = KeyMetrics {
+    label: "client",
+    age: "portcullis_client_jwks_age_seconds",
+    keys: "portcullis_client_jwks_keys",
+    refreshes: "portcullis_client_jwks_refresh_total",
+};
+
+fn record_keys(source: &KeySourceStatus, metrics: &KeyMetrics, whose: &Arc<str>, telemetry: &Telemetry) {
+    let label = || Label::new(metrics.label, whose.clone());
+    if let Some(age) = source.age {
+        telemetry.gauge(metrics.age, vec![label()], age.as_secs_f64());
+    }
+    telemetry.gauge(metrics.keys, vec![label()], source.keys as f64);
+    for result in RefreshResult::ALL {
+        let count = source.refreshes.iter().filter(|refresh| refresh.result == result);
+        let labels = vec![label(), Label::new("result", result.as_str())];
+        let sum = count.map(|refresh| refresh.count).sum();
+        telemetry.count_absolute(metrics.refreshes, labels, sum);
+    }
 }

@@ -14,7 +14,7 @@ use super::{Keys, Providers};
 use crate::clients::Clients;
 use crate::discovery::{DiscoverSpec, Discovery};
 use crate::json;
-use crate::keys::{CertificateKeys, KeySettings, KeySources, UrlTemplate};
+use crate::keys::{CertificateKeys, KeySettings, KeySources, KeysOf, UrlTemplate};
 
 /// The default for `refresh`.
 pub(crate) const REFRESH: Duration = Duration::from_mins(5);
@@ -305,7 +305,7 @@ impl UrlSpec {
             issuer: issuer.into(),
             refresh: self.refresh,
             serve_stale: self.serve_stale,
-            per_certificate: self.template.is_some(),
+            of: if self.template.is_some() { KeysOf::Certificate } else { KeysOf::Issuer },
         };
         if let Some(template) = &self.template {
             let keys = CertificateKeys::new(template.clone(), trust, settings, sources.clone());
@@ -336,7 +336,7 @@ fn discovered(
         issuer: issuer.into(),
         refresh: spec.refresh,
         serve_stale: spec.serve_stale,
-        per_certificate: false,
+        of: KeysOf::Issuer,
     };
     let source = sources.discovered(discovery, settings);
     let source = source.map_err(|why| faults.error("bad_trust", place, why)).ok()?;

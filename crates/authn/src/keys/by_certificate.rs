@@ -126,7 +126,7 @@ mod tests {
     use portcullis_core::{Clock, Faults, FetchTrust, ManualClock, PeerCertificate, Spanned};
 
     use super::{CertificateKeys, IDLE, MAX_CERTIFICATES};
-    use crate::keys::{KeySettings, UrlTemplate};
+    use crate::keys::{KeySettings, KeysOf, UrlTemplate};
     use crate::testing::{NOW, at, certificate_der, offline, peer};
 
     fn keys() -> CertificateKeys {
@@ -136,7 +136,7 @@ mod tests {
             issuer: "hub".into(),
             refresh: Duration::from_mins(5),
             serve_stale: Duration::from_mins(5),
-            per_certificate: true,
+            of: KeysOf::Certificate,
         };
         CertificateKeys::new(template, FetchTrust::default(), settings, offline())
     }

@@ -42,9 +42,19 @@ pub(crate) struct KeySettings {
     pub(crate) refresh: Duration,
     /// How long after that a set still counts that could not be refreshed.
     pub(crate) serve_stale: Duration,
-    /// Whether it is one caller's set, found by the certificate or registered with the client: what becomes of it is no
-    /// matter of the gateway's own readiness, and there may be a thousand.
-    pub(crate) per_certificate: bool,
+    /// Whose keys they are.
+    pub(crate) of: KeysOf,
+}
+
+/// Whose keys a set holds, and thus who looks at how it is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeysOf {
+    /// An issuer's: without them the gateway is not ready.
+    Issuer,
+    /// A registered client's: one caller's matter, and the operator may want to know.
+    Client,
+    /// Those found by a caller's certificate: one caller's matter, and they come and go by the thousand.
+    Certificate,
 }
 
 /// All key sources of the process. They outlive a reload: what is defined by the same URL and trust is found
@@ -96,13 +106,13 @@ impl KeySources {
         }
     }
 
-    /// How many key sets are kept for single callers.
+    /// How many key sets are kept for callers' certificates.
     pub fn per_certificate(&self) -> usize {
         self.living().iter().filter(|source| source.is_per_certificate()).count()
     }
 
-    /// How every source in use is doing, for readiness, metrics and the admin API (JKS-11). Without those that are
-    /// one caller's.
+    /// How every source in use is doing, for readiness, metrics and the admin API (JKS-11). Without those that were found
+    /// by a caller's certificate.
     pub fn status(&self) -> Vec<KeySourceStatus> {
         let now = self.0.clock.now();
         self.living().iter().filter_map(|source| source.status(now)).collect()

@@ -10,12 +10,12 @@ use portcullis_jose::JwkSet;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
-use super::KeySettings;
 use super::absent::AbsentKids;
 use super::flight::{Asked, Flight};
 use super::lifetime::life;
 use super::refresh;
 use super::status::{KeySourceStatus, Record};
+use super::{KeySettings, KeysOf};
 use crate::discovery::{Discovery, DiscoveryError};
 
 /// How long a request waits for a fetch that may answer it.
@@ -114,6 +114,11 @@ impl KeySource {
         }
         let asked = self.source.ask(now);
         let waited = self.source.wait(asked).await;
+        // Of a client's own set that still counts, one key name more or less is no news: who makes names up is told so, and
+        // counted, whatever has become of the client's server.
+        if asked == Asked::NotNow && self.settings.of == KeysOf::Client && self.current(now).is_some() {
+            return Ok(None);
+        }
         if !waited || lock(&self.source.flight).has_failed() {
             return Err(KeysUnavailable);
         }
@@ -201,7 +206,7 @@ impl Source {
     }
 
     pub(super) fn is_per_certificate(&self) -> bool {
-        lock(&self.users).iter().filter_map(Weak::upgrade).any(|user| user.per_certificate)
+        lock(&self.users).iter().filter_map(Weak::upgrade).any(|user| user.of == KeysOf::Certificate)
     }
 
     /// Where the keys are now.
@@ -241,22 +246,31 @@ impl Source {
     }
 
     pub(super) fn status(&self, now: Moment) -> Option<KeySourceStatus> {
-        let users: Vec<_> =
-            lock(&self.users).iter().filter_map(Weak::upgrade).filter(|user| !user.per_certificate).collect();
-        if users.is_empty() {
+        let users = lock(&self.users).iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        let names = |of: KeysOf| {
+            let names = users.iter().filter(|user| user.of == of).map(|user| user.issuer.clone());
+            let mut names: Vec<_> = names.collect();
+            names.sort_unstable();
+            names.dedup();
+            names
+        };
+        let (issuers, clients) = (names(KeysOf::Issuer), names(KeysOf::Client));
+        if issuers.is_empty() && clients.is_empty() {
             return None;
         }
         let set = self.current.load_full();
-        let mut issuers: Vec<_> = users.iter().map(|user| user.issuer.clone()).collect();
-        issuers.sort_unstable();
-        issuers.dedup();
+        // What a client asks for beside it makes no issuer unusable.
+        let deciding = if issuers.is_empty() { KeysOf::Client } else { KeysOf::Issuer };
+        let mut deciding = users.iter().filter(|user| user.of == deciding);
+        let usable = set.as_ref().is_some_and(|set| deciding.all(|user| user.counts(set, now)));
         let record = lock(&self.record);
         Some(KeySourceStatus {
             url: self.shown(),
             issuers,
+            clients,
             keys: set.as_ref().map_or(0, |set| set.keys.len()),
             skipped: set.as_ref().map_or(0, |set| set.keys.skipped().len()),
-            usable: set.as_ref().is_some_and(|set| users.iter().all(|user| user.counts(set, now))),
+            usable,
             age: set.as_ref().map(|set| now.monotonic.saturating_sub(set.confirmed_at)),
             last_error: record.last_error.clone(),
             refreshes: record.counts(),

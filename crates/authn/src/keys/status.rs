@@ -71,11 +71,13 @@ pub struct KeySourceStatus {
     pub url: Arc<str>,
     /// The issuer entries that use it.
     pub issuers: Vec<Arc<str>>,
+    /// The registered clients who publish their keys there.
+    pub clients: Vec<Arc<str>>,
     /// Keys that can verify something.
     pub keys: usize,
     /// Entries of the set that were left out.
     pub skipped: usize,
-    /// Whether every issuer that uses it can verify tokens now.
+    /// Whether every issuer that uses it can verify tokens now; where none does, whether those of all clients can be.
     pub usable: bool,
     /// Time since the server last said that these are its keys; `None` if it never did.
     pub age: Option<Duration>,

@@ -212,11 +212,17 @@ impl WorkerTokens {
         tokens.slots.get(&self.hash(entry, token)).is_some_and(|slot| slot.is(entry, token))
     }
 
-    /// Whether exactly this token is known under this generation of the entry's keys. It counts as no use.
-    pub(crate) fn knows(&self, entry: EntryId, generation: u64, token: &[u8]) -> bool {
+    /// The same as [`Self::find`], and it counts as no use.
+    pub(crate) fn peek(
+        &self,
+        entry: EntryId,
+        generation: u64,
+        token: &[u8],
+        now: Moment,
+    ) -> Option<Rc<KnownToken>> {
         let tokens = self.tokens.borrow();
-        let slot = tokens.slots.get(&self.hash(entry, token));
-        slot.is_some_and(|slot| slot.is(entry, token) && slot.generation == generation)
+        let slot = tokens.slots.get(&self.hash(entry, token)).filter(|slot| slot.is(entry, token))?;
+        (slot.generation == generation && slot.known.counts(now)).then(|| slot.known.clone())
     }
 
     /// What is known of exactly this token, under this entry and this generation of its keys.

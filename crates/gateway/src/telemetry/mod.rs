@@ -215,6 +215,21 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (Kind::Gauge, "portcullis_jwks_keys", "Usable keys in the key set in use, by issuer."),
     (
         Kind::Counter,
+        "portcullis_client_jwks_refresh_total",
+        "Fetches of key sets that registered clients publish, by client and result.",
+    ),
+    (
+        Kind::Gauge,
+        "portcullis_client_jwks_age_seconds",
+        "Age of the key set in use that a registered client publishes, by client.",
+    ),
+    (
+        Kind::Gauge,
+        "portcullis_client_jwks_keys",
+        "Usable keys in the key set in use that a registered client publishes, by client.",
+    ),
+    (
+        Kind::Counter,
         "portcullis_introspection_total",
         "Questions to providers about tokens, by issuer and result.",
     ),
@@ -257,6 +272,11 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     ),
     (Kind::Gauge, "portcullis_revoked_tokens", "Entries of the list of revoked tokens in force, by issuer."),
     (
+        Kind::Gauge,
+        "portcullis_revoked_tokens_last_read_timestamp_seconds",
+        "Second since 1970 at which the files of revoked tokens were last read as a whole, by issuer.",
+    ),
+    (
         Kind::Counter,
         "portcullis_revoked_tokens_reloads_total",
         "Times the files of revoked tokens had changed, by issuer and result.",
@@ -271,12 +291,7 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (
         Kind::Gauge,
         "portcullis_jwks_certificate_sources",
-    (
-        Kind::Gauge,
-        "portcullis_revoked_tokens_last_read_timestamp_seconds",
-        "Second since 1970 at which the files of revoked tokens were last read as a whole, by issuer.",
-    ),
-        "Key sets kept for single callers: found by a certificate, or published by a client.",
+        "Key sets kept for single callers, found by their certificates.",
     ),
     (Kind::Counter, "portcullis_store_commits_total", "Durable commits of the store."),
     (Kind::Gauge, "portcullis_store_commit_seconds", "How long the store's last durable commit took."),

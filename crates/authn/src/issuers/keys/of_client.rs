@@ -3,7 +3,7 @@
 use portcullis_core::{Diagnostic, Faults, FetchTrust, Materials};
 
 use super::{UrlSpec, file};
-use crate::keys::{KeySettings, KeySource, KeySources};
+use crate::keys::{KeySettings, KeySource, KeySources, KeysOf};
 
 impl UrlSpec {
     /// The keys a registered client publishes. The gateway is well without them: they are one caller's matter.
@@ -31,7 +31,7 @@ impl UrlSpec {
             issuer: client.into(),
             refresh: self.refresh,
             serve_stale: self.serve_stale,
-            per_certificate: true,
+            of: KeysOf::Client,
         };
         match sources.source(&self.url.value, trust, settings) {
             Ok(source) => Some((source, description)),
