@@ -8,7 +8,7 @@ use portcullis_jose::digest::KeyedHash;
 
 use crate::rig::client::{Answer, Client};
 use crate::rig::idp::Serving;
-use crate::rig::world::{BEARER, Plan, World};
+use crate::rig::world::{BEARER, HOST, Plan, World};
 
 const PEPPER: &str = "pepper-pepper-pepper-pepper-pepper-pepper";
 
@@ -24,9 +24,15 @@ allow:
 const GOOD: &str = "acme-key-1234567890";
 
 fn world(guard: &'static str) -> World {
+    world_beside(guard, "")
+}
+
+/// The same with more listeners.
+fn world_beside(guard: &'static str, listeners: &str) -> World {
     let plan = Plan::new(&[BEARER, ORDERS]).with(|plan| {
         plan.settings = "api_keys: { pepper: { file: secrets/pepper } }\n".to_owned();
         plan.guard = guard;
+        plan.listener = listeners.to_owned();
     });
     let hash = KeyedHash::new(&Secret::new(PEPPER.as_bytes().to_vec())).digest(GOOD.as_bytes());
     let hash = base64url::encode(&hash);
@@ -102,6 +108,35 @@ fn behind_a_shared_address_a_good_credential_passes_whatever_others_do() {
     with_token(&caller, &good(&world, "tpp-a")).assert_passed();
     assert!(world.gateway.metric_sum("portcullis_guard_failures_total", &[]) >= 8.0);
     assert!(world.gateway.metric_sum("portcullis_guard_refusals_total", &["by=\"name\""]) >= 3.0);
+}
+
+/// A proxy that one listener trusts makes its addresses shared there, and nowhere else.
+#[test]
+fn what_one_listener_knows_of_a_proxy_counts_for_no_other() {
+    let told = "\
+    client_certificate_header:
+      from: [127.0.0.0/8]
+      proxy: { secret: { header: x-lb-secret, value: { file: secrets/pepper } } }
+      format: rfc9440
+      trust: { open-banking: { file: tls/open-banking-ca.pem } }
+";
+    let listeners = format!(
+        "  balanced:\n    address: 127.0.0.1:0\n{told}  relayed:\n    address: 127.0.0.1:0\n    proxy_protocol: {{ from: [127.0.0.1] }}\n{told}"
+    );
+    let world =
+        world_beside("guard: { caller: { failures: 1 }, first_wait: 30s, shared_addresses: [] }", &listeners);
+    let token = forged(&world, "tpp-a");
+    let at_door = |name: &str| Client::plain(world.gateway.address(name), HOST);
+    let announced = || at_door("relayed").announcing("PROXY TCP4 127.0.0.77 192.0.2.1 4711 443\r\n");
+    // Whoever calls by the proxy may be anybody.
+    let balanced = at_door("balanced").from([127, 0, 0, 5]);
+    with_token(&balanced, &token).assert_refused(Reason::TokenSignatureInvalid);
+    with_token(&balanced, &good(&world, "tpp-a")).assert_passed();
+    // The same network is callers' own addresses where they connect themselves, or are announced.
+    for one in [at(&world, 6), announced()] {
+        with_token(&one, &token).assert_refused(Reason::TokenSignatureInvalid);
+        with_token(&one, &good(&world, "tpp-a")).assert_refused(Reason::TooManyFailures);
+    }
 }
 
 #[test]

@@ -252,6 +252,27 @@ fn a_signature_is_for_one_request_and_one_time() {
     assert_eq!(world.upstream().hits(), 1);
 }
 
+/// SIG-06: the memory forgets what is over every five seconds; whoever opens a second request before and ends it after
+/// that has no second use.
+#[test]
+fn a_signature_that_ends_while_content_is_sent_is_over() {
+    let world = plan(&[&PAYMENTS.replace("{}", "{ max_age: 3s }")]).start();
+    let signing = Signing::of("POST", "/payments/1").digest(b"pay");
+    let (field, digest) = &signing.components[2];
+    let head = format!(
+        "POST /payments/1 HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 3\r\n{}: {digest}\r\nsignature-input: sig1={}\r\nsignature: sig1={}\r\n\r\n",
+        field.trim_matches('"'),
+        signing.list(),
+        signing.value(),
+    );
+    let [mut first, mut second] = [(); 2].map(|()| Raw::connect(&world.plain()));
+    second.send(&head);
+    first.send(&head).send("pay").answer().assert_passed();
+    std::thread::sleep(std::time::Duration::from_secs(11));
+    second.send("pay").answer().assert_refused(Reason::SignatureExpired);
+    assert_eq!(world.upstream().hits(), 1);
+}
+
 /// SIG-06.
 #[test]
 fn a_nonce_is_used_once() {

@@ -277,6 +277,7 @@ pub(crate) fn connection(certificate: Option<Arc<PeerCertificate>>) -> Connectio
     Connection {
         peer: SocketAddr::from(([192, 0, 2, 7], 4711)),
         proxy: None,
+        shared: false,
         listener: "public".into(),
         tls: None,
         handshake_certificate: certificate,
@@ -285,6 +286,11 @@ pub(crate) fn connection(certificate: Option<Arc<PeerCertificate>>) -> Connectio
 
 pub(crate) fn moment(unix_seconds: i64) -> Moment {
     Clock::Manual(ManualClock::at_unix_seconds(unix_seconds)).now()
+}
+
+/// A clock that stands still.
+fn standing_at(now: Moment) -> &'static Clock {
+    Box::leak(Box::new(Clock::Manual(ManualClock::at(now))))
 }
 
 /// What a request brings whose caller's certificate is that of the connection.
@@ -301,6 +307,7 @@ pub(crate) fn evidence<'a>(
         worker,
         content: None,
         now,
+        clock: standing_at(now),
         on_trial: false,
         uses: None,
     }

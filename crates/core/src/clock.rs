@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// One reading of both clocks. Claims and certificates are judged by the wall clock, rates and timeouts by the
-/// monotonic one (OPS-02), and a request uses one reading for all its checks.
+/// monotonic one (OPS-02), and a request uses one reading for all its checks; only what it uses up is judged by
+/// the clock as it stands then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// Milliseconds since 1970-01-01T00:00:00Z, by the wall clock.
@@ -37,10 +38,12 @@ pub struct ManualClock(Arc<Mutex<Moment>>);
 impl ManualClock {
     /// A clock that stands at the given second of the wall clock, its monotonic side at one hour.
     pub fn at_unix_seconds(seconds: i64) -> Self {
-        Self(Arc::new(Mutex::new(Moment {
-            unix_ms: seconds.saturating_mul(1000),
-            monotonic: Duration::from_secs(3600),
-        })))
+        Self::at(Moment { unix_ms: seconds.saturating_mul(1000), monotonic: Duration::from_secs(3600) })
+    }
+
+    /// A clock that stands at the given moment.
+    pub fn at(moment: Moment) -> Self {
+        Self(Arc::new(Mutex::new(moment)))
     }
 
     /// Moves both clocks forward.

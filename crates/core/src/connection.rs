@@ -28,6 +28,9 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// The other end of the socket, where it is a proxy that announced the caller.
     pub proxy: Option<SocketAddr>,
+    /// Whether the other end is a proxy the listener trusts that has not announced the caller, so that its address is
+    /// many callers'.
+    pub shared: bool,
     /// The listener's name in the policy files.
     pub listener: Arc<str>,
     /// `None` on a plain listener.

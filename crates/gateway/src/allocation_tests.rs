@@ -81,6 +81,7 @@ fn inbound() -> Rc<Inbound> {
     let connection = Connection {
         peer: ([127, 0, 0, 1], 40_000).into(),
         proxy: None,
+        shared: false,
         listener: "public".into(),
         tls: None,
         handshake_certificate: None,

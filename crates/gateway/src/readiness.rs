@@ -121,7 +121,10 @@ pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
     telemetry.gauge("portcullis_store_commit_seconds", vec![], store.last_commit.as_secs_f64());
     let replays = resources.replays.figures();
     telemetry.gauge("portcullis_replay_entries", vec![], replays.held as f64);
-    telemetry.count_absolute("portcullis_replay_full_total", vec![], replays.full);
+    for (bound, count) in [("memory", replays.full), ("share", replays.crowded)] {
+        let labels = vec![Label::new("bound", bound)];
+        telemetry.count_absolute("portcullis_replay_full_total", labels, count);
+    }
 }
 
 /// The metrics of key sets, and how whose they are is labelled.

@@ -82,6 +82,11 @@ impl Worker {
         self.clock.monotonic().saturating_sub(opened.monotonic)
     }
 
+    /// Time.
+    pub(crate) const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Whether anybody reads what is written down for the log.
     pub(crate) const fn logs(&self) -> bool {
         self.access_log.is_some()

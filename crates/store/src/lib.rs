@@ -90,7 +90,7 @@ pub use figures::StoreFigures;
 pub use limit_id::LimitId;
 pub use quota::{QuotaOutcome, QuotaRule, QuotaTable};
 pub use rate::{RateOutcome, RateRule, RateTable};
-pub use replays::{Claim, REPLAYS, ReplayFigures, ReplaySpace, Replays};
+pub use replays::{Claim, REPLAYS, ReplayFigures, ReplaySpace, Replays, SingleUse, claim_all};
 
 use portcullis_core::Moment;
 use std::path::PathBuf;

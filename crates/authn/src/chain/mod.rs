@@ -31,8 +31,8 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use portcullis_core::{
-    AuthMethod, Challenge, Connection, Identity, Moment, PeerCertificate, Principal, Reason, Rejection,
-    Scheme,
+    AuthMethod, Challenge, Clock, Connection, Identity, Moment, PeerCertificate, Principal, Reason,
+    Rejection, Scheme,
 };
 
 pub use compile::{ChainSpec, Compiling};
@@ -64,8 +64,10 @@ pub struct Evidence<'a> {
     pub worker: &'a WorkerTokens,
     /// The request's content; `None` where no authenticator of the chain signs over it.
     pub content: Option<&'a dyn Content>,
-    /// When the request was opened.
+    /// When the request was opened: what its credentials are judged by.
     pub now: Moment,
+    /// The clock, for what must not be judged by an older reading: whether something ends while it is waited for.
+    pub clock: &'a Clock,
     /// Whether nothing may come of it: the chain says so itself where it is in shadow, and uses nothing up.
     pub on_trial: bool,
     /// Where it is noted what the request uses up. The chain's own.
@@ -173,7 +175,7 @@ impl Chain {
             [only] => only,
             _ => self.selector.select(&self.alternatives, evidence)?,
         };
-        let watch = self.guard.watch(evidence.connection.address(), evidence.now);
+        let watch = self.guard.watch(evidence.connection, evidence.now);
         alternative.authenticate((evidence, &uses), &self.rule, watch).await
     }
 
@@ -279,7 +281,7 @@ impl Alternative {
             Some(named) => named,
             None => rule.name(&identity, &others)?,
         };
-        uses.claim(&identity.key, evidence.now)?;
+        uses.claim(&identity.key, evidence.clock)?;
         watched.into_iter().for_each(|attempt| watch.forgive(attempt));
         Ok(Principal { identity, others, name, key, group, upstream_fields })
     }

@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-use portcullis_core::{Moment, Reason, Rejection, Scheme};
-use portcullis_store::{Claim, ReplaySpace};
+use portcullis_core::{Clock, Reason, Rejection, Scheme};
+use portcullis_store::{Claim, ReplaySpace, SingleUse, claim_all};
 
 use crate::dpop::Nonces;
 
@@ -26,6 +26,8 @@ pub(crate) struct Use {
     pub(crate) scheme: Scheme,
     /// Why it is refused if it was used before.
     pub(crate) seen: Reason,
+    /// Why it is refused if it ends before it is claimed.
+    pub(crate) over: Reason,
     /// What helps where an earlier run may have taken it: a nonce shows the next one to be new.
     pub(crate) nonces: Option<Nonces>,
 }
@@ -44,24 +46,38 @@ impl Uses {
         }
     }
 
-    /// Claims everything. `owner` is whose memory it takes.
+    /// Claims everything, or nothing. `owner` is whose memory it takes.
+    ///
+    /// SECURITY: by the clock as it stands now, and not when the request was opened: until its credentials were all found
+    /// good, content may have been waited for, or a service of somebody else's. What has ended meanwhile may be forgotten,
+    /// and would be fresh again by the older reading.
     ///
     /// # Errors
-    /// Something has been used before, or that cannot be known.
-    pub(super) fn claim(&self, owner: &str, now: Moment) -> Result<(), Rejection> {
-        self.0.take().iter().try_for_each(|used| used.claim(owner, now))
+    /// Something has been used before, or that cannot be known, or it has ended.
+    pub(super) fn claim(&self, owner: &str, clock: &Clock) -> Result<(), Rejection> {
+        let uses = self.0.take();
+        let Err((at, claim)) = claim_all(owner.as_bytes(), uses.iter().map(Use::single), clock) else {
+            return Ok(());
+        };
+        match uses.get(at) {
+            Some(used) => used.judge(claim, clock),
+            None => Err(Rejection::new(Reason::InternalError)),
+        }
     }
 }
 
 impl Use {
-    fn claim(&self, owner: &str, now: Moment) -> Result<(), Rejection> {
-        let claim = self.space.claim_for(owner.as_bytes(), &self.key, self.issued, self.until, now);
-        let claimed = match (claim, &self.nonces) {
+    fn single(&self) -> SingleUse<'_> {
+        SingleUse { space: &self.space, key: &self.key, issued: self.issued, until: self.until }
+    }
+
+    fn judge(&self, claim: Claim, clock: &Clock) -> Result<(), Rejection> {
+        let judged = match (claim, &self.nonces) {
             (Claim::Before, Some(nonces)) => Err(Rejection::new(Reason::DpopNonceRequired)
                 .because("an earlier run may have taken it")
-                .offering_nonce(nonces.current(now))),
-            (claim, _) => claim.or_refuse(self.seen),
+                .offering_nonce(nonces.current(clock.now()))),
+            (claim, _) => claim.or_refuse(self.seen, self.over),
         };
-        claimed.map_err(|rejection| rejection.of(self.scheme))
+        judged.map_err(|rejection| rejection.of(self.scheme))
     }
 }

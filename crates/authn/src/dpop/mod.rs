@@ -191,7 +191,8 @@ impl Dpop {
     fn used(&self, key: Vec<u8>, claims: &ProofClaims, fresh: bool, now: Moment) -> Use {
         let accepted_from_ms =
             if fresh { now.unix_ms } else { claims.issued_ms.saturating_sub(self.leeway_ms) };
-        let until_ms = claims.issued_ms.saturating_add(self.max_age_ms);
+        let end_ms = claims.issued_ms.saturating_add(self.max_age_ms);
+        let until_ms = claims.expires_ms.map_or(end_ms, |end| end.min(end_ms));
         Use {
             space: self.used.clone(),
             key,
@@ -199,6 +200,7 @@ impl Dpop {
             until: until_ms.saturating_add(999).div_euclid(1000),
             scheme: Scheme::Dpop,
             seen: Reason::DpopProofReplayed,
+            over: Unproven::Stale.reason(),
             // Whether an earlier run took it is not known; with a nonce of ours the next one is known to be new.
             nonces: Some(self.nonces.clone()),
         }

@@ -24,6 +24,7 @@
 //! (429). What that gives up: behind such an address guesses are slowed down by nothing but the bounds on expensive
 //! work (the threads for passwords, the calls under way to a service of the operator's). An operator whose proxies
 //! can say who calls (the PROXY protocol) has them say it, and then addresses are not shared.
+//! Which connections come by a proxy is for their listener to say; `shared_addresses` are other networks of the kind.
 //!
 //! A credential that is already known to be good to this worker (a cached token) needs no expensive work and is
 //! not asked for here. A refusal that says nothing about the credential's secret (it has expired, it could not be
@@ -43,8 +44,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use portcullis_core::{Moment, Reason, Rejection};
+use portcullis_core::{Connection, Moment, Reason, Rejection};
 
 pub use ledger::{GuardCounts, GuardLedger};
 pub use spec::GuardSpec;
@@ -78,22 +78,24 @@ impl Guard {
         Self { settings: None, ledger: Arc::default() }
     }
 
-    /// The same where one address of these networks is many callers, as the addresses of proxies in front are.
-    #[must_use]
-    pub fn sharing(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
-        if let Some(settings) = &mut self.settings {
-            Arc::make_mut(settings).shared.extend(networks);
-        }
-        self
-    }
-
-    /// Looks whether anybody at that address has failed of late.
-    pub(crate) fn watch(&self, address: IpAddr, now: Moment) -> Watch<'_> {
+    /// Looks whether anybody at the address of that connection has failed of late.
+    pub(crate) fn watch(&self, connection: &Connection, now: Moment) -> Watch<'_> {
         let Some(settings) = &self.settings else { return Watch { watching: None } };
+        let (address, by_proxy) = (connection.address(), connection.shared);
         let network = self.ledger.networks.hash_one(Network::of(address));
         let now = milliseconds(now.monotonic);
         let alert = self.ledger.is_watched(network, now);
-        Watch { watching: Some(Watching { settings, ledger: &self.ledger, address, network, now, alert }) }
+        Watch {
+            watching: Some(Watching {
+                settings,
+                ledger: &self.ledger,
+                address,
+                by_proxy,
+                network,
+                now,
+                alert,
+            }),
+        }
     }
 }
 
@@ -109,6 +111,8 @@ struct Watching<'g> {
     settings: &'g Settings,
     ledger: &'g GuardLedger,
     address: IpAddr,
+    /// Whether a proxy that does not say who calls is all that is known of the caller.
+    by_proxy: bool,
     network: u64,
     now: u64,
     /// Whether there may be failures of this address.
@@ -242,8 +246,10 @@ impl Watching<'_> {
         self.ledger.hasher.hash_one((self.network, name))
     }
 
+    /// SECURITY: what one listener knows of a proxy says nothing about connections to another, nor about an address that
+    /// a proxy announces: there the same address may be one caller's, who would be free to guess.
     fn is_shared(&self) -> bool {
-        self.settings.shared.iter().any(|network| network.contains(&self.address))
+        self.by_proxy || self.settings.shared.iter().any(|network| network.contains(&self.address))
     }
 
     fn try_for(&self, name: u64) -> Result<Attempt, Wait> {

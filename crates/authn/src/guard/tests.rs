@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_core::{Clock, Faults, ManualClock, Reason};
+use portcullis_core::{Clock, Connection, Faults, ManualClock, Reason};
 use serde_json::{Value, json};
 
 use super::records::{Record, Records};
@@ -27,6 +27,12 @@ fn default_guard() -> Guard {
     GuardSpec::default().compile(&Arc::default())
 }
 
+/// A connection from an address.
+fn from(address: &str) -> Connection {
+    let peer = (address.parse::<IpAddr>().expect("an address"), 4711).into();
+    Connection { peer, ..crate::testing::connection(None) }
+}
+
 /// A request of an address at a time, in milliseconds.
 struct At<'g>(&'g Guard, &'static str, u64);
 
@@ -34,7 +40,7 @@ impl At<'_> {
     fn watching(&self) -> Watching<'_> {
         let Self(guard, address, now) = self;
         let moment = portcullis_core::Moment { unix_ms: 0, monotonic: Duration::from_millis(*now) };
-        guard.watch(address.parse().expect("an address"), moment).watching.expect("a guard that is on")
+        guard.watch(&from(address), moment).watching.expect("a guard that is on")
     }
 
     /// What becomes of an attempt: the wait it is told, or that it was made and how it went.
@@ -254,6 +260,21 @@ fn behind_a_shared_address_only_what_fails_is_held_up() {
     assert!(At(&guard, THERE, MINUTE).succeeds(1).is_err());
 }
 
+/// Which addresses are proxies' is for the listener to say, connection by connection.
+#[test]
+fn behind_a_proxy_that_does_not_say_who_calls_only_what_fails_is_held_up() {
+    let guard = guard(&json!({ "shared_addresses": [] }));
+    let moment = portcullis_core::Moment { unix_ms: 0, monotonic: Duration::from_millis(MINUTE) };
+    for _ in 0..10 {
+        let _ = At(&guard, HERE, MINUTE).fails(1);
+    }
+    let tries = |connection: &Connection| {
+        guard.watch(connection, moment).watching.expect("a guard that is on").try_for(1).is_ok()
+    };
+    assert!(tries(&Connection { shared: true, ..from(HERE) }));
+    assert!(!tries(&from(HERE)), "the same address, at a listener that knows no proxy there");
+}
+
 #[test]
 fn an_address_is_all_of_its_64_bit_network() {
     let same = |one: &str, other: &str| {
@@ -320,7 +341,7 @@ fn settings_are_read_and_judged() {
     fault(json!({ "shared_addresses": ["lb"] }), "bad_network", "no address or network");
     let mut faults = Faults::default();
     let off = GuardSpec::read(&node(&json!("off")), &mut faults).expect("a guard").compile(&Arc::default());
-    assert!(off.watch(HERE.parse().expect("an address"), moment(0)).watching.is_none());
+    assert!(off.watch(&from(HERE), moment(0)).watching.is_none());
 }
 
 fn moment(seconds: u64) -> portcullis_core::Moment {

@@ -134,7 +134,7 @@ impl Hmac {
             Signed { key_id: &parameters.key_id, algorithm, base: &base, signature: &parameters.signature };
         let key = self.verifier.verify(&signed, now)?;
         if let Some(digests) = digests {
-            self.verifier.check_content(&digests, evidence).await?;
+            self.verifier.check_content(&digests, &moments, evidence).await?;
         }
         self.verifier.use_up(&parameters.key_id, &base, &moments, evidence)?;
         Ok(key.identity.clone())

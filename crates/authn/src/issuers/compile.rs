@@ -242,7 +242,7 @@ impl IssuerSpec {
         // What follows is judged on every request, so it is not part of what a token is remembered by.
         let certificate_claims = self.certificate_claims();
         let bound_to = self.bound_to.unwrap_or(self.profile.defaults().bound_to);
-        let used_once = self.is_used_once().then(|| providers.replays.space(&format!("jti {name}")));
+        let used_once = self.is_used_once().then(|| providers.replays.space("jti"));
         Some(Issuer {
             name,
             id,

@@ -337,10 +337,16 @@ impl Issuer {
         let text = |name: &str| claims.get(name).and_then(Value::as_text).map_or("", |text| &**text);
         let issued = token.times.issued_seconds().unwrap_or_default();
         let until_ms = token.times.unusable_from_ms(&self.rules).unwrap_or(i64::MAX);
-        // No text holds the byte between the two, for JSON's is UTF-8.
-        let key = [text("iss").as_bytes(), &[0xff], text("jti").as_bytes()].concat();
+        // SECURITY: whose token it is, whichever entry has verified it: one of another name would take it again. Where
+        // nothing says whose, it is the entry's. No text holds the bytes between the two, for JSON's is UTF-8.
+        let (owner, between): (_, &[u8]) = match (&self.rules.issuer, text("iss")) {
+            (IssuerRule::Unchecked, _) | (_, "") => (&*self.name, &[0xff, 0xff]),
+            (_, iss) => (iss, &[0xff]),
+        };
+        let key = [owner.as_bytes(), between, text("jti").as_bytes()].concat();
         let until = until_ms.saturating_add(999).div_euclid(1000);
-        Some(Use { space, key, issued, until, scheme, seen: Reason::TokenReplayed, nonces: None })
+        let (seen, over) = (Reason::TokenReplayed, Reason::TokenExpired);
+        Some(Use { space, key, issued, until, scheme, seen, over, nonces: None })
     }
 
     /// Verifies a token as far as neither the time nor the connection matters, and says with which generation of

@@ -50,6 +50,10 @@ fn written() -> Value {
             "issuer": "https://once.example", "audience": "a", "algorithms": "PS256", "max_lifetime": "5m",
             "used_once": true, "keys": {"jwks": {"file": "keys.json"}}, "leeway": {"exp": "10s"},
         },
+        "renamed": {
+            "issuer": "https://once.example", "audience": "a", "algorithms": "PS256", "max_lifetime": "5m",
+            "used_once": true, "keys": {"jwks": {"file": "keys.json"}},
+        },
         "login": {
             "issuer": "https://login.example", "audience": ["client-1", "client-2"], "algorithms": "PS256",
             "id_tokens": true, "keys": {"jwks": {"file": "keys.json"}},
@@ -252,6 +256,20 @@ async fn a_token_that_is_used_once_is_used_once() {
     let old = signed(&json!({"jti": "3", "iat": NOW - 601, "exp": NOW - 302}));
     assert_eq!(at(&old, NOW - 400).await, "store_unavailable");
     assert_eq!(at(&signed(&json!({"jti": null})), NOW).await, "token_claim_invalid");
+}
+
+/// JWT-29: an entry of another name for the same issuer takes no token twice.
+#[tokio::test]
+async fn a_token_is_used_up_whatever_its_issuers_entry_is_called() {
+    let (_, house) = house();
+    let claims = json!({"iss": "https://once.example", "sub": "a", "aud": "a", "exp": NOW + 60});
+    let token = token(&KEY, &json!({"typ": "JWT", "cty": null}), &claims);
+    for (entry, expected) in
+        [("once", "jwt:once:a"), ("renamed", "token_replayed"), ("once", "token_replayed")]
+    {
+        let chain = house.chain(&json!({"jwt": {"issuer": entry}}));
+        assert_eq!(present(&chain, None, &token).await, expected, "{entry}");
+    }
 }
 
 /// JWT-29: nobody uses up a token without showing all that must come with it.

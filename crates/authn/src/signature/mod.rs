@@ -64,14 +64,6 @@ struct Requirement {
     when: When,
 }
 
-/// The signature that is judged.
-#[derive(Clone, Copy, Debug)]
-struct Chosen<'s> {
-    label: &'s str,
-    /// Whether there was no other to choose.
-    alone: bool,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     Always,
@@ -123,7 +115,6 @@ impl Signature {
         }
         let signatures = Signatures::of(&evidence.head.headers).ok();
         let label = signatures.as_ref().and_then(|signatures| self.choose(signatures).ok());
-        let label = label.map(|chosen| chosen.label);
         if let Some(key_id) = signatures.as_ref().zip(label).and_then(|(all, label)| all.key_id(label)) {
             into.write(key_id.as_bytes());
         }
@@ -156,30 +147,8 @@ impl Signature {
         let malformed =
             |error: InputError| self.verifier.refuse(Reason::CredentialsMalformed, &error.to_string());
         let signatures = Signatures::of(&evidence.head.headers).map_err(malformed)?;
-        let chosen = self.choose(&signatures)?;
-        let judged = match signatures.input(chosen.label) {
-            Ok(input) => self.judge_one(input, evidence).await,
-            Err(error) => Err(malformed(error)),
-        };
-        judged.map_err(|rejection| if chosen.alone { rejection } else { self.one_of_several(rejection) })
-    }
-
-    /// SECURITY: which of several signatures is judged follows from which keys are known. What is wrong with the judged
-    /// one, beside that nobody's key fits it, would tell the caller which one that was (ANS-06).
-    fn one_of_several(&self, rejection: Rejection) -> Rejection {
-        match rejection.reason() {
-            Reason::CredentialsMalformed
-            | Reason::SignatureIncomplete
-            | Reason::SignatureExpired
-            | Reason::SignatureNotYetValid
-            | Reason::SignatureAlgorithmRefused
-            | Reason::DigestMissing => {
-                let why = rejection.detail().and_then(|detail| detail.inner.as_deref()).unwrap_or_default();
-                self.verifier
-                    .refuse(Reason::SignatureInvalid, &format!("of several signatures, one is judged: {why}"))
-            }
-            _ => rejection,
-        }
+        let input = signatures.input(self.choose(&signatures)?).map_err(malformed)?;
+        self.judge_one(input, evidence).await
     }
 
     async fn judge_one(&self, input: Input<'_>, evidence: &Evidence<'_>) -> Result<Arc<Identity>, Rejection> {
@@ -197,7 +166,7 @@ impl Signature {
             Signed { key_id: input.key_id, algorithm, base: base.as_bytes(), signature: input.value };
         let key = self.verifier.verify(&signed, now)?;
         if let Some(digests) = digests {
-            self.verifier.check_content(&digests, evidence).await?;
+            self.verifier.check_content(&digests, &moments, evidence).await?;
         }
         // Where a nonce is asked for, it is the nonce that may be used once (SIG-06).
         let once = input.nonce.filter(|_| self.nonce_required).map_or(base.as_bytes(), str::as_bytes);
@@ -205,24 +174,27 @@ impl Signature {
         Ok(key.identity.clone())
     }
 
-    /// The label that is ours: by name, by tag, else the first whose key is known (SIG-01).
-    fn choose<'s>(&self, signatures: &'s Signatures) -> Result<Chosen<'s>, Rejection> {
+    /// The label that is ours: the only one there is with the label and the tag that are asked for (SIG-01).
+    ///
+    /// SECURITY: not the one whose key is known. Whoever could send several would learn which that is, by what is wrong
+    /// with it or by how long it takes, and so which keys exist (ANS-06).
+    fn choose<'s>(&self, signatures: &'s Signatures) -> Result<&'s str, Rejection> {
         let ours = |label: &&str| {
             self.label.as_deref().is_none_or(|own| own == *label)
                 && self.tag.as_deref().is_none_or(|own| signatures.tag(label) == Some(own))
         };
-        let known = |label: &&str| signatures.key_id(label).is_some_and(|id| self.verifier.knows(id));
         let mut candidates = signatures.labels().filter(ours);
-        let first = candidates.next().ok_or_else(|| {
-            self.verifier.refuse(
+        match (candidates.next(), candidates.next()) {
+            (Some(only), None) => Ok(only),
+            (Some(_), Some(_)) => Err(self.verifier.refuse(
+                Reason::CredentialsAmbiguous,
+                "several signatures have the label and the tag that are asked for, if any are",
+            )),
+            (None, _) => Err(self.verifier.refuse(
                 Reason::SignatureIncomplete,
                 "no signature has the label or the tag that is asked for",
-            )
-        })?;
-        let others: Vec<_> = candidates.collect();
-        let alone = others.is_empty();
-        let label = std::iter::once(first).chain(others).find(known).unwrap_or(first);
-        Ok(Chosen { label, alone })
+            )),
+        }
     }
 
     /// The algorithm the request names (SIG-05).

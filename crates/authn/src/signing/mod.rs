@@ -77,11 +77,6 @@ impl Verifier {
         self.algorithms.iter().any(|accepted| accepted.algorithm == algorithm)
     }
 
-    /// Whether a key of that id is registered, for choosing between signatures and nothing else.
-    pub(crate) fn knows(&self, key_id: &str) -> bool {
-        self.keys.get(key_id).is_some()
-    }
-
     /// Judges when the request was signed: each moment it says it was made at, and its end if it names one.
     ///
     /// # Errors
@@ -150,13 +145,18 @@ impl Verifier {
     /// body worth keeping in memory.
     ///
     /// # Errors
-    /// The content is another one, or cannot be had.
+    /// The content is another one, or cannot be had, or it took so long that the signature is over.
     pub(crate) async fn check_content(
         &self,
         digests: &Digests,
+        moments: &Moments,
         evidence: &Evidence<'_>,
     ) -> Result<(), Rejection> {
         let content = evidence.content().await?;
+        // SECURITY: a signature is good for as long as the policy says, however slowly its content is sent.
+        if evidence.clock.now().unix_seconds() >= moments.until {
+            return Err(self.refuse(Reason::SignatureExpired, "it has ended while the content arrived"));
+        }
         if digests.match_content(&content) {
             return Ok(());
         }
@@ -207,6 +207,7 @@ impl Verifier {
             until: moments.until,
             scheme: self.scheme,
             seen: Reason::SignatureReplayed,
+            over: Reason::SignatureExpired,
             nonces: None,
         })
     }

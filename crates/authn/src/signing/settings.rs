@@ -110,7 +110,9 @@ impl SigningSettings {
             keys: keys.clone(),
             algorithms: accepted.ok()?,
             window: self.window,
-            used: self.refuses_replays().then(|| compiling.replays.space(self.kind.word)),
+            used: self
+                .refuses_replays()
+                .then(|| compiling.replays.space_of_age(self.kind.word, self.window.max_age)),
         })
     }
 }

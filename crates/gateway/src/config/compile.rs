@@ -172,7 +172,6 @@ pub(crate) fn compile(
         gateway.issuers.map(|issuers| issuers.compile(sources, providers, faults)).unwrap_or_default();
     let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
     let durable = gateway.store.is_some();
-    let proxies = listeners.iter().flatten().flat_map(ListenerSettings::proxies);
     let rooms = Rooms {
         issuers: &issuers,
         clients: &clients,
@@ -181,7 +180,7 @@ pub(crate) fn compile(
         resources,
         materials: sources,
         durable,
-        guard: gateway.guard.compile(&resources.failures).sharing(proxies),
+        guard: gateway.guard.compile(&resources.failures),
     };
     let proxy_fields = proxy_fields(listeners.iter().flatten());
     let (apis, routes) = compile_apis(specs, &rooms, &proxy_fields, faults);

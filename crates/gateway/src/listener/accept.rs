@@ -191,6 +191,7 @@ impl<S: Serve> Door<S> {
                 let connection = Connection {
                     peer: ends.peer,
                     proxy: ends.proxy,
+                    shared: ends.shared,
                     listener: Arc::clone(&settings.name),
                     tls: None,
                     handshake_certificate: None,
@@ -211,10 +212,12 @@ impl<S: Serve> Door<S> {
     /// Who is at the other end: the peer of the socket, or whom the proxy there announces before anything else.
     async fn announced(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<Ends> {
         let settings = &self.listener.settings;
-        let Some(protocol) = &settings.proxy_protocol else { return Some(Ends { peer, proxy: None }) };
+        let unannounced =
+            Ends { peer, proxy: None, shared: settings.knows_a_proxy_at(peer.ip().to_canonical()) };
+        let Some(protocol) = &settings.proxy_protocol else { return Some(unannounced) };
         match protocol.take(stream, peer).await {
-            Ok(None) => Some(Ends { peer, proxy: None }),
-            Ok(Some(client)) => Some(Ends { peer: client, proxy: Some(peer) }),
+            Ok(None) => Some(unannounced),
+            Ok(Some(client)) => Some(Ends { peer: client, proxy: Some(peer), shared: false }),
             Err(failure) => {
                 self.serve.observe(&settings.name, Event::Unannounced(failure));
                 None

@@ -18,6 +18,8 @@ pub(crate) struct Ends {
     pub(crate) peer: SocketAddr,
     /// The socket's, where it is a proxy that announced the caller.
     pub(crate) proxy: Option<SocketAddr>,
+    /// Whether the peer is a proxy that has not announced the caller.
+    pub(crate) shared: bool,
 }
 
 /// Why a finished handshake still makes no connection.
@@ -51,6 +53,7 @@ pub(crate) fn connection(
     let connection = Connection {
         peer: ends.peer,
         proxy: ends.proxy,
+        shared: ends.shared,
         listener: Arc::clone(listener),
         tls: Some(TlsFacts {
             policy: policy.id,

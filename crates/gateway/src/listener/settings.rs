@@ -1,6 +1,6 @@
 //! Listeners, compiled.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use portcullis_core::{Clock, Diagnostic, Faults, FetchTrust, Fetchers, Materials, Spanned, TlsPolicyId};
@@ -94,9 +94,11 @@ impl ListenerSettings {
         self.tls.as_ref().map(|tls| tls.policy_for(Some(host)).id)
     }
 
-    /// Where proxies in front of this listener that tell certificates come from.
-    pub(crate) fn proxies(&self) -> impl Iterator<Item = ipnet::IpNet> {
-        self.forwarded.iter().flat_map(|forwarded| forwarded.proxies()).copied()
+    /// Whether a connection from there comes by a proxy in front of this listener: from where one tells certificates, or
+    /// any where all must be announced.
+    pub(crate) fn knows_a_proxy_at(&self, hop: IpAddr) -> bool {
+        self.proxy_protocol.is_some()
+            || self.forwarded.as_ref().is_some_and(|forwarded| forwarded.is_near(hop))
     }
 
     /// Every field a proxy in front of this listener speaks in.

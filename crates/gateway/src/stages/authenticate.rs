@@ -62,6 +62,7 @@ async fn ask(
         worker: &exchange.passage.worker.tokens,
         content: content.map(|content| -> &dyn portcullis_authn::Content { content }),
         now,
+        clock: exchange.passage.worker.clock(),
         on_trial: false,
         uses: None,
     };

@@ -300,7 +300,7 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (
         Kind::Counter,
         "portcullis_replay_full_total",
-        "Credentials refused because the replay memory was full.",
+        "Credentials refused because the replay memory, or their owner's share of it, was full, by bound.",
     ),
     (
         Kind::Counter,

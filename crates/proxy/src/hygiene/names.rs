@@ -5,6 +5,26 @@
 
 use std::borrow::Cow;
 
+/// A question about names, and the table of what it knows: names, and beginnings of names. The tests go by the tables.
+macro_rules! names {
+    ($(#[$doc:meta])* $question:ident, $table:ident: [$($name:literal),* $(,)?], [$($prefix:literal),* $(,)?]) => {
+        $(#[$doc])*
+        fn $question(name: &str) -> bool {
+            matches!(name, $($name)|*) $(|| name.starts_with($prefix))*
+        }
+
+        #[cfg(test)]
+        pub(super) const $table: Table = Table { names: &[$($name),*], prefixes: &[$($prefix),*] };
+    };
+}
+
+/// What a question about names knows.
+#[cfg(test)]
+pub(super) struct Table {
+    pub(super) names: &'static [&'static str],
+    pub(super) prefixes: &'static [&'static str],
+}
+
 /// The name as the most careless upstream would see it: everything but letters and digits is a dash.
 pub(super) fn folded(name: &str) -> Cow<'_, str> {
     if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
@@ -58,25 +78,24 @@ pub(super) fn stops_on_the_way_back(name: &str) -> bool {
     }
 }
 
-/// Fields about the connection between two neighbours (RFC 9110 section 7.6.1), and those answered by us.
-/// `Trailer` goes because a request's trailers are not passed on, `Expect` because the gateway itself says
-/// `100 Continue` once the request is admitted.
-fn concerns_one_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "expect"
-            | "http2-settings"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authentication-info"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
+names! {
+    /// Fields about the connection between two neighbours (RFC 9110 section 7.6.1), and those answered by us.
+    /// `Trailer` goes because a request's trailers are not passed on, `Expect` because the gateway itself says
+    /// `100 Continue` once the request is admitted.
+    concerns_one_hop, ONE_HOP: [
+        "connection",
+        "expect",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ], []
 }
 
 /// SECURITY: where `content_length` is the same variable as `Content-Length`, it gives the body a second length,
@@ -88,67 +107,74 @@ fn is_a_disguised_length(written: &str, plain: &str) -> bool {
 /// Fields by which a proxy tells an upstream who the caller is or what was asked for. From a caller they are lies
 /// (FWD-02, PRX-04, PRX-05).
 fn speaks_for_the_gateway(name: &str) -> bool {
-    describes_a_certificate(name)
-        || names_an_authenticated_user(name)
-        || name.starts_with("x-forwarded")
-        || name.starts_with("x-original-")
-        || name.starts_with("x-envoy-")
-        || name.starts_with("wl-proxy-")
-        || matches!(
-            name,
-            "cf-connecting-ip"
-                | "fastly-client-ip"
-                | "forwarded"
-                | "front-end-https"
-                | "proxy-client-ip"
-                | "true-client-ip"
-                | "x-appengine-user-ip"
-                | "x-azure-clientip"
-                | "x-azure-socketip"
-                | "x-client-ip"
-                | "x-cluster-client-ip"
-                | "x-host"
-                | "x-http-host-override"
-                | "x-http-method"
-                | "x-http-method-override"
-                | "x-method-override"
-                | "x-originating-ip"
-                | "x-real-ip"
-                | "x-remote-addr"
-                | "x-remote-ip"
-                | "x-rewrite-url"
-                | "x-scheme"
-        )
+    describes_a_certificate(name) || names_an_authenticated_user(name) || describes_the_request(name)
 }
 
-/// Every known way in which a proxy that authenticates says who is calling (FWD-02).
-fn names_an_authenticated_user(name: &str) -> bool {
-    matches!(name, "remote-user" | "x-remote-user")
-        || name.starts_with("x-amzn-oidc-")
-        || name.starts_with("x-auth-request-")
-        || name.starts_with("x-goog-authenticated-user-")
-        || name.starts_with("x-ms-client-principal")
+names! {
+    /// Every known way of handing on where a request came from, and what it was before it was rewritten.
+    describes_the_request, OF_THE_REQUEST: [
+        "cf-connecting-ip",
+        "fastly-client-ip",
+        "forwarded",
+        "front-end-https",
+        "proxy-client-ip",
+        "true-client-ip",
+        "x-appengine-user-ip",
+        "x-azure-clientip",
+        "x-azure-socketip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-host",
+        "x-http-host-override",
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-originating-ip",
+        "x-real-ip",
+        "x-remote-addr",
+        "x-remote-ip",
+        "x-rewrite-url",
+        "x-scheme",
+    ], ["x-forwarded", "x-original-", "x-envoy-", "wl-proxy-"]
+}
+
+names! {
+    /// Every known way in which a proxy that authenticates says who is calling (FWD-02).
+    names_an_authenticated_user, OF_THE_USER: ["remote-user", "x-remote-user"], [
+        "x-amzn-oidc-",
+        "x-auth-request-",
+        "x-goog-authenticated-user-",
+        "x-ms-client-principal",
+    ]
 }
 
 /// Every known way of handing on a client certificate (FWD-02).
 fn describes_a_certificate(name: &str) -> bool {
-    matches!(
-        name,
-        "client-cert"
-            | "client-cert-chain"
-            | "x-arr-clientcert"
-            | "x-client-verify"
-            | "x-forwarded-client-cert"
-            | "x-tls-client-cert"
-    ) || name.starts_with("x-forwarded-tls-client-cert")
-        || name.starts_with("x-ssl-")
-        || name.starts_with("ssl-client-")
-        || name.starts_with("x-goog-client-cert")
-        || name.starts_with("x-client-cert")
-        || name.starts_with("x-amzn-mtls-")
-        || name.starts_with("cf-client-cert-")
-        || name.starts_with("cf-cert-")
-        || (name.starts_with("x-wso2-") && name.contains("-cert"))
+    is_for_a_certificate(name) || (name.starts_with(WSO2) && name.contains("-cert"))
+}
+
+/// Certificates in the fields of WSO2's gateways have this before a name of the operator's.
+pub(super) const WSO2: &str = "x-wso2-";
+
+names! {
+    /// The same by its fixed names.
+    is_for_a_certificate, OF_THE_CERTIFICATE: [
+        "client-cert",
+        "client-cert-chain",
+        "x-arr-clientcert",
+        "x-client-verify",
+        "x-forwarded-client-cert",
+        "x-tls-client-cert",
+    ], [
+        "x-forwarded-tls-client-cert",
+        "x-ssl-",
+        "ssl-client-",
+        "x-goog-client-cert",
+        "x-client-cert",
+        "x-amzn-mtls-",
+        "cf-client-cert-",
+        "cf-cert-",
+    ]
 }
 
 /// What `Connection` may name without more ado: options, and fields that concern one hop anyway.

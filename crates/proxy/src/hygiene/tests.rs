@@ -1,7 +1,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use portcullis_core::{Connection, Reason, TlsFacts, TlsPolicyId};
 
-use super::{ForwardedFields, prepare_request, prepare_response, prepare_trailers, remove_aliases};
+use super::{ForwardedFields, names, prepare_request, prepare_response, prepare_trailers, remove_aliases};
 
 fn map(fields: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -21,6 +21,33 @@ fn lines(headers: &HeaderMap) -> Vec<String> {
         .collect();
     lines.sort();
     lines
+}
+
+/// The glance at the first letters lets nothing by that a table knows, however its words are joined.
+#[test]
+fn no_known_name_slips_by_its_first_letters() {
+    let spelled = |table: &names::Table| -> Vec<String> {
+        let names = table.names.iter().map(|name| (*name).to_owned());
+        let prefixes = table.prefixes.iter().map(|prefix| format!("{prefix}x"));
+        let all = names.chain(prefixes);
+        all.flat_map(|name| ["-", "_", "."].map(|joint| name.replace('-', joint))).collect()
+    };
+    let wso2 = ["-", "_", "."].map(|joint| format!("{}client-certificate", names::WSO2).replace('-', joint));
+    let certificates = || spelled(&names::OF_THE_CERTIFICATE).into_iter().chain(wso2.clone());
+    let tables = [&names::ONE_HOP, &names::OF_THE_REQUEST, &names::OF_THE_USER];
+    let at_the_door: Vec<_> = tables.into_iter().flat_map(spelled).chain(certificates()).collect();
+    assert!(at_the_door.len() > 150, "{}", at_the_door.len());
+    for name in at_the_door.iter().map(String::as_str).chain(["content_length", "content.length"]) {
+        assert!(names::stops_at_the_door(name), "{name}");
+    }
+    let back = spelled(&names::ONE_HOP).into_iter().filter(|name| name != "trailer").chain(certificates());
+    for name in back {
+        assert!(names::stops_on_the_way_back(&name), "{name}");
+    }
+    for name in ["content-length", "content-type", "accept", "x-request-id", "trailer", "cookie"] {
+        assert!(!names::stops_on_the_way_back(name), "{name}");
+        assert_eq!(names::stops_at_the_door(name), name == "trailer", "{name}");
+    }
 }
 
 #[test]
@@ -360,6 +387,7 @@ fn forwarded_fields_tell_of_our_own_connection() {
     let plain = Connection {
         peer: "[::ffff:192.0.2.7]:4711".parse().unwrap(),
         proxy: None,
+        shared: false,
         listener: "public".into(),
         tls: None,
         handshake_certificate: None,

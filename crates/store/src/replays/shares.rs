@@ -1,63 +1,60 @@
-//! How much of the memory one owner of credentials may take.
+//! How much of the memory one owner of credentials may hold.
 //!
-//! Entries do not say whose they are; that would make each of them larger. What an owner holds is bounded by how fast it
-//! may take entries instead: as many as its share at once, and then one for each that ends. An entry that lives for `L`
-//! seconds moves the owner's mark forward by `L / share` seconds, and the mark may lie `L` seconds ahead of now. So of
-//! entries of one life time an owner holds at most twice its share.
+//! While there is room enough, as much as it likes. From where the memory is half full, whoever holds a share gets
+//! nothing more until some of it ends. What counts is how many entries an owner holds, not how long they live.
 //!
-//! Owners that meet at one mark have one share together. There are many marks, and nobody can choose where theirs is.
+//! Entries say whose they are by a number of 16 bits, so owners that meet there have one share together. Nobody can
+//! choose where theirs is.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use portcullis_core::Moment;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Tag;
 
-/// Marks. Together they take half a megabyte.
+/// Numbers of owners. What is counted for them takes a quarter of a megabyte.
 const MARKS: usize = 1 << 16;
-/// The part of the memory that one owner's entries take at once; twice that in the course of their life.
+/// The part of the memory that one owner may hold where it is half full.
 const PART: usize = 8;
 
-/// The marks of all owners.
+/// The number of an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark([u8; 2]);
+
+/// What all owners hold.
 #[derive(Debug)]
 pub(super) struct Shares {
-    /// Nanoseconds of the monotonic clock up to which an owner has taken entries.
-    marks: Box<[AtomicU64]>,
-    entries: u64,
+    held: Box<[AtomicU32]>,
+    share: u32,
 }
 
-/// The share of one owner.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Share<'m> {
-    mark: Option<&'m AtomicU64>,
-    entries: u64,
+impl Mark {
+    /// The number of an owner whose tag is a keyed hash.
+    pub(super) const fn of(Tag([first, second, ..]): Tag) -> Self {
+        Self([first, second])
+    }
 }
 
 impl Shares {
     /// Shares of a memory for so many entries.
     pub(super) fn of_capacity(capacity: usize) -> Self {
-        let entries = u64::try_from(capacity.div_ceil(PART).max(1)).unwrap_or(u64::MAX);
-        Self { marks: (0..MARKS).map(|_| AtomicU64::new(0)).collect(), entries }
+        let share = u32::try_from(capacity.div_ceil(PART).max(1)).unwrap_or(u32::MAX);
+        Self { held: (0..MARKS).map(|_| AtomicU32::new(0)).collect(), share }
     }
 
-    /// The share of an owner, whose tag is a keyed hash.
-    pub(super) fn of(&self, owner: Tag) -> Share<'_> {
-        let at = usize::try_from(owner.0).unwrap_or_default() % MARKS;
-        Share { mark: self.marks.get(at), entries: self.entries }
+    fn held(&self, owner: Mark) -> Option<&AtomicU32> {
+        self.held.get(usize::from(u16::from_le_bytes(owner.0)))
     }
-}
 
-impl Share<'_> {
-    /// Takes an entry that lives for so many seconds, if there is room in the share.
-    pub(super) fn take(self, seconds: i64, now: Moment) -> bool {
-        let Some(mark) = self.mark else { return false };
-        let now = u64::try_from(now.monotonic.as_nanos()).unwrap_or(u64::MAX);
-        let life = u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000_000);
-        let step = life.div_ceil(self.entries).max(1);
-        let taken = mark.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |mark| {
-            let next = mark.max(now).saturating_add(step);
-            (next.saturating_sub(now) <= life).then_some(next)
-        });
-        taken.is_ok()
+    /// Counts one more entry of an owner; where the memory is crowded, only within its share.
+    pub(super) fn take(&self, owner: Mark, crowded: bool) -> bool {
+        let Some(held) = self.held(owner) else { return false };
+        let more = |held: u32| (!crowded || held < self.share).then(|| held.saturating_add(1));
+        held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Counts one less.
+    pub(super) fn give_back(&self, owner: Mark) {
+        if let Some(held) = self.held(owner) {
+            held.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }

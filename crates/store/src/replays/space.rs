@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use portcullis_core::{Moment, Reason, Rejection};
+use portcullis_core::{Clock, Reason, Rejection};
 use std::time::Duration;
 
-use super::Memory;
+use super::shares::Mark;
+use super::terms::Terms;
+use super::{Claimed, Memory, Tag};
 
 /// How long a caller is told to wait where there is no room: entries end second by second.
 const FULL: Duration = Duration::from_secs(1);
@@ -17,29 +19,39 @@ const FULL: Duration = Duration::from_secs(1);
 pub enum Claim {
     /// Nobody has used it. It is used now.
     Fresh,
-    /// It has been used, or is too old by its own account.
+    /// It has been used.
     Seen,
+    /// It is too old by its own account.
+    Over,
     /// There is no room to remember it, so it may not be used.
     Full,
+    /// There is little room, and its owner holds its share of the memory.
+    Crowded,
     /// It was issued before the memory began, so it is not known whether it has been used.
     Before,
 }
 
 impl Claim {
-    /// Fresh, or the refusal: `seen` where it was used before, and 503 where that is not known.
+    /// Fresh, or the refusal: `seen` where it was used before, `over` where it is too old, and 503 where it is not known
+    /// whether it was used, or will not be.
     ///
     /// # Errors
     /// It is not fresh.
-    pub fn or_refuse(self, seen: Reason) -> Result<(), Rejection> {
+    pub fn or_refuse(self, seen: Reason, over: Reason) -> Result<(), Rejection> {
+        let unavailable = |why| Rejection::new(Reason::StoreUnavailable).because(why);
         match self {
             Self::Fresh => Ok(()),
             Self::Seen => Err(Rejection::new(seen).because("it has been used before")),
-            Self::Full => Err(Rejection::new(Reason::StoreUnavailable)
-                .because("no room to remember that the credential is used")
-                .retry_after(FULL)),
-            Self::Before => Err(Rejection::new(Reason::StoreUnavailable)
-                .because("the credential was issued before this process began, which may have let it through before")
-                .advising("Make a new credential: this one is older than the gateway's memory.")),
+            Self::Over => Err(Rejection::new(over).because("it has ended since the request began")),
+            Self::Full => Err(unavailable("the memory of used credentials is full").retry_after(FULL)),
+            Self::Crowded => Err(unavailable(
+                "the memory of used credentials is half full, and this caller holds its share of it",
+            )
+            .retry_after(FULL)),
+            Self::Before => Err(unavailable(
+                "the credential was issued before this process began, which may have let it through before",
+            )
+            .advising("Make a new credential: this one is older than the gateway's memory.")),
         }
     }
 }
@@ -49,35 +61,15 @@ impl Claim {
 pub struct ReplaySpace {
     memory: Arc<Memory>,
     /// Of fixed length, so that no two pairs of name and key run together.
-    name: [u8; 16],
+    name: [u8; 14],
+    /// Where rules say how long its credentials count.
+    terms: Option<Arc<Terms>>,
 }
 
 impl ReplaySpace {
-    pub(super) fn new(memory: Arc<Memory>, name: &str) -> Self {
-        let tag = memory.tag([name.as_bytes(), b""]);
-        let mut hashed = [0; 16];
-        hashed.iter_mut().zip(tag.0.to_le_bytes().into_iter().chain(tag.1.to_le_bytes())).for_each(
-            |(to, byte)| {
-                *to = byte;
-            },
-        );
-        Self { memory, name: hashed }
-    }
-
-    /// Claims the credential that is known by `key`. `issued` is the second since 1970 at which it says it was made
-    /// (`iat`, `created`, `Date`), `until` the first second at which it is refused for its age, leeway included.
-    ///
-    /// SECURITY: to be called last, when everything else about the credential is good; whoever could claim without
-    /// a good credential could use up somebody else's, or the memory.
-    pub fn claim(&self, key: &[u8], issued: i64, until: i64, now: Moment) -> Claim {
-        self.memory.claim(self.memory.tag([&self.name, key]), None, issued, until, now)
-    }
-
-    /// The same for a credential of a known owner, who may take a share of the memory and no more: beyond it, their
-    /// credentials are refused ([`Claim::Full`]) and nobody else's.
-    pub fn claim_for(&self, owner: &[u8], key: &[u8], issued: i64, until: i64, now: Moment) -> Claim {
-        let share = Some(self.memory.shares.of(self.memory.tag([owner, b"owner"])));
-        self.memory.claim(self.memory.tag([&self.name, key]), share, issued, until, now)
+    pub(super) fn new(memory: Arc<Memory>, name: &str, terms: Option<Arc<Terms>>) -> Self {
+        let Tag(name) = memory.tag([name.as_bytes(), b""]);
+        Self { memory, name, terms }
     }
 }
 
@@ -89,6 +81,54 @@ impl PartialEq for ReplaySpace {
 }
 
 impl Eq for ReplaySpace {}
+
+/// A credential that may be used once.
+#[derive(Clone, Copy)]
+pub struct SingleUse<'a> {
+    /// The credentials of its kind.
+    pub space: &'a ReplaySpace,
+    /// What it is known by among them.
+    pub key: &'a [u8],
+    /// The second since 1970 at which it says it was made (`iat`, `created`, `Date`).
+    pub issued: i64,
+    /// The first second since 1970 at which it is refused for its age, leeway included.
+    pub until: i64,
+}
+
+impl SingleUse<'_> {
+    fn claim(&self, owner: &[u8], clock: &Clock) -> Result<Claimed, Claim> {
+        let Self { space: ReplaySpace { memory, name, terms }, key, issued, until } = *self;
+        let owner = Mark::of(memory.tag([owner, b"owner"]));
+        memory.claim(memory.tag([name, key]), owner, (issued, until), terms.as_deref(), clock)
+    }
+}
+
+/// Claims credentials of one owner, who holds a share of the memory where it is half full, and no more: beyond it, their
+/// credentials are refused ([`Claim::Crowded`]) and nobody else's. Where one cannot be claimed, none is: what came before
+/// it can be used still.
+///
+/// SECURITY: to be called last, when everything else about the credentials is good; whoever could claim without good
+/// credentials could use up somebody else's, or the memory.
+///
+/// # Errors
+/// The first that is not fresh, counted from 0, and what it is instead.
+pub fn claim_all<'a>(
+    owner: &[u8],
+    all: impl IntoIterator<Item = SingleUse<'a>>,
+    clock: &Clock,
+) -> Result<(), (usize, Claim)> {
+    let mut claimed = Vec::new();
+    for (at, one) in all.into_iter().enumerate() {
+        match one.claim(owner, clock) {
+            Ok(done) => claimed.push((one.space, done)),
+            Err(claim) => {
+                claimed.iter().for_each(|(space, done)| space.memory.release(done));
+                return Err((at, claim));
+            }
+        }
+    }
+    Ok(())
+}
 
 impl fmt::Debug for ReplaySpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -130,11 +130,6 @@ impl ForwardedCertificates {
         (self.generation, lists)
     }
 
-    /// Where the proxy's connections come from.
-    pub(crate) fn proxies(&self) -> &[IpNet] {
-        &self.from
-    }
-
     /// Who is asked online about the certificates that are told.
     pub(crate) fn online(&self) -> Option<&Arc<Ocsp>> {
         match &self.judge {
@@ -143,7 +138,8 @@ impl ForwardedCertificates {
         }
     }
 
-    fn is_near(&self, hop: IpAddr) -> bool {
+    /// Whether the proxy's connections come from there.
+    pub(crate) fn is_near(&self, hop: IpAddr) -> bool {
         self.from.iter().any(|range| range.contains(&hop))
     }
 

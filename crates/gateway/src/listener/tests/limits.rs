@@ -324,6 +324,7 @@ fn serve_http2(rig: &Rig, server: DuplexStream) -> JoinHandle<Ending> {
     let connection = Connection {
         peer: rig.address,
         proxy: None,
+        shared: false,
         listener: "door".into(),
         tls: None,
         handshake_certificate: None,
