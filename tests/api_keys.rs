@@ -348,7 +348,8 @@ fn a_key_is_made_for_a_time_and_a_place() {
         arguments.extend(flags);
         portcullis(&arguments, &[])
     };
-    let output = make(&["--expires", "2100-01-01", "--api", "orders", "--from", "127.0.0.0/8"]);
+    let output =
+        make(&["--name", "2027", "--expires", "2100-01-01", "--api", "orders", "--from", "127.0.0.0/8"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("text");
     let (key, declared) = (text.lines().next().expect("a key"), text.split("\n\n").last().expect("lines"));
@@ -359,9 +360,11 @@ fn a_key_is_made_for_a_time_and_a_place() {
         &["--not-before", "2027-01-01", "--expires", "2026-01-01"],
         &["--from", "acme.example"],
         &["--api", "two words"],
+        &["--name", "two words"],
     ] {
         assert!(!make(wrong).status.success(), "{wrong:?}");
     }
+    assert!(declared.contains("name: \"2027\""), "{declared}");
     let world = plan.start();
     world.plain().get("/orders/1").header("x-api-key", key).send().assert_passed();
     world.plain().get("/anywhere/1").header("x-api-key", key).send().assert_refused(Reason::ApiKeyInvalid);

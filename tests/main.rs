@@ -47,6 +47,8 @@ mod introspection;
 #[cfg(test)]
 mod introspection_hostile;
 #[cfg(test)]
+mod key_ids;
+#[cfg(test)]
 mod key_sets;
 #[cfg(test)]
 mod lifecycle;

@@ -119,6 +119,7 @@ fn every_request_has_one_line() {
         ("decision", "allow"),
         ("identity", "tpp-a"),
         ("auth", "jwt"),
+        ("key_id", "key-1"),
         ("client", "127.0.0.1"),
     ] {
         assert_eq!(line[name], value, "{line}");

@@ -82,6 +82,11 @@ pub struct Identity {
     pub issuer: Option<Arc<str>>,
     /// The registered client the credential belongs to.
     pub client: Option<Arc<Client>>,
+    /// Which of several credentials it was, so that two of one caller can be told apart during a rotation (CHN-04):
+    /// the `kid` of the key that verified, the key id of a signed request, the name of an API key or of a user, the
+    /// first digits of a registered certificate's thumbprint. `None` where nothing public names it. SECURITY: it is
+    /// shown to upstreams and in logs, so it is never a part of a secret; it names no caller, so no limit counts by it.
+    pub key_id: Option<Arc<str>>,
     /// The claims of a token; empty for everything else.
     pub claims: Arc<Object>,
     /// Scopes, exactly as granted, each once.

@@ -44,6 +44,9 @@ pub(crate) struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<Arc<str>>,
     pub(crate) identity: Option<Arc<str>>,
+    /// Which of the caller's credentials it was, by its public name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_id: Option<Arc<str>>,
     pub(crate) auth: Option<&'static str>,
     /// `would_allow`, or the reason for which a chain in shadow would have refused.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -170,6 +173,7 @@ mod tests {
             detail: None,
             limit: None,
             identity: None,
+            key_id: None,
             auth: None,
             shadow: None,
             cert: None,
@@ -180,6 +184,32 @@ mod tests {
             out: 0,
             config: "c".into(),
         }
+    }
+
+    /// The table of the README has every field there is.
+    #[test]
+    fn every_field_has_its_words() {
+        let full = Record {
+            reason: Some("r"),
+            detail: Some(String::new()),
+            limit: Some("l".into()),
+            key_id: Some("k".into()),
+            shadow: Some("s"),
+            cert: Some(String::new()),
+            upstream_ms: Some(0.1),
+            ..record()
+        };
+        let json = serde_json::to_value(&full).expect("JSON");
+        let fields = json.as_object().expect("an object");
+        assert_eq!(fields["key_id"], "k");
+        let bare = serde_json::to_value(record()).expect("JSON");
+        assert!(bare.get("key_id").is_none() && bare.get("identity").is_some(), "{bare}");
+        let readme = include_str!("../../../README.md");
+        let table = readme.split("| Field | What |").nth(1).and_then(|rest| rest.split("\n\n").next());
+        let table = table.expect("README.md has the table");
+        let named = table.lines().filter_map(|line| line.split('|').nth(1)).collect::<String>();
+        let missing: Vec<_> = fields.keys().filter(|field| !named.contains(&format!("`{field}`"))).collect();
+        assert!(missing.is_empty(), "README.md does not say what {missing:?} is");
     }
 
     #[test]

@@ -23,7 +23,7 @@ const GATEWAY: &str = "
 version: 1
 listen: { public: { address: 127.0.0.1:0 } }
 issuers:
-  idp: { issuer: https://idp.example, audience: https://api.example, algorithms: [ES256], keys: { pem: [idp.pub] } }
+  idp: { issuer: https://idp.example, audience: https://api.example, algorithms: [ES256], keys: { jwks: { file: idp.json } } }
 upstreams: { echo: { urls: ['http://127.0.0.1:1'] } }
 ";
 
@@ -45,13 +45,14 @@ limits:
 fn worker() -> (Rc<Worker>, String) {
     let folder = tempfile::tempdir().expect("a directory");
     let key = SigningKey::generate(Algorithm::Es256).expect("a key");
-    std::fs::write(folder.path().join("idp.pub"), key.public_pem().expect("a PEM")).expect("written");
+    let set = serde_json::json!({ "keys": [key.public_jwk("idp-1").expect("a public key")] });
+    std::fs::write(folder.path().join("idp.json"), set.to_string()).expect("written");
     let now = Clock::System.now().unix_seconds();
     let claims = serde_json::json!({
         "iss": "https://idp.example", "aud": "https://api.example", "sub": "alice", "client_id": "tpp-a",
         "scope": "accounts payments", "iat": now, "exp": now + 600,
     });
-    let token = key.sign(serde_json::json!({}), &claims).expect("a token");
+    let token = key.sign(serde_json::json!({ "kid": "idp-1" }), &claims).expect("a token");
     let mut faults = Faults::default();
     let texts = [("gateway.yaml", GATEWAY), ("apis/accounts.yaml", API)];
     let (sources, spec) = config::read_texts(folder.path(), &texts, &Environment::default(), &mut faults);
@@ -73,6 +74,8 @@ fn request(token: &str) -> Request<IncomingBody> {
 /// Answers instead of forwarding.
 async fn answer(exchange: Exchange<Admitted>) -> Result<Reply, Ended> {
     let Exchange { mut passage, .. } = exchange;
+    // The name of the key is among what a request takes nothing for.
+    assert_eq!(passage.ledger.key_id.as_deref(), Some("idp-1"));
     passage.ledger.status = http::StatusCode::OK;
     Ok(Reply { response: Response::new(ReplyBody::Own(None)), passage })
 }

@@ -57,6 +57,7 @@ enum Variable {
     IdentityGroup,
     IdentitySubject,
     IdentityMethod,
+    IdentityKeyId,
     ClientName,
     ClientAttribute(String),
     Claim(String),
@@ -225,11 +226,12 @@ impl Template {
 }
 
 impl Variable {
-    const NAMES: [&'static str; 15] = [
+    const NAMES: [&'static str; 16] = [
         "identity.name",
         "identity.group",
         "identity.subject",
         "identity.method",
+        "identity.key_id",
         "client.name",
         "client.attributes.NAME",
         "claims.NAME",
@@ -249,6 +251,7 @@ impl Variable {
             "identity.group" => Self::IdentityGroup,
             "identity.subject" => Self::IdentitySubject,
             "identity.method" => Self::IdentityMethod,
+            "identity.key_id" => Self::IdentityKeyId,
             "client.name" => Self::ClientName,
             "certificate.thumbprint" => Self::CertificateThumbprint,
             "certificate.subject" => Self::CertificateSubject,
@@ -286,6 +289,7 @@ impl Variable {
             Self::IdentityGroup => principal.group.as_ref().map(shared),
             Self::IdentitySubject => Some(shared(&principal.identity.subject)),
             Self::IdentityMethod => Some(principal.identity.method.as_str().into()),
+            Self::IdentityKeyId => principal.identity.key_id.as_ref().map(shared),
             Self::ClientName => principal.client().map(|client| shared(&client.name)),
             Self::ClientAttribute(name) => scalar(&principal.client()?.attributes, name),
             Self::Claim(path) => scalar(&principal.grant().claims, path),

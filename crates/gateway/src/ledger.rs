@@ -25,6 +25,8 @@ pub(crate) struct Ledger {
     /// What a chain in shadow would have said.
     pub(crate) shadow: Option<Result<(), Reason>>,
     pub(crate) principal: Option<Arc<str>>,
+    /// Which of the caller's credentials it was.
+    pub(crate) key_id: Option<Arc<str>>,
     pub(crate) certificate: Option<[u8; 32]>,
     /// The limit that refused, by name.
     pub(crate) limit: Option<Arc<str>>,
@@ -67,6 +69,7 @@ impl Ledger {
             auth: AuthRecord::NotReached,
             shadow: None,
             principal: None,
+            key_id: None,
             certificate: None,
             limit: None,
             reason: None,

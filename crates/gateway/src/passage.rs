@@ -102,6 +102,7 @@ impl Passage {
             detail: ledger.inner.clone(),
             limit: ledger.limit.clone(),
             identity: ledger.principal.clone(),
+            key_id: ledger.key_id.clone(),
             auth: match ledger.auth {
                 AuthRecord::Verified { method, .. } => Some(method.as_str()),
                 AuthRecord::NotReached | AuthRecord::Refused { .. } => None,

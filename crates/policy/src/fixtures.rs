@@ -80,6 +80,11 @@ impl Caller {
         self
     }
 
+    pub(crate) fn key_id(mut self, key_id: &str) -> Self {
+        Arc::make_mut(&mut self.principal.identity).key_id = Some(key_id.into());
+        self
+    }
+
     pub(crate) fn group(mut self, group: &str) -> Self {
         self.principal.group = Some(group.into());
         self
@@ -121,6 +126,7 @@ pub(crate) fn identity(method: AuthMethod, key: &str, subject: &str) -> Identity
         subject: subject.into(),
         issuer: None,
         client: None,
+        key_id: None,
         claims: Arc::new(Object::default()),
         scopes: Arc::from([]),
         certificate: None,

@@ -40,9 +40,12 @@ struct Create {
     format: Format,
 }
 
-/// When and where the key counts, as its line will say.
+/// What the key is called, and when and where it counts, as its line will say.
 #[derive(clap::Args, Default)]
 struct Terms {
+    /// What the key is called in logs and headers, among the keys of its client; no secret
+    #[arg(long, value_name = "NAME", value_parser = key_name)]
+    name: Option<String>,
     /// From when on it counts: a day such as 2027-06-30, or a moment such as 2027-06-30T12:00:00Z
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     not_before: Option<String>,
@@ -61,6 +64,7 @@ impl Terms {
     /// The keys of the line, as YAML and as JSON write them.
     fn entries(&self) -> Vec<(&'static str, serde_json::Value)> {
         let mut entries = Vec::new();
+        entries.extend(self.name.as_ref().map(|name| ("name", json!(name))));
         entries.extend(self.not_before.as_ref().map(|when| ("not_before", json!(when))));
         entries.extend(self.expires.as_ref().map(|when| ("expires", json!(when))));
         entries.extend((!self.api.is_empty()).then(|| ("apis", json!(self.api))));
@@ -86,12 +90,17 @@ fn moment(text: &str) -> Result<String, String> {
 }
 
 fn api_name(text: &str) -> Result<String, String> {
+    short_name(text).ok_or_else(|| "an API's name has at most 64 letters, digits, `-`, `_` or `.`".to_owned())
+}
+
+fn key_name(text: &str) -> Result<String, String> {
+    short_name(text)
+        .ok_or_else(|| "a key's name here has at most 64 letters, digits, `-`, `_` or `.`".to_owned())
+}
+
+fn short_name(text: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if !text.is_empty() && text.len() <= 64 && text.bytes().all(plain) {
-        Ok(text.to_owned())
-    } else {
-        Err("an API's name has at most 64 letters, digits, `-`, `_` or `.`".to_owned())
-    }
+    (!text.is_empty() && text.len() <= 64 && text.bytes().all(plain)).then(|| text.to_owned())
 }
 
 fn network(text: &str) -> Result<String, String> {
@@ -218,6 +227,7 @@ clients:
     #[test]
     fn what_the_key_is_for_is_said_in_its_line() {
         let terms = Terms {
+            name: Some("2027".to_owned()),
             not_before: Some("2027-01-01".to_owned()),
             expires: Some("2028-01-01T12:00:00Z".to_owned()),
             api: vec!["orders".to_owned(), "stock".to_owned()],
@@ -227,7 +237,7 @@ clients:
         let create = Create { terms, ..create(Format::Human) };
         let hash = hash();
         let line = format!(
-            "      - api_key: {{ hash: \"{hash}\", not_before: \"2027-01-01\", expires: \"2028-01-01T12:00:00Z\", apis: \
+            "      - api_key: {{ hash: \"{hash}\", name: \"2027\", not_before: \"2027-01-01\", expires: \"2028-01-01T12:00:00Z\", apis: \
              [\"orders\",\"stock\"], from: [\"192.0.2.0/24\"] }}\n"
         );
         let text = shown(&create, "pc_example", &hash);

@@ -35,6 +35,7 @@ pub(crate) fn anybody() -> Arc<Identity> {
         subject: name,
         issuer: None,
         client: None,
+        key_id: None,
         claims: Arc::default(),
         scopes: Arc::default(),
         certificate: None,

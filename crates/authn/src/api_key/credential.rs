@@ -5,16 +5,21 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use portcullis_core::document::{Fields, Node};
-use portcullis_core::{AuthMethod, Client, Diagnostic, Faults, Identity, Spanned};
+use portcullis_core::{AuthMethod, Client, Diagnostic, Faults, Identity, Place, Spanned};
 
+use super::key::holds_key;
 use super::{ApiKeys, KeyHash, KeyOwner, KeyTerms};
 use crate::certificate::{CertificateBinding, NamedCertificates};
 use crate::clients::{Registering, identity_of, read_moment};
+
+/// The longest name of a key, in bytes.
+const MAX_NAME: usize = 64;
 
 /// One stored key.
 #[derive(Debug)]
 pub(crate) struct ApiKeyCredential {
     hash: Spanned<KeyHash>,
+    name: Option<Spanned<String>>,
     not_before: Option<i64>,
     expires_at: Option<i64>,
     disabled: bool,
@@ -26,12 +31,13 @@ pub(crate) struct ApiKeyCredential {
 impl ApiKeyCredential {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`api_key`", faults)?;
-        let hash = fields.require("hash", faults);
+        let (hash, name) = (fields.require("hash", faults), fields.get("name"));
         let (not_before, expires) = (fields.get("not_before"), fields.get("expires"));
         let (disabled, apis, from) = (fields.get("disabled"), fields.get("apis"), fields.get("from"));
         let certificate = fields.get("certificate").map(|node| NamedCertificates::read(node, faults));
         fields.finish(faults);
         let hash = hash.and_then(|node| read_hash(node, faults));
+        let name = name.map(|node| read_name(node, faults));
         let from_moment = not_before.map(|node| read_moment(node, faults));
         let until = expires.map(|node| read_moment(node, faults));
         let disabled = disabled.map(|node| node.boolean(faults));
@@ -39,6 +45,7 @@ impl ApiKeyCredential {
         let networks = from.map(|node| read_networks(node, faults));
         let spec = Self {
             hash: hash?,
+            name: name.map_or(Some(None), |read| read.map(Some))?,
             not_before: from_moment.map_or(Some(None), |read| read.map(Some))?,
             expires_at: until.map_or(Some(None), |read| read.map(Some))?,
             disabled: disabled.unwrap_or(Some(false))?,
@@ -81,6 +88,9 @@ impl ApiKeyCredential {
                 faults.undefined("API", api, apis);
             }
         }
+        if !self.name_is_free(keys, client, faults) {
+            return;
+        }
         let Ok(bound_to) = self.binding(registering, faults) else { return };
         let owner = KeyOwner {
             identity: self.identity(client),
@@ -103,6 +113,22 @@ impl ApiKeyCredential {
         }
     }
 
+    /// Whether its name, if it has one, can be its own: the keys of one client are told apart by it.
+    fn name_is_free(&self, keys: &mut ApiKeys, client: &Arc<Client>, faults: &mut Faults) -> bool {
+        let Some(name) = &self.name else { return true };
+        // SECURITY: names are shown; a key in the place of its name would be shown with every request.
+        if keys.hash(&name.value) == self.hash.value {
+            faults.push(key_as_name(name.place));
+            return false;
+        }
+        let Some(taken) = keys.claim_name(client, name) else { return true };
+        let message = format!("client `{}` has two API keys called `{}`", client.name, name.value);
+        faults.push(
+            Diagnostic::error("key_name_twice", name.place, message).related(taken, "the other one is here"),
+        );
+        false
+    }
+
     /// What must come with the key.
     fn binding(
         &self,
@@ -115,7 +141,8 @@ impl ApiKeyCredential {
 
     /// The client, until the key or the client ends.
     fn identity(&self, client: &Arc<Client>) -> Arc<Identity> {
-        let identity = identity_of(client, AuthMethod::ApiKey);
+        let name = self.name.as_ref().map(|name| name.value.as_str().into());
+        let identity = identity_of(client, AuthMethod::ApiKey, name);
         let Some(last) = self.expires_at.map(|end| end.saturating_sub(1)) else { return identity };
         let expires_at = Some(identity.expires_at.map_or(last, |end| end.min(last)));
         Arc::new(Identity { expires_at, ..Arc::unwrap_or_clone(identity) })
@@ -137,6 +164,29 @@ fn read_hash(node: &Node, faults: &mut Faults) -> Option<Spanned<KeyHash>> {
             None
         }
     }
+}
+
+/// SECURITY: the text is not repeated in the message: it could be a key.
+fn read_name(node: &Node, faults: &mut Faults) -> Option<Spanned<String>> {
+    let text = node.text(faults)?;
+    let name = text.value.as_str();
+    if holds_key(name) {
+        faults.push(key_as_name(text.place));
+        return None;
+    }
+    let printable = name.bytes().all(|byte| matches!(byte, b' '..=b'~')) && name.trim() == name;
+    if name.is_empty() || name.len() > MAX_NAME || !printable {
+        let fault =
+            format!("the name of a key is 1 to {MAX_NAME} printable characters of ASCII, no space at an end");
+        faults.error("bad_name", text.place, fault);
+        return None;
+    }
+    Some(text)
+}
+
+fn key_as_name(place: Place) -> Diagnostic {
+    Diagnostic::error("literal_secret", place, "this name is a key, and names are shown in logs and headers")
+        .note("take this key out of use, and call the next one by something that is no secret, such as `mobile-2027`")
 }
 
 fn read_networks(node: &Node, faults: &mut Faults) -> Option<Vec<IpNet>> {

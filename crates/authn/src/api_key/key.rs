@@ -49,6 +49,11 @@ pub(super) fn is_mistyped(key: &[u8]) -> bool {
     checksum(before).as_bytes() != sum
 }
 
+/// Whether there is room in the text for a key of the form we make.
+pub(super) fn holds_key(text: &str) -> bool {
+    text.find(PREFIX).is_some_and(|at| text.len() - at >= LENGTH)
+}
+
 /// What is stored of a key (KEY-02).
 pub fn hash_key(pepper: &Secret, key: &str) -> KeyHash {
     KeyHash(KeyedHash::new(pepper).digest(key.as_bytes()))

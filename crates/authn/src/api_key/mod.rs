@@ -1,4 +1,5 @@
-//! `api_key`: a key of a registered client, in a header, in the query or in a cookie.
+//! `api_key`: a key of a registered client, in a header, in the query or in a cookie. Of a key nothing is public but the
+//! name its line may give it.
 
 mod credential;
 mod key;

@@ -1,11 +1,12 @@
 //! All declared keys, frozen.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use portcullis_core::{Identity, Place, Secret};
+use portcullis_core::{Client, Identity, Place, Secret, Spanned};
 use portcullis_jose::digest::KeyedHash;
 
 use super::key::KeyHash;
@@ -84,22 +85,40 @@ impl KeyTerms {
 pub(crate) struct ApiKeys {
     pepper: KeyedHash,
     owners: HashMap<KeyHash, KeyOwner, ahash::RandomState>,
+    /// Where keys of each client that have a name are declared.
+    names: HashMap<(Arc<str>, Box<str>), Place, ahash::RandomState>,
 }
 
 impl ApiKeys {
     pub(crate) fn new(pepper: &Secret) -> Self {
-        Self { pepper: KeyedHash::new(pepper), owners: HashMap::default() }
+        Self { pepper: KeyedHash::new(pepper), owners: HashMap::default(), names: HashMap::default() }
     }
 
     /// Adds a key; hands back the owner it already has, if it has one.
     pub(crate) fn add(&mut self, hash: KeyHash, owner: KeyOwner) -> Option<KeyOwner> {
         match self.owners.entry(hash) {
-            std::collections::hash_map::Entry::Occupied(taken) => Some(taken.get().clone()),
-            std::collections::hash_map::Entry::Vacant(free) => {
+            Entry::Occupied(taken) => Some(taken.get().clone()),
+            Entry::Vacant(free) => {
                 free.insert(owner);
                 None
             }
         }
+    }
+
+    /// Takes a name for a key of a client, or says where another of its keys has it.
+    pub(super) fn claim_name(&mut self, client: &Client, name: &Spanned<String>) -> Option<Place> {
+        match self.names.entry((client.name.clone(), name.value.as_str().into())) {
+            Entry::Occupied(taken) => Some(*taken.get()),
+            Entry::Vacant(free) => {
+                free.insert(name.place);
+                None
+            }
+        }
+    }
+
+    /// What would be stored of it, if it were a key.
+    pub(super) fn hash(&self, text: &str) -> KeyHash {
+        KeyHash(self.pepper.digest(text.as_bytes()))
     }
 
     /// Whose key it is.

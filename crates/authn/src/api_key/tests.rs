@@ -162,7 +162,7 @@ fn many_keys_are_told_apart() {
     let owner = |name: &str| {
         let client = clients(&json!({ name: {} })).get(name).expect("a client").clone();
         super::KeyOwner {
-            identity: crate::clients::identity_of(&client, AuthMethod::ApiKey),
+            identity: crate::clients::identity_of(&client, AuthMethod::ApiKey, None),
             client_expires_at: None,
             terms: super::KeyTerms::default(),
             bound_to: None,

@@ -42,8 +42,10 @@ impl BasicCredential {
                 .note("files are never rewritten: make a new one with `portcullis hash` when the password is next at hand"),
             );
         }
+        // A name that is empty names nothing.
+        let name = Some(self.username.value.as_str()).filter(|name| !name.is_empty()).map(Arc::from);
         let user = User {
-            identity: identity_of(client, AuthMethod::Basic),
+            identity: identity_of(client, AuthMethod::Basic, name),
             client_expires_at: client.expires_at,
             hash: Arc::new(self.hash),
             declared: self.username.place,

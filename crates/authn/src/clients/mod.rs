@@ -94,14 +94,19 @@ impl Clients {
 }
 
 /// Whom a credential of a client leads to: the client itself. Its name is the only part of the key that can hold
-/// a `:`, and it comes last, so no two clients share a key.
-pub(crate) fn identity_of(client: &Arc<Client>, method: AuthMethod) -> Arc<Identity> {
+/// a `:`, and it comes last, so no two clients share a key. `key_id` is what the credential itself is called.
+pub(crate) fn identity_of(
+    client: &Arc<Client>,
+    method: AuthMethod,
+    key_id: Option<Arc<str>>,
+) -> Arc<Identity> {
     Arc::new(Identity {
         method,
         key: format!("client:{}", client.name).into(),
         subject: client.name.clone(),
         issuer: None,
         client: Some(client.clone()),
+        key_id,
         claims: Arc::default(),
         scopes: Arc::default(),
         certificate: None,

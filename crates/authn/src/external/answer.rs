@@ -142,6 +142,7 @@ impl Reading {
             subject,
             issuer: None,
             client: None,
+            key_id: None,
             claims: Arc::new(claims),
             scopes: each_once(&scopes(&granted, None)),
             certificate: None,

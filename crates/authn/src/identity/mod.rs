@@ -6,6 +6,8 @@
 
 mod compile;
 #[cfg(test)]
+mod key_id_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -195,7 +197,12 @@ fn text(value: Option<&Value>) -> Result<Option<Arc<str>>, Rejection> {
 
 /// SECURITY: names reach headers and logs, so control characters and endless ones are refused here, once.
 pub(crate) fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control)
+    is_printable(text) && text.len() <= MAX_NAME
+}
+
+/// Whether it is something to read at all.
+pub(crate) fn is_printable(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(char::is_control)
 }
 
 fn usable(text: &Arc<str>) -> Result<&Arc<str>, Rejection> {

@@ -23,6 +23,7 @@ fn token(issuer: &str, claims: &Value) -> Identity {
         subject: "s".into(),
         issuer: Some(issuer.into()),
         client: None,
+        key_id: None,
         claims: Arc::new(claims),
         scopes: Arc::default(),
         certificate: None,

@@ -220,6 +220,7 @@ impl Introspection {
             subject,
             issuer: Some(self.name.clone()),
             client: None,
+            key_id: None,
             scopes: granted(claims, self.scope.as_deref()),
             claims: Arc::new(claims.clone()),
             certificate: None,

@@ -33,7 +33,7 @@ pub use profile::profile_table;
 use crate::binding::Demands;
 use crate::chain::Use;
 use crate::clients::Clients;
-use crate::identity::{is_name, token_key};
+use crate::identity::{is_name, is_printable, token_key};
 use crate::introspection::{Introspection, Introspections, OF_CLIENT};
 use crate::jwt::ClientKeys;
 use crate::keys::{CertificateKeys, EntryId, KeySource, KeySources, KeysUnavailable, NoUrl};
@@ -365,11 +365,12 @@ impl Issuer {
         let confirmation = self.cnf.read(&claims)?;
         let ends_ms = times.unusable_from_ms(&self.rules);
         let published = owner.as_ref().and_then(|owner| owner.published);
-        let identity = Arc::new(match owner {
+        let mut identity = match owner {
             Some(Owner { client, .. }) => self.identity_of_client(claims, ends_ms, client)?,
             None => self.identity(claims, ends_ms)?,
-        });
-        let known = KnownToken::new(identity, times, ends_ms, confirmation);
+        };
+        identity.key_id = verified.key_id().filter(|key_id| is_printable(key_id)).cloned();
+        let known = KnownToken::new(Arc::new(identity), times, ends_ms, confirmation);
         Ok((known.by_published(published), generation))
     }
 
@@ -479,6 +480,7 @@ impl Issuer {
             subject,
             issuer: Some(self.name.clone()),
             client: None,
+            key_id: None,
             scopes: granted(&claims, self.scope.as_deref()),
             claims: Arc::new(claims),
             certificate: None,

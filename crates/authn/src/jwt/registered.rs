@@ -9,6 +9,7 @@ use portcullis_jose::digest::sha256;
 use portcullis_jose::{Algorithm, VerifyingKey};
 
 use crate::clients::Registering;
+use crate::identity::is_printable;
 use crate::issuers::UrlSpec;
 use crate::keys::KeySource;
 
@@ -69,8 +70,9 @@ impl JwtKeyCredential {
         let key_id = key_id.and_then(|node| node.text(faults));
         let pem = pem.and_then(|node| node.text(faults));
         let key_id = key_id?;
-        if key_id.value.is_empty() || key_id.value.len() > KEY_ID_MAX {
-            faults.error("bad_name", key_id.place, format!("a `kid` is 1 to {KEY_ID_MAX} bytes long"));
+        if !is_printable(&key_id.value) || key_id.value.len() > KEY_ID_MAX {
+            let message = format!("a `kid` is 1 to {KEY_ID_MAX} bytes long, without control characters");
+            faults.error("bad_name", key_id.place, message);
             return None;
         }
         Some(Self::Pem { key_id, pem: pem? })

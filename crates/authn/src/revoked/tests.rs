@@ -16,6 +16,7 @@ fn token(claims: &Value) -> Identity {
         subject: "alice".into(),
         issuer: Some("bank-idp".into()),
         client: None,
+        key_id: None,
         claims: Arc::new(claims),
         scopes: Arc::default(),
         certificate: None,

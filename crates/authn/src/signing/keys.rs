@@ -156,7 +156,7 @@ pub(crate) fn register(
     }
     let declared = key_id.place;
     let owner = SignatureKey {
-        identity: identity_of(client, method),
+        identity: identity_of(client, method, Some(key_id.value.as_str().into())),
         expires_at: client.expires_at,
         key,
         only: algorithm.map(|algorithm| algorithm.value),

@@ -29,6 +29,7 @@ fn known(ends_ms: Option<i64>) -> Rc<KnownToken> {
         subject: "s".into(),
         issuer: Some("i".into()),
         client: None,
+        key_id: None,
         claims: Arc::new(claims),
         scopes: Arc::default(),
         certificate: None,

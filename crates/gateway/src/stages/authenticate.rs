@@ -36,6 +36,7 @@ pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Excha
         Ok(principal) => {
             exchange.passage.ledger.auth = AuthRecord::Verified { method: principal.identity.method, took };
             exchange.passage.ledger.principal = Some(principal.name.clone());
+            exchange.passage.ledger.key_id.clone_from(&principal.identity.key_id);
             Ok(exchange.advance(|routed| Authenticated { routed, principal }))
         }
         Err(rejection) => {

@@ -10,6 +10,8 @@ mod hostile_tests;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use portcullis_core::json::{self, Limits, Object};
 
 use crate::digest::constant_time_eq;
@@ -119,7 +121,7 @@ impl<'t> CompactJws<'t> {
             return Err(SignatureInvalid::OtherCertificate);
         }
         key.verify(self.header.algorithm, self.signed, &self.signature)?;
-        Ok(VerifiedJws { payload: self.payload })
+        Ok(VerifiedJws { payload: self.payload, key_id: key.key_id().cloned() })
     }
 
     /// The claims of a token that anybody may have written. The one honest use is to find which configured issuer
@@ -133,9 +135,10 @@ impl<'t> CompactJws<'t> {
 }
 
 /// A token whose signature is right. It says nothing about the claims: see [`crate::ClaimRules`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct VerifiedJws<'t> {
     payload: &'t [u8],
+    key_id: Option<Arc<str>>,
 }
 
 impl VerifiedJws<'_> {
@@ -145,6 +148,12 @@ impl VerifiedJws<'_> {
     /// The payload is not strict base64url, or not one strict JSON object.
     pub fn claims(&self, limits: Limits) -> Result<Object, JwsError> {
         read_claims(self.payload, limits)
+    }
+
+    /// The `kid` of the key that verified it. SECURITY: the key's own, not what the header says: a key without a name
+    /// is none of the name a token gives it.
+    pub const fn key_id(&self) -> Option<&Arc<str>> {
+        self.key_id.as_ref()
     }
 }
 

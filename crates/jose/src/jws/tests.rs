@@ -168,6 +168,21 @@ fn both_names_of_eddsa_verify() {
     assert_eq!(token.verify(&key).map(drop), Err(SignatureInvalid::Wrong), "the signature covers the header");
 }
 
+/// CHN-04: the name of a key is its own, whatever a token calls it.
+#[test]
+fn what_is_verified_goes_by_the_name_of_the_key() {
+    let signer = SigningKey::generate(Algorithm::Es256).expect("a key");
+    let nameless = signer.verifying_key().expect("a key");
+    let named = nameless.clone().named("key-1");
+    for header in [json!({"kid": "key-1"}), json!({"kid": "key-2"}), json!({})] {
+        let token = signer.sign(header, &json!({})).expect("signed");
+        let token = CompactJws::parse(&token, JwsLimits::default()).expect("valid");
+        let by_named = token.verify(&named).expect("its own key");
+        assert_eq!(by_named.key_id().map(|name| &**name), Some("key-1"));
+        assert!(token.verify(&nameless).expect("its own key").key_id().is_none());
+    }
+}
+
 /// JWT-19.
 #[test]
 fn a_token_that_names_another_certificate_is_not_verified() {

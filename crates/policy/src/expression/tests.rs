@@ -40,6 +40,11 @@ const BAD: &[(&str, &str)] = &[
         "request.body == ''",
         "1+12 `request` has no member `body` | members of `request`: method, path, host, headers, time",
     ),
+    ("identity.keyid == 'a'", "1+14 `identity` has no member `keyid` | did you mean `identity.key_id`?"),
+    (
+        "identity.key_id == 1",
+        "1+20 `==` compares text with a number | `identity.key_id` is text, `1` is a number",
+    ),
     ("identity.scope == 'a'", "1+14 `identity` has no member `scope` | did you mean `identity.scopes`?"),
     (
         "certificate.subject.cnn == 'a'",
@@ -240,6 +245,7 @@ fn caller() -> Caller {
         .group("gold")
         .claims(CLAIMS)
         .client("acme", r#"{"tenant": "t-1", "tier": 3}"#)
+        .key_id("key-2027")
         .certificate(&[("2.5.4.10", "Acme, Inc."), ("2.5.4.11", "ou-1"), ("2.5.4.3", "a"), ("2.5.4.3", "b")])
         .header("x-tenant", "t-1")
         .header("x-many", "1")
@@ -290,6 +296,7 @@ const TRUE: &[&str] = &[
     "claims.roles.map(role, role + '!') == ['ops-1!', 'reader!']",
     "identity.name == 'tpp-a' && identity.subject == 'tpp-a' && identity.key == 'jwt:bank-idp:tpp-a'",
     "identity.method == 'jwt' && identity.issuer == 'bank-idp' && identity.group == 'gold'",
+    "identity.key_id == 'key-2027' && identity.key_id in ['key-2027', 'key-2028']",
     "'accounts' in identity.scopes && !('account' in identity.scopes)",
     "request.method == 'GET' && request.path == '/v3/accounts' && request.host == 'api.bank.example'",
     "request.headers['X-Tenant'] == 't-1' && request.headers.accept.endsWith('json')",
@@ -344,6 +351,7 @@ fn what_a_caller_lacks_is_missing() {
         "claims.sub",
         "identity.group",
         "identity.issuer",
+        "identity.key_id",
         "client.name",
         "client.attributes.tier",
         "certificate.thumbprint",

@@ -195,6 +195,7 @@ fn identity<'a>(facts: &'a Facts<'a>, name: &str) -> Option<Found<'a>> {
         "method" => Some(Found::text(naming.method.as_str())),
         "issuer" => naming.issuer.as_deref().map(Found::text),
         "subject" => Some(Found::text(&naming.subject)),
+        "key_id" => naming.key_id.as_deref().map(Found::text),
         "scopes" => Some(Found::texts(facts.grant().scopes.iter().map(|scope| &**scope))),
         _ => None,
     }

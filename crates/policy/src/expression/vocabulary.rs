@@ -125,6 +125,7 @@ static IDENTITY: Record = Record::closed(&[
     ("method", Member::Text),
     ("issuer", Member::Text),
     ("subject", Member::Text),
+    ("key_id", Member::Text),
     ("scopes", Member::Texts),
 ]);
 
