@@ -113,8 +113,7 @@ fn behind_a_shared_address_a_good_credential_passes_whatever_others_do() {
 /// A proxy that one listener trusts makes its addresses shared there, and nowhere else.
 #[test]
 fn what_one_listener_knows_of_a_proxy_counts_for_no_other() {
-    let told = "\
-    client_certificate_header:
+    let told = "    client_certificate_header:
       from: [127.0.0.0/8]
       proxy: { secret: { header: x-lb-secret, value: { file: secrets/pepper } } }
       format: rfc9440

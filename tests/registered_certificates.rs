@@ -380,7 +380,7 @@ fn an_api_key_can_be_bound_to_a_certificate() {
         "bound to another certificate",
         "it is client `exact`'s",
     ] {
-        eventually(why, || world.gateway.log().contains(why).then_some(()));
+        eventually(why, || world.gateway.output().contains(why).then_some(()));
     }
     for (client, key) in [
         (open(&leaves.exact), "pc_exact"),

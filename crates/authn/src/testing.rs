@@ -78,7 +78,7 @@ impl Materials for Memory {
         self.find(path)
     }
 
-    fn directory(&self, _: FileId, _: &str) -> Result<Option<Vec<(String, Vec<u8>)>>, String> {
+    fn directory(&self, _: FileId, _: &str) -> Result<Option<portcullis_core::NamedFiles>, String> {
         Ok(None)
     }
 

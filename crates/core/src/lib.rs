@@ -34,7 +34,7 @@ pub use fetch::{
     MakeFetcher, QUESTIONS_AT_ONCE, Sending,
 };
 pub use identity::{AuthMethod, Identity, Principal};
-pub use materials::{Materials, SecretSpec};
+pub use materials::{Materials, NamedFiles, SecretSpec};
 pub use outbound::{OutboundCertificates, OutboundSpec};
 pub use problem::Problem;
 pub use reason::{BearerError, LogLevel, Reason};

@@ -2,6 +2,9 @@
 
 use crate::{Faults, FileId, Secret, Spanned};
 
+/// The files of a directory: their names and bytes.
+pub type NamedFiles = Vec<(String, Vec<u8>)>;
+
 /// Reads what the policy files name. Compiling is pure but for this, so a test can compile from memory.
 pub trait Materials {
     /// The bytes of a file; `path` is relative to the policy file that names it.
@@ -16,7 +19,7 @@ pub trait Materials {
     /// # Errors
     /// As [`Materials::file`]. SECURITY: one file that cannot be read is an error of the whole: whoever wrote it believes
     /// that it counts.
-    fn directory(&self, named_in: FileId, path: &str) -> Result<Option<Vec<(String, Vec<u8>)>>, String>;
+    fn directory(&self, named_in: FileId, path: &str) -> Result<Option<NamedFiles>, String>;
 
     /// An environment variable.
     ///

@@ -69,7 +69,7 @@ impl Materials for Files {
         self.0.get(path).map(|text| text.clone().into_bytes()).ok_or_else(|| format!("`{path}` is not there"))
     }
 
-    fn directory(&self, _named_in: FileId, _: &str) -> Result<Option<Vec<(String, Vec<u8>)>>, String> {
+    fn directory(&self, _named_in: FileId, _: &str) -> Result<Option<portcullis_core::NamedFiles>, String> {
         Ok(None)
     }
 

@@ -68,7 +68,8 @@ fn dpop(issuer: &str, claims: &str, host: &str, now: u64, count: usize) -> anyho
     let example = prove(&json!({}))?;
     let thumbprint = base64url::encode(KeyProof::parse(example.as_bytes())?.thumbprint());
     let mut claims: Value = serde_json::from_str(&std::fs::read_to_string(claims)?.replace("{n}", "0"))?;
-    claims["cnf"] = json!({ "jkt": thumbprint });
+    let object = claims.as_object_mut().context("claims that are no object")?;
+    object.insert("cnf".to_owned(), json!({ "jkt": thumbprint }));
     let token = issuer.sign(json!({ "typ": "at+jwt" }), &claims)?;
     let hash = base64url::encode(&sha256(token.as_bytes()));
     let run = base64url::encode(&random::<8>()?);
@@ -88,7 +89,7 @@ fn read(path: &str) -> anyhow::Result<Secret> {
 
 fn standard_base64(bytes: &[u8]) -> String {
     let mut text = base64url::encode(bytes).replace('-', "+").replace('_', "/");
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     text

@@ -25,7 +25,7 @@ enum By {
     /// Its key, through all renewals.
     Key(Vec<[u8; 32]>, Verify),
     /// What an authority says in it, and that it is this one or of this key, where that is written beside it.
-    Authority(PinnedSpec),
+    Authority(Box<PinnedSpec>),
 }
 
 /// The certificates the listeners may show, for those that are named in credentials.
@@ -41,7 +41,7 @@ impl NamedCertificates {
     /// Reads `{ sha256, verify }`, `{ spki, verify }`, or `{ trust, … }`.
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let by = match (has(node, "sha256"), has(node, "spki"), has(node, "trust")) {
-            (_, _, true) => By::Authority(read_authority(node, faults)?),
+            (_, _, true) => By::Authority(Box::new(read_authority(node, faults)?)),
             (true, _, false) => {
                 let (digests, verify) = only(node, "sha256", faults)?;
                 By::Sha256(digests, verify)

@@ -1,6 +1,5 @@
 //! What a service answers, and whom that names.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +7,10 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, WWW_AUTHENTICATE};
 use portcullis_core::json::{Object, Value};
 use portcullis_core::{AuthMethod, Identity, Moment, Passed, Reason, Rejection};
-use portcullis_jose::scopes;
 
 use super::cache::Answered;
 use crate::identity::is_name;
+use crate::issuers::granted;
 
 /// The longest answer that is taken, in bytes.
 pub(super) const MAX_ANSWER: usize = 64 * 1024;
@@ -122,8 +121,8 @@ impl Reading {
             Rejection::new(Reason::IdentityUnresolved)
                 .because("the external service allows, and names nobody")
         })?;
-        let granted = self.scopes.as_ref().and_then(|source| source.read(&answer));
-        let granted: Object = granted.map(|value| (Arc::from("scope"), value)).into_iter().collect();
+        let scope = self.scopes.as_ref().and_then(|source| source.read(&answer));
+        let scope: Object = scope.map(|value| (Arc::from("scope"), value)).into_iter().collect();
         let mut upstream = HeaderMap::new();
         for name in &self.upstream_headers {
             for value in answer.headers.get_all(name) {
@@ -144,16 +143,11 @@ impl Reading {
             client: None,
             key_id: None,
             claims: Arc::new(claims),
-            scopes: each_once(&scopes(&granted, None)),
+            scopes: granted(&scope, None),
             certificate: None,
             expires_at: None,
         };
         let upstream = (!upstream.is_empty()).then(|| Arc::new(upstream));
         Ok(Answered { identity: Arc::new(identity), upstream, until })
     }
-}
-
-fn each_once(scopes: &[Arc<str>]) -> Arc<[Arc<str>]> {
-    let mut seen = HashSet::with_capacity_and_hasher(scopes.len(), ahash::RandomState::new());
-    scopes.iter().filter(|scope| seen.insert(&***scope)).cloned().collect()
 }

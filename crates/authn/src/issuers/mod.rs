@@ -3,13 +3,14 @@
 mod attributes;
 mod claims;
 mod compile;
+mod granted;
 mod keys;
 mod of_clients;
 mod profile;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +19,14 @@ use portcullis_core::{
     AuthMethod, Identity, Moment, OutboundCertificates, PeerCertificate, Place, Reason, Rejection, Scheme,
 };
 use portcullis_jose::{
-    Algorithm, ClaimRules, CompactJws, Confirmation, IssuerRule, JwkSet, JwsLimits, VerifiedJws, scopes,
+    Algorithm, ClaimRules, CompactJws, Confirmation, IssuerRule, JwkSet, JwsLimits, VerifiedJws,
 };
 use portcullis_store::{ReplaySpace, Replays};
 
 pub(crate) use attributes::{sole_value, unknown_attribute};
 pub use compile::IssuersSpec;
 pub(crate) use compile::{read_algorithms, sound};
+pub(crate) use granted::granted;
 pub(crate) use keys::{
     REFRESH, REFRESH_BOUNDS, SERVE_STALE, SERVE_STALE_MAX, UrlSpec, check_url, file, within,
 };
@@ -488,15 +490,4 @@ impl Issuer {
             expires_at: ends_ms.map(|end| end.saturating_sub(1).div_euclid(1000)),
         })
     }
-}
-
-/// Scopes in the order granted, repetitions left out.
-pub(crate) fn granted(claims: &Object, path: Option<&str>) -> Arc<[Arc<str>]> {
-    let scopes = scopes(claims, path);
-    let mut seen = HashSet::with_capacity_and_hasher(scopes.len(), ahash::RandomState::new());
-    if scopes.iter().all(|scope| seen.insert(&**scope)) {
-        return scopes;
-    }
-    seen.clear();
-    scopes.iter().filter(|scope| seen.insert(&***scope)).cloned().collect()
 }

@@ -172,7 +172,12 @@ fn faults_are_told_where_they_are() {
         (json!({"files": ["object"]}), "bad_list", "`object` is an object"),
         (json!({"files": ["cut"]}), "bad_list", "`cut` cannot be read"),
         (json!({"files": ["bad"]}), "bad_entry", "`bad`, entry 2"),
-        (json!({"files": ["bad"], "client_claim": ""}), "bad_name", "1 to 255 bytes"),
+        (json!({"entries": [{"sub": "a"}], "client_claim": ""}), "empty", "must not be empty"),
+        (
+            json!({"entries": [{"sub": "a"}], "client_claim": "c".repeat(256)}),
+            "bad_name",
+            "at most 255 bytes",
+        ),
         (json!({"file": "bad"}), "unknown_key", "unknown key `file`"),
     ] {
         let mut faults = Faults::default();

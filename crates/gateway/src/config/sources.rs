@@ -214,7 +214,7 @@ impl Materials for SourceMap {
         self.read_material(self.resolve(named_in, path), path)
     }
 
-    fn directory(&self, named_in: FileId, path: &str) -> Result<Option<Vec<(String, Vec<u8>)>>, String> {
+    fn directory(&self, named_in: FileId, path: &str) -> Result<Option<portcullis_core::NamedFiles>, String> {
         let folder = self.resolve(named_in, path);
         if !folder.is_dir() {
             return Ok(None);

@@ -186,7 +186,7 @@ fn files(
     path: &Spanned<String>,
     materials: &dyn Materials,
     faults: &mut Faults,
-) -> Option<Vec<(String, Vec<u8>)>> {
+) -> Option<portcullis_core::NamedFiles> {
     let found = materials.directory(path.place.file, &path.value).and_then(|files| match files {
         Some(files) => Ok(files),
         None => materials.file(path.place.file, &path.value).map(|bytes| vec![(path.value.clone(), bytes)]),

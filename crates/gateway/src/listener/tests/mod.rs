@@ -71,7 +71,7 @@ impl Materials for Files {
         self.0.get(path).cloned().ok_or_else(|| format!("`{path}` does not exist"))
     }
 
-    fn directory(&self, _: FileId, path: &str) -> Result<Option<Vec<(String, Vec<u8>)>>, String> {
+    fn directory(&self, _: FileId, path: &str) -> Result<Option<portcullis_core::NamedFiles>, String> {
         let mut found: Vec<_> = self
             .0
             .iter()
