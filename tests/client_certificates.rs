@@ -240,7 +240,8 @@ fn an_overdue_revocation_list_lets_nobody_in() {
 fn a_revocation_list_that_runs_out_stops_open_connections() {
     let revocation = "        revocation: { crls: [tls/crl/], when_unknown: deny }\n";
     let plan = Plan::new(&[REPORTS]).with(|plan| plan.client_certificates = revocation.to_owned());
-    plan.directory.write("tls/crl/open-banking.pem", plan.third_parties.revocation_list(&[], 4));
+    // Long enough for a gateway to start on a machine that has other things to do.
+    plan.directory.write("tls/crl/open-banking.pem", plan.third_parties.revocation_list(&[], 12));
     let world = plan.start();
     let leaf = with_units(&world, &["6f1c"]);
     let client = world.stranger().certificate(&leaf);

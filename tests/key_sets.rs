@@ -134,13 +134,16 @@ fn unknown_key_ids_cause_no_storm() {
     world.plain().get("/bearer/x").bearer(&world.idp().token().sign()).send().assert_passed();
     let mut session = world.plain().connect().expect("a connection");
     let signed = world.idp().token();
+    let started = Instant::now();
     for number in 0..10_000 {
         let header = format!("{{\"alg\":\"ES256\",\"kid\":\"made-up-{number}\"}}");
         let token = signed.forged_once(&header);
         let answer = session.send(world.plain().get("/bearer/x").bearer(&token)).expect("an answer");
         assert_eq!(answer.code(), Reason::TokenSignatureInvalid.code(), "{number}: {}", answer.text());
     }
-    assert!(world.idp().hits() <= 4, "the key set was fetched {} times", world.idp().hits());
+    // Once for a cool-down of 30 seconds, and what is due anyway; a busy machine takes longer than one.
+    let due = 4 + 2 * usize::try_from(started.elapsed().as_secs() / 30).expect("few");
+    assert!(world.idp().hits() <= due, "the key set was fetched {} times, {due} are due", world.idp().hits());
     world.plain().get("/bearer/x").bearer(&world.idp().token().sign()).send().assert_passed();
     assert!(world.gateway.is_alive());
 }

@@ -334,6 +334,23 @@ fn a_slow_responder_delays_nobody_else() {
     assert_eq!(bank.responder.asked(), asked + 1, "asked once for all who wait");
 }
 
+/// RVK-03, RFC 9608: nobody is asked about a certificate of which its authority says that there is nothing to ask.
+#[test]
+fn a_certificate_that_is_never_revoked_is_not_asked_about() {
+    let bank = Bank::new("", |_| ());
+    let extensions = bank.authority.folder.join("ext.cnf");
+    let section = "[client]\nextendedKeyUsage=clientAuth\nkeyUsage=digitalSignature\n2.5.29.56=ASN1:NULL\n";
+    std::fs::write(&extensions, section).expect("a file");
+    let short = bank.authority.client("short-lived", 4_097, "");
+    bank.client(&short).get("/reports/1").send().assert_passed();
+    assert_eq!(bank.responder.asked(), 0);
+    let both = format!("{section}crlDistributionPoints=URI:http://crl.bank.example/1.crl\n");
+    std::fs::write(&extensions, both).expect("a file");
+    let contradictory = bank.authority.client("contradictory", 4_098, "");
+    bank.client(&contradictory).get("/reports/1").send().assert_refused(Reason::CertificateRefused);
+    assert_eq!(bank.responder.asked(), 1);
+}
+
 /// A responder named by a certificate is asked only where its host is one of those written down (trap 29).
 #[test]
 fn a_certificate_does_not_choose_whom_we_ask() {

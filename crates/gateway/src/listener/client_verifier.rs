@@ -12,19 +12,17 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
-use webpki::{
-    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptions,
-    RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
-};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::chain_cache::ChainCache;
 use super::digest;
 use super::limits::{INTERMEDIATES, REMEMBERED_CHAINS};
+use super::listed::{self, Listed, Unlisted};
 use super::ocsp::Ocsp;
 use super::possession;
 use super::revocation::Revocation;
 use super::spec::{Ask, Purpose, Verify, WhenUnknown};
-use super::trust::{RevocationLists, TrustSet};
+use super::trust::TrustSet;
 use super::x509::{self, Window};
 
 /// `id-kp-clientAuth` (1.3.6.1.5.5.7.3.2), the content bytes of its DER.
@@ -96,7 +94,7 @@ impl ClientVerifier {
             parts.extend(set.certificates.iter().map(|certificate| certificate.to_vec()));
         }
         if let Some(revocation) = &self.revocation {
-            parts.push(format!("{:?}", revocation.when_unknown()).into_bytes());
+            parts.push(format!("{:?} {:?}", revocation.when_unknown(), revocation.depth()).into_bytes());
             parts.extend(revocation.lists().der.iter().map(|list| list.to_vec()));
         }
         parts
@@ -211,23 +209,46 @@ impl ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(Window, Option<Vec<u8>>), webpki::Error> {
+        let revocation = self.revocation.as_deref();
+        let when_unlisted = match revocation.map(|revocation| revocation.when_unknown()) {
+            Some(WhenUnknown::Allow) => Unlisted::Pass,
+            Some(WhenUnknown::Deny) | None => Unlisted::Refuse,
+        };
+        match self.path_to(set, leaf, intermediates, now, when_unlisted) {
+            Err(webpki::Error::UnknownRevocationStatus) if is_never_revoked(leaf) => {
+                self.path_to(set, leaf, intermediates, now, Unlisted::PassLeaf)
+            }
+            found => found,
+        }
+    }
+
+    fn path_to(
+        &self,
+        set: &TrustSet,
+        leaf: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        when_unlisted: Unlisted,
+    ) -> Result<(Window, Option<Vec<u8>>), webpki::Error> {
         let purpose = match self.purpose {
             Purpose::CheckedIfPresent => KeyUsage::client_auth(),
             Purpose::Required => KeyUsage::required(CLIENT_AUTH),
         };
-        let in_force = self.revocation.as_ref().map(|revocation| revocation.lists());
-        let in_force = in_force.filter(|_| self.revocation.as_ref().is_some_and(|one| one.has_lists()));
-        let lists: Vec<_> = in_force.iter().flat_map(|in_force| &in_force.lists).collect();
+        let in_force = self.revocation.as_ref().filter(|revocation| revocation.has_lists());
+        let in_force = in_force.map(|revocation| (revocation.lists(), revocation.depth()));
+        let lists: Vec<_> = in_force.iter().flat_map(|(in_force, _)| &in_force.lists).collect();
         let revocation = match &self.revocation {
             // SECURITY: with nobody to ask either, no list is a refusal and never "not revoked".
             Some(revocation) if revocation.has_lists() || revocation.online().is_none() => {
-                Some(revocation_options(&lists, revocation.when_unknown())?)
+                Some(listed::options(&lists, revocation.depth(), when_unlisted)?)
             }
             Some(_) | None => None,
         };
         let found = Cell::new(None);
         let judge = |path: &VerifiedPath<'_>| {
-            let window = window_of(set, path, in_force.as_deref())?;
+            let listed =
+                in_force.as_ref().map(|(lists, depth)| Listed { lists, depth: *depth, when_unlisted });
+            let window = window_of(set, path, listed.as_ref())?;
             found.set(Some((window, issuer_of(set, path))));
             Ok(())
         };
@@ -244,6 +265,10 @@ impl ClientVerifier {
     }
 }
 
+fn is_never_revoked(leaf: &webpki::Cert<'_>) -> bool {
+    x509::certificate(&leaf.der()).is_some_and(|facts| facts.is_never_revoked)
+}
+
 /// The certificate of the authority that issued the leaf.
 fn issuer_of(set: &TrustSet, path: &VerifiedPath<'_>) -> Option<Vec<u8>> {
     match path.intermediate_certificates().next() {
@@ -256,11 +281,8 @@ fn issuer_of(set: &TrustSet, path: &VerifiedPath<'_>) -> Option<Vec<u8>> {
 fn window_of(
     set: &TrustSet,
     path: &VerifiedPath<'_>,
-    lists: Option<&RevocationLists>,
+    listed: Option<&Listed<'_>>,
 ) -> Result<Window, webpki::Error> {
-    let revocation_window = |certificate: &webpki::Cert<'_>| {
-        lists.map_or(Window::ALWAYS, |lists| lists.window_for(certificate.issuer()))
-    };
     if path.intermediate_certificates().count() > INTERMEDIATES {
         return Err(webpki::Error::MaximumPathDepthExceeded);
     }
@@ -270,31 +292,21 @@ fn window_of(
         return Err(webpki::Error::UnknownIssuer);
     }
     let anchor = set.anchor_window(path).ok_or(webpki::Error::UnknownIssuer)?;
-    let mut window = anchor.and(facts.window).and(revocation_window(leaf));
+    let mut window = anchor.and(facts.window);
+    if let Some(listed) = listed {
+        window = window.and(listed.leaf(leaf));
+    }
     for issuer in path.intermediate_certificates() {
         let facts = x509::certificate(&issuer.der()).ok_or(webpki::Error::BadDer)?;
         if !facts.may_certify || !facts.is_strong {
             return Err(webpki::Error::UnknownIssuer);
         }
-        window = window.and(facts.window).and(revocation_window(issuer));
+        window = window.and(facts.window);
+        if let Some(listed) = listed {
+            window = window.and(listed.authority(issuer)?);
+        }
     }
     Ok(window)
-}
-
-/// SECURITY: without lists there are no options, and without options webpki would not look for revocation at all.
-/// Where it is asked for, that is a refusal.
-fn revocation_options<'a>(
-    lists: &'a [&'a webpki::CertRevocationList<'a>],
-    when_unknown: WhenUnknown,
-) -> Result<RevocationOptions<'a>, webpki::Error> {
-    let unknown = match when_unknown {
-        WhenUnknown::Deny => UnknownStatusPolicy::Deny,
-        WhenUnknown::Allow => UnknownStatusPolicy::Allow,
-    };
-    let options =
-        RevocationOptionsBuilder::new(lists).map_err(|_no_lists| webpki::Error::UnknownRevocationStatus)?;
-    let options = options.with_depth(RevocationCheckDepth::Chain).with_status_policy(unknown);
-    Ok(options.with_expiration_policy(ExpirationPolicy::Enforce).build())
 }
 
 /// The alert follows from the kind; what exactly was wrong stays with us.

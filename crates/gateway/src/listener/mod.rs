@@ -12,6 +12,7 @@ mod http1;
 mod inbound;
 mod incoming;
 mod limits;
+mod listed;
 pub(crate) mod ocsp;
 mod peer;
 mod policy_id;

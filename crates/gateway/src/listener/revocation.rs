@@ -9,7 +9,7 @@ use portcullis_core::{Faults, Materials};
 
 use super::ocsp::Ocsp;
 use super::settings::Expiry;
-use super::spec::{RevocationSpec, WhenUnknown};
+use super::spec::{Depth, RevocationSpec, WhenUnknown};
 use super::trust::RevocationLists;
 
 /// `revocation` of one verifier, with the lists in force.
@@ -104,6 +104,11 @@ impl Revocation {
     /// What to say of a certificate no list speaks about.
     pub(crate) const fn when_unknown(&self) -> WhenUnknown {
         self.spec.when_unknown
+    }
+
+    /// Whose lists are asked.
+    pub(crate) const fn depth(&self) -> Depth {
+        self.spec.depth
     }
 
     /// How often the files are looked at.

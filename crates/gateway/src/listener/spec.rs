@@ -94,11 +94,21 @@ pub(crate) struct ClientCertificatesSpec {
     pub(crate) purpose: Purpose,
 }
 
+/// Whose revocation lists are asked (RVK-03).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Those of every certificate below the anchor.
+    Chain,
+    /// Those of the client's certificate alone.
+    Leaf,
+}
+
 /// `revocation`
 #[derive(Clone, Debug)]
 pub(crate) struct RevocationSpec {
     pub(crate) lists: Vec<Spanned<String>>,
     pub(crate) when_unknown: WhenUnknown,
+    pub(crate) depth: Depth,
     /// How often the files are looked at.
     pub(crate) reload: Duration,
     /// Who is asked online.
@@ -388,6 +398,11 @@ impl RevocationSpec {
             Some(node) => node.one_of(&words, faults),
             None => Some(WhenUnknown::Deny),
         };
+        let depths = [("chain", Depth::Chain), ("leaf", Depth::Leaf)];
+        let depth = match fields.get("depth") {
+            Some(node) => node.one_of(&depths, faults),
+            None => Some(Depth::Chain),
+        };
         let ocsp = fields.get("ocsp").map_or(Some(None), |node| OcspSpec::read(node, faults));
         let reload = match fields.get("reload") {
             Some(node) => positive(node.duration(faults), node.place, faults),
@@ -400,7 +415,7 @@ impl RevocationSpec {
             return None;
         }
         let lists = lists.unwrap_or_else(|| Some(Vec::new()))?;
-        Some(Self { lists, when_unknown: when_unknown?, reload: reload?, ocsp })
+        Some(Self { lists, when_unknown: when_unknown?, depth: depth?, reload: reload?, ocsp })
     }
 }
 

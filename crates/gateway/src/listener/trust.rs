@@ -171,6 +171,12 @@ impl RevocationLists {
         due.map(|(name, at)| Expiry { name: Arc::clone(name), kind: ExpiryKind::RevocationList, at: *at })
     }
 
+    /// Whether a list speaks of all certificates of an issuer. One with an issuing distribution point may speak of
+    /// some of them, or of none yet.
+    pub(crate) fn speak_of(&self, issuer: &[u8]) -> bool {
+        self.lists.iter().any(|list| list.issuer() == issuer && list.issuing_distribution_point().is_none())
+    }
+
     /// The time until which what these lists say about certificates of an issuer is current. A list is out of date
     /// in the very second in which the next one is due, as it is for webpki.
     pub(crate) fn window_for(&self, issuer: &[u8]) -> Window {

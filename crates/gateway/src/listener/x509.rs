@@ -1,6 +1,8 @@
 //! What path validation needs from certificates and revocation lists beyond what webpki tells.
 
 use x509_parser::certificate::X509Certificate;
+use x509_parser::der_parser::{Oid, oid};
+use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
 use x509_parser::revocation_list::CertificateRevocationList;
@@ -42,6 +44,10 @@ pub(crate) struct CertificateFacts {
     pub(crate) purposes: Purposes,
     /// An RSA key of 2048 bits or more, or a key of another kind (CRT-01).
     pub(crate) is_strong: bool,
+    /// Its authority has written that nobody will ever say whether it was revoked (RVK-03, RFC 9608). SECURITY: an
+    /// authority's certificate may not say so, and one that also names a list or a responder says two things, so it is
+    /// taken for one that says nothing.
+    pub(crate) is_never_revoked: bool,
 }
 
 /// Whether a certificate may authenticate a client (CRT-02).
@@ -57,6 +63,12 @@ pub(crate) enum Purposes {
 
 /// The smallest RSA key.
 const RSA_BITS: usize = 2_048;
+/// `id-ce-noRevAvail` (RFC 9608 section 2).
+const NO_REVOCATION_AVAILABLE: Oid<'static> = oid!(2.5.29.56);
+/// `id-ce-freshestCRL` (RFC 5280 section 4.2.1.15).
+const FRESHEST_LIST: Oid<'static> = oid!(2.5.29.46);
+/// `id-ad-ocsp` (RFC 5280 section 4.2.2.1).
+const RESPONDER: Oid<'static> = oid!(1.3.6.1.5.5.7.48.1);
 
 /// Reads a certificate; `None` if it is not exactly one well-formed certificate.
 pub(crate) fn certificate(der: &[u8]) -> Option<CertificateFacts> {
@@ -79,7 +91,21 @@ pub(crate) fn certificate(der: &[u8]) -> Option<CertificateFacts> {
             Err(_) => false,
         },
         may_certify: usage.as_ref().is_none_or(|usage| usage.value.key_cert_sign()),
+        is_never_revoked: is_never_revoked(&certificate),
     })
+}
+
+fn is_never_revoked(certificate: &X509Certificate<'_>) -> bool {
+    let names_a_source = |extension: &X509Extension<'_>| match extension.parsed_extension() {
+        ParsedExtension::CRLDistributionPoints(_) => true,
+        ParsedExtension::AuthorityInfoAccess(access) => {
+            access.accessdescs.iter().any(|description| description.access_method == RESPONDER)
+        }
+        _ => extension.oid == FRESHEST_LIST,
+    };
+    !certificate.is_ca()
+        && certificate.iter_extensions().any(|extension| extension.oid == NO_REVOCATION_AVAILABLE)
+        && !certificate.iter_extensions().any(names_a_source)
 }
 
 /// The subject public key info of a certificate of any version, as it stands there.

@@ -22,6 +22,7 @@ pub(crate) use memory::OnlineMemory;
 pub(crate) use spec::OcspSpec;
 
 use super::spec::WhenUnknown;
+use super::x509;
 use message::{Question, Status};
 
 /// Certificates that are remembered by one listener's settings.
@@ -97,6 +98,10 @@ impl Ocsp {
         let (tell, answer) = watch::channel(None);
         known.insert(certificate.thumbprint, answer.clone());
         drop(known);
+        if x509::certificate(&certificate.der).is_some_and(|facts| facts.is_never_revoked) {
+            tell.send_replace(Some(Finding { standing: Standing::Good, until: certificate.valid_until }));
+            return answer;
+        }
         let question =
             certificate.issuer_der.as_deref().and_then(|issuer| Question::new(&certificate.der, issuer));
         if let (Some(question), Some(background)) = (question, &self.background) {

@@ -7,7 +7,10 @@ use http::Request;
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use portcullis_core::{Clock, Connection, Faults, ManualClock, Place, Spanned};
-use rcgen::{ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SubjectPublicKeyInfo, date_time_ymd};
+use rcgen::{
+    CrlDistributionPoint, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
+    SubjectPublicKeyInfo, date_time_ymd,
+};
 use rustls::version::{TLS12, TLS13};
 use rustls::{CertificateError, CipherSuite, HandshakeKind, ProtocolVersion};
 use rustls_pki_types::UnixTime;
@@ -16,7 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::super::client_verifier::ClientVerifier;
 use super::super::revocation::Revocation;
-use super::super::spec::{Ask, Purpose, RevocationSpec, WhenUnknown};
+use super::super::spec::{Ask, Depth, Purpose, RevocationSpec, WhenUnknown};
 use super::super::trust::TrustSet;
 use super::super::{CertificateOutcome, Event, HandshakeFailure, ListenerSettings, TlsPolicyIds};
 use super::tls::{Authority, Client, Credential, Promiscuous, authority_params, client_params, params, read};
@@ -417,6 +420,65 @@ fn an_issuer_without_a_list_is_refused_unless_the_file_says_otherwise() {
     });
 }
 
+/// RVK-03: whether the authorities of a path must be listed is the operator's to say.
+#[test]
+fn a_path_is_asked_about_as_deep_as_is_written() {
+    on_worker(|| async {
+        let mut world = World::new();
+        let middle = world.trusted.intermediate(authority_params("Middle CA"));
+        let (good, bad) = (middle.client("good"), middle.client("bad"));
+        world.files = std::mem::take(&mut world.files).with("middle.pem", middle.revoking(&[&bad]));
+        for (revocation, taken) in [
+            (json!({ "crls": ["middle.pem"], "depth": "leaf" }), true),
+            (json!({ "crls": ["middle.pem"], "depth": "chain" }), false),
+            (json!({ "crls": ["middle.pem"] }), false),
+        ] {
+            let rig = world.asking_with("required", json!({ "revocation": revocation }));
+            assert_eq!(is_taken(&rig, &good).await, taken);
+            assert!(!is_taken(&rig, &bad).await);
+        }
+    });
+}
+
+/// RVK-03, RFC 9608: a certificate of which its authority says that nobody will revoke it needs no list, the
+/// authorities above it need theirs, and one that also names a source of revocation says nothing of the kind.
+#[test]
+fn a_certificate_that_is_never_revoked_needs_no_list() {
+    on_worker(|| async {
+        let mut world = World::new();
+        let middle = world.trusted.intermediate(authority_params("Middle CA"));
+        let never = || {
+            let mut params = client_params("short-lived");
+            params.custom_extensions =
+                vec![CustomExtension::from_oid_content(&[2, 5, 29, 56], vec![0x05, 0x00])];
+            params
+        };
+        let mut both = never();
+        let uris = vec!["http://crl.bank.example/1.crl".to_owned()];
+        both.crl_distribution_points = vec![CrlDistributionPoint { uris }];
+        let (short, plain) = (middle.sign(never()), middle.client("plain"));
+        let (contradictory, direct) = (middle.sign(both), world.trusted.sign(never()));
+        let revoked = middle.sign(never());
+        world.files = std::mem::take(&mut world.files)
+            .with("root.pem", world.trusted.revoking(&[]))
+            .with("stranger-list.pem", world.stranger.revoking(&[]))
+            .with("middle-list.pem", middle.revoking(&[&revoked]));
+        let rig = world.asking_with("required", json!({ "revocation": { "crls": ["root.pem"] } }));
+        assert!(is_taken(&rig, &short).await);
+        is_refused(&rig, &plain, HandshakeFailure::RevocationUnknown).await;
+        is_refused(&rig, &contradictory, HandshakeFailure::RevocationUnknown).await;
+        // Nobody speaks of the authority between.
+        let rig = world.asking_with("required", json!({ "revocation": { "crls": ["stranger-list.pem"] } }));
+        is_refused(&rig, &short, HandshakeFailure::RevocationUnknown).await;
+        assert!(is_taken(&rig, &direct).await);
+        // A list that has it counts whatever it says of itself.
+        let lists = json!(["root.pem", "middle-list.pem"]);
+        let rig = world.asking_with("required", json!({ "revocation": { "crls": lists } }));
+        assert!(is_taken(&rig, &short).await);
+        is_refused(&rig, &revoked, HandshakeFailure::CertificateRevoked).await;
+    });
+}
+
 /// Where revocation is asked for, a check that cannot be made is no check that is passed.
 #[test]
 fn no_lists_at_all_vouch_for_nobody() {
@@ -427,8 +489,13 @@ fn no_lists_at_all_vouch_for_nobody() {
     let client = world.trusted.client("tpp").certificates();
     let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW.unsigned_abs()));
     for when_unknown in [WhenUnknown::Deny, WhenUnknown::Allow] {
-        let spec =
-            RevocationSpec { lists: Vec::new(), when_unknown, reload: Duration::from_secs(1), ocsp: None };
+        let spec = RevocationSpec {
+            lists: Vec::new(),
+            when_unknown,
+            depth: Depth::Chain,
+            reload: Duration::from_secs(1),
+            ocsp: None,
+        };
         let revocation = Revocation::load(&spec, &world.files, NOW, None, &mut faults).map(Arc::new);
         let set = TrustSet::load(&name("open-banking"), &name("ca.pem"), &world.files, &mut faults);
         let sets = vec![set.expect("a set")];
