@@ -317,7 +317,7 @@ fn every_request_of_a_connection_is_judged() {
     raw.answer().assert_refused(Reason::CredentialsMissing);
 }
 
-/// h2c by upgrade is no way around.
+/// FWD-08: h2c by upgrade is no way around.
 #[test]
 fn an_upgrade_is_not_followed() {
     let world = World::with(&[PUBLIC]);

@@ -255,6 +255,7 @@ fn a_replay_is_refused_on_every_connection() {
     assert_eq!(world.upstream().hits(), 1);
 }
 
+/// DIG-01, DIG-02: the upstream sees no end of a body that is another.
 #[test]
 fn content_reaches_the_upstream_only_with_its_signed_digest() {
     let world = world();

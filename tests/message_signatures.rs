@@ -291,6 +291,7 @@ fn a_nonce_is_used_once() {
     assert_eq!(world.upstream().hits(), 2);
 }
 
+/// DIG-01, DIG-02.
 #[test]
 fn content_reaches_the_upstream_only_with_its_covered_digest() {
     let world = world();

@@ -100,6 +100,18 @@ fn a_token_in_the_query_is_refused() {
     world.assert_upstream_untouched();
 }
 
+/// BRR-03: nobody's content is read for a token, so one in a form is none.
+#[test]
+fn a_token_in_a_form_is_none() {
+    let world = World::with(&[BEARER]);
+    let form = format!("access_token={}", world.idp().token().sign());
+    let call = world.plain().post("/bearer/x", form);
+    call.header("content-type", "application/x-www-form-urlencoded")
+        .send()
+        .assert_refused(Reason::CredentialsMissing);
+    world.assert_upstream_untouched();
+}
+
 /// ANS-03.
 #[test]
 fn the_scheme_is_taken_in_any_case() {

@@ -63,9 +63,6 @@ pub enum StartError {
     /// The system gives no randomness.
     #[error(transparent)]
     Randomness(#[from] portcullis_authn::NoRandomness),
-    /// The metrics registry cannot be built.
-    #[error("cannot build the metrics: {0}")]
-    Metrics(String),
 }
 
 /// A running gateway.
@@ -106,7 +103,7 @@ impl Gateway {
         else {
             return Err(no_longer_good(sources, faults));
         };
-        let telemetry = Telemetry::new().map_err(|error| StartError::Metrics(error.to_string()))?;
+        let telemetry = Telemetry::new();
         await_first_second(&resources, &options.clock);
         let workers = workers(plan);
         let mut listeners = Vec::new();
@@ -128,7 +125,7 @@ impl Gateway {
         let crew = Crew::start(sockets, &equipment)?;
         resources.keys.warm();
         let kept = (resources.store.clone(), resources.replays.clone());
-        background.spawn(housekeeping(telemetry.clone(), kept, equipment.clock.clone()));
+        background.spawn(housekeeping(kept, equipment.clock.clone()));
         let watched = revocation::Watched { listeners: settings, revoked: snapshot.revoked.clone() };
         background.spawn(revocation::watch(sources, watched, telemetry.clone(), equipment.clock));
         let gateway = Self {
@@ -183,7 +180,6 @@ impl Gateway {
         if let Some((log, _)) = &self.access_log {
             self.telemetry.count_absolute("portcullis_access_log_dropped_total", vec![], log.dropped());
         }
-        self.telemetry.upkeep();
         self.telemetry.render()
     }
 
@@ -238,13 +234,11 @@ fn await_first_second(resources: &Resources, clock: &Clock) {
     std::thread::sleep(Duration::from_millis(u64::try_from(left_ms).unwrap_or_default()));
 }
 
-/// Folds metric samples, so that a gateway nobody scrapes does not gather them for ever, and drops what is over:
-/// counters, and used credentials.
-async fn housekeeping(telemetry: Telemetry, kept: (Store, Replays), clock: Clock) {
+/// Drops what is over: counters, and used credentials.
+async fn housekeeping(kept: (Store, Replays), clock: Clock) {
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {
         tick.tick().await;
-        telemetry.upkeep();
         let ((store, replays), now) = (kept.clone(), clock.now());
         // It looks at every counter, which may take a while.
         let sweep = move || {

@@ -400,7 +400,28 @@ impl IssuerSpec {
             );
             return None;
         }
-        Some(written.iter().map(|algorithm| algorithm.value).collect())
+        self.within_profile(written, faults)
+            .then(|| written.iter().map(|algorithm| algorithm.value).collect())
+    }
+
+    /// SECURITY: a profile that leaves no choice is a promise to those who audit; a weaker algorithm under its name
+    /// would break it unseen (JWT-16).
+    fn within_profile(&self, written: &[Spanned<Algorithm>], faults: &mut Faults) -> bool {
+        let Some((name, allowed)) = self.profile.only_algorithms() else { return true };
+        let names: Vec<_> = allowed.iter().map(|algorithm| algorithm.as_str()).collect();
+        let foreign: Vec<_> =
+            written.iter().filter(|algorithm| !allowed.contains(&algorithm.value)).collect();
+        for algorithm in &foreign {
+            faults.push(
+                Diagnostic::error(
+                    "algorithm_outside_profile",
+                    algorithm.place,
+                    format!("`{}` is not an algorithm of profile `{name}`", algorithm.value),
+                )
+                .note(format!("its algorithms: {}", names.join(", "))),
+            );
+        }
+        foreign.is_empty()
     }
 }
 

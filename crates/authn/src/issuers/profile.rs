@@ -118,6 +118,17 @@ impl Profile {
         }
     }
 
+    /// Its word and its algorithms, where its standard allows no others (JWT-16: FAPI 2.0 section 5.4, and the UAE's
+    /// profile of it, which Ozone hubs follow).
+    pub(super) fn only_algorithms(self) -> Option<(&'static str, &'static [Algorithm])> {
+        let word = match self {
+            Self::Fapi2 => "fapi2",
+            Self::Ozone => "ozone",
+            Self::Plain | Self::Rfc9068 | Self::Amiko | Self::Wso2 => return None,
+        };
+        Some((word, self.defaults().algorithms))
+    }
+
     /// Claims that must say what the caller's certificate says.
     pub(super) fn certificate_claims(self) -> CertificateClaims {
         CertificateClaims::of(self.defaults().certificate_claims)

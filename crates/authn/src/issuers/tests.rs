@@ -89,7 +89,7 @@ fn every_setting_of_a_profile_can_be_overridden() {
     assert_eq!(rules.max_lifetime.map(|life| life.as_secs()), Some(600));
 }
 
-/// OPS-05, JWT-10, JWT-11, JWT-15, JWT-23, JWT-27, JKS-01.
+/// OPS-05, JWT-10, JWT-11, JWT-15, JWT-16, JWT-23, JWT-27, JKS-01.
 #[test]
 fn dangerous_settings_are_refused() {
     let url = "https://idp.example/jwks";
@@ -113,6 +113,16 @@ fn dangerous_settings_are_refused() {
         (json!({"algorithms": "HS256", "keys": {"secret": {"file": "ec.pem"}}}), "weak_secret", "PEM file"),
         (json!({"algorithms": "HS256", "keys": {"secret": "abc"}}), "literal_secret", "written in the file"),
         (json!({"algorithms": ["ES256", "RS256"]}), "keys_do_not_fit", "no key here can verify `RS256`"),
+        (
+            json!({"profile": "fapi2", "algorithms": ["ES256", "RS256"]}),
+            "algorithm_outside_profile",
+            "`RS256` is not an algorithm of profile `fapi2`",
+        ),
+        (
+            json!({"profile": "ozone", "issuer": null, "algorithms": "ES256"}),
+            "algorithm_outside_profile",
+            "`ES256` is not an algorithm of profile `ozone`",
+        ),
         (json!({"audience": null}), "missing_key", "needs `audience`"),
         (json!({"audience": ""}), "empty", "must not be empty"),
         (

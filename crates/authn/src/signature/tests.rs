@@ -273,7 +273,7 @@ fn transformations_of_appendix_b_keep_or_break() {
     assert!(!signed("GET", target, "example.org", &[("accept", "*/*"), ("accept", "application/json")]));
 }
 
-/// Section 2.1 and 2.2: every component and parameter, by their own examples.
+/// SIG-03, section 2.1 and 2.2: every component and parameter, by their own examples.
 #[test]
 fn components_are_written_as_the_standard_shows() {
     let mut request = head(

@@ -145,7 +145,7 @@ async fn a_worker_forgets_when_the_answer_is_too_old() {
     assert_eq!(answering.ask(&worker, &own, &bearer("t"), answering.now()).await, "token_inactive");
 }
 
-/// CNF-03, CNF-06: the certificate of this very request, also where the token is remembered.
+/// CNF-03, CNF-05, CNF-06: the certificate of this very request, also where the token is remembered.
 #[tokio::test]
 async fn a_bound_token_is_for_its_certificate() {
     let (ours, theirs) = (peer_named("holder", "tpp"), peer_named("other", "tpp"));

@@ -1,71 +1,49 @@
-//! Durations of one worker, between two hand-overs.
+//! Durations, counted by buckets.
 
 use std::time::Duration;
 
-use metrics::Label;
+use super::BUCKETS;
 
-use super::{BUCKETS, Telemetry};
-
-/// Counts and sums per bucket. Handing over the mean of each bucket as often as it was hit keeps both the
-/// counts and the sum exact, without keeping every sample.
+/// Counts per bucket and the sum of all. What does not fit any bound is in the last bucket.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Histogram {
-    buckets: [Bucket; BUCKETS.len() + 1],
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    count: u32,
-    sum: f64,
+    counts: [u64; BUCKETS.len() + 1],
+    seconds: f64,
 }
 
 impl Histogram {
     pub(crate) fn record(&mut self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let index = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
-        if let Some(bucket) = self.buckets.get_mut(index) {
-            bucket.count = bucket.count.saturating_add(1);
-            bucket.sum += seconds;
+        if let Some(count) = self.counts.get_mut(index) {
+            *count += 1;
+            self.seconds += seconds;
         }
     }
 
-    /// Gives everything recorded so far to the registry and starts again from nothing.
-    pub(crate) fn hand_over(&mut self, telemetry: &Telemetry, name: &'static str, labels: &[Label]) {
-        for bucket in std::mem::take(&mut self.buckets) {
-            if bucket.count > 0 {
-                let mean = bucket.sum / f64::from(bucket.count);
-                telemetry.seconds(name, labels.to_vec(), mean, usize::try_from(bucket.count).unwrap_or(0));
-            }
+    /// Adds everything another one has recorded.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
         }
+        self.seconds += other.seconds;
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::Histogram;
-    use crate::telemetry::Telemetry;
-    use std::time::Duration;
+    /// How many durations were recorded.
+    pub(super) fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
 
-    #[test]
-    fn buckets_and_sum_survive_the_hand_over_exactly() {
-        let telemetry = Telemetry::new().expect("a registry");
-        let mut histogram = Histogram::default();
-        for micros in [60, 70, 80, 3_000, 20_000_000] {
-            histogram.record(Duration::from_micros(micros));
-        }
-        let name = "portcullis_auth_duration_seconds";
-        histogram.hand_over(&telemetry, name, &[]);
-        histogram.hand_over(&telemetry, name, &[]);
-        telemetry.upkeep();
-        let text = telemetry.render();
-        for line in [
-            "_bucket{le=\"0.0001\"} 3",
-            "_bucket{le=\"0.005\"} 4",
-            "_bucket{le=\"+Inf\"} 5",
-            "_count 5",
-            "_sum 20.00321",
-        ] {
-            assert!(text.contains(&format!("{name}{line}")), "{line} in\n{text}");
-        }
+    /// Their sum in seconds.
+    pub(super) const fn sum(&self) -> f64 {
+        self.seconds
+    }
+
+    /// For each bound, how many were no longer than it.
+    pub(super) fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
+        BUCKETS.into_iter().zip(self.counts).scan(0, |all, (bound, count)| {
+            *all += count;
+            Some((bound, *all))
+        })
     }
 }

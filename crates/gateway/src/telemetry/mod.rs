@@ -4,6 +4,7 @@
 //! two workers write is touched on the path of a request. Every label is a closed set: names from the policy
 //! files, methods, statuses, reasons. None carries a path, an identity, an address or a key id.
 
+mod durations;
 mod histogram;
 mod process;
 pub(crate) mod shard;
@@ -11,8 +12,9 @@ pub(crate) mod shard;
 use std::sync::Arc;
 
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder as _, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use durations::Durations;
 pub(crate) use histogram::Histogram;
 
 use crate::listener::Event;
@@ -31,23 +33,19 @@ pub(crate) struct Telemetry(Arc<Inner>);
 struct Inner {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    durations: Durations,
 }
 
 const METADATA: Metadata<'static> = Metadata::new("portcullis", Level::INFO, None);
 
 impl Telemetry {
     /// A fresh registry. Nothing is installed globally, so two gateways in one process do not mix.
-    ///
-    /// # Errors
-    /// The bucket table is empty, which it is not.
-    pub(crate) fn new() -> Result<Self, metrics_exporter_prometheus::BuildError> {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
-            .build_recorder();
+    pub(crate) fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        let telemetry = Self(Arc::new(Inner { recorder, handle }));
+        let telemetry = Self(Arc::new(Inner { recorder, handle, durations: Durations::default() }));
         telemetry.describe_all();
-        Ok(telemetry)
+        telemetry
     }
 
     /// Adds to a counter.
@@ -71,12 +69,9 @@ impl Telemetry {
         if by < 0.0 { gauge.decrement(-by) } else { gauge.increment(by) }
     }
 
-    /// Records `count` samples of one value, in seconds.
-    pub(crate) fn seconds(&self, name: &'static str, labels: Vec<Label>, value: f64, count: usize) {
-        self.0
-            .recorder
-            .register_histogram(&Key::from_parts(name, labels), &METADATA)
-            .record_many(value, count);
+    /// Adds durations to those of a histogram.
+    pub(crate) fn durations(&self, name: &'static str, labels: Vec<Label>, more: &Histogram) {
+        self.0.durations.add(name, labels, more);
     }
 
     /// Counts what happens at the door of a listener. Once for each connection, so the registry is asked directly.
@@ -104,12 +99,9 @@ impl Telemetry {
     /// The exposition text.
     pub(crate) fn render(&self) -> String {
         process::record(self);
-        self.0.handle.render()
-    }
-
-    /// Folds the samples gathered so far into their buckets; without it they would pile up until a scrape.
-    pub(crate) fn upkeep(&self) {
-        self.0.handle.run_upkeep();
+        let mut text = self.0.handle.render();
+        self.0.durations.render(&mut text);
+        text
     }
 
     fn describe_all(&self) {
@@ -118,7 +110,7 @@ impl Telemetry {
             match kind {
                 Kind::Counter => self.0.recorder.describe_counter(name, Some(Unit::Count), help),
                 Kind::Gauge => self.0.recorder.describe_gauge(name, None, help),
-                Kind::Histogram => self.0.recorder.describe_histogram(name, Some(Unit::Seconds), help),
+                Kind::Histogram => {}
             }
         }
     }
@@ -336,26 +328,12 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::{BUCKETS, Kind, METRICS, Telemetry};
+    use super::Telemetry;
     use metrics::Label;
 
     #[test]
-    fn every_histogram_is_rendered_with_buckets() {
-        let telemetry = Telemetry::new().expect("a registry");
-        for (_, name, _) in METRICS.iter().filter(|(kind, ..)| *kind == Kind::Histogram) {
-            telemetry.seconds(name, vec![], 0.000_2, 3);
-        }
-        telemetry.upkeep();
-        let text = telemetry.render();
-        for (_, name, _) in METRICS.iter().filter(|(kind, ..)| *kind == Kind::Histogram) {
-            assert!(text.contains(&format!("{name}_bucket{{le=\"0.00025\"}} 3")), "{name} in\n{text}");
-        }
-        assert!(BUCKETS.is_sorted());
-    }
-
-    #[test]
     fn counters_keep_the_names_of_the_table() {
-        let telemetry = Telemetry::new().expect("a registry");
+        let telemetry = Telemetry::new();
         telemetry.count("portcullis_requests_total", vec![Label::new("api", "a")], 2);
         assert!(
             telemetry.render().contains("portcullis_requests_total{api=\"a\"} 2"),

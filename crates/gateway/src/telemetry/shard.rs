@@ -102,7 +102,7 @@ impl Shard {
 
     /// Gives everything counted so far to the registry. `snapshot` is the one it was counted under.
     pub(crate) fn hand_over(&self, telemetry: &Telemetry, snapshot: &LocalSnapshot) {
-        for (key, mut tally) in self.tallies.borrow_mut().drain() {
+        for (key, tally) in self.tallies.borrow_mut().drain() {
             hand_over_request(telemetry, snapshot, &key, tally.count);
             tally.hand_over(telemetry, snapshot, &key);
         }
@@ -113,20 +113,25 @@ impl Shard {
 }
 
 impl Tally {
-    fn hand_over(&mut self, telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &Key) {
+    fn hand_over(&self, telemetry: &Telemetry, snapshot: &LocalSnapshot, key: &Key) {
+        let add = |name, labels: &[Label], histogram: &Histogram| {
+            if histogram.count() > 0 {
+                telemetry.durations(name, labels.to_vec(), histogram);
+            }
+        };
         let labels = [Label::new("api", snapshot.api_name(key.api)), Label::new("decision", key.decision)];
-        self.request.hand_over(telemetry, "portcullis_request_duration_seconds", &labels);
-        self.gateway.hand_over(telemetry, "portcullis_gateway_duration_seconds", &labels);
+        add("portcullis_request_duration_seconds", &labels, &self.request);
+        add("portcullis_gateway_duration_seconds", &labels, &self.gateway);
         let labels = [
             Label::new("upstream", snapshot.upstream_of(key.api)),
             Label::new("status_class", status_class(key.upstream_class)),
         ];
-        self.upstream.hand_over(telemetry, "portcullis_upstream_duration_seconds", &labels);
+        add("portcullis_upstream_duration_seconds", &labels, &self.upstream);
         let method = match key.auth {
             AuthOutcome::Verified(method) => method.as_str(),
             AuthOutcome::NotReached | AuthOutcome::Refused => "refused",
         };
-        self.auth.hand_over(telemetry, "portcullis_auth_duration_seconds", &[Label::new("method", method)]);
+        add("portcullis_auth_duration_seconds", &[Label::new("method", method)], &self.auth);
     }
 }
 

@@ -233,7 +233,7 @@ mod tests {
         key.sign(header, &claims).expect("a signature")
     }
 
-    /// DPP-02.
+    /// DPP-02, JWT-18.
     #[test]
     fn a_header_that_is_no_proofs_is_refused() {
         let key = SigningKey::generate(Algorithm::Es256).expect("a key");

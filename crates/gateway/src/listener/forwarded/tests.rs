@@ -48,7 +48,7 @@ fn read(format: Format, text: &[u8]) -> Result<Told, ReadError> {
     }
 }
 
-/// FWD-10, WS-02, WS-03, traps 2 and 5.
+/// FWD-04, FWD-10, WS-02, WS-03, traps 2 and 5.
 #[test]
 fn every_way_of_writing_a_certificate_is_read() {
     let der = der();
