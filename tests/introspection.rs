@@ -354,13 +354,7 @@ fn an_outage_is_not_hammered_and_ends_by_itself() {
     world.plain().get("/opaque/open").bearer("known").send().assert_passed();
     provider.behave(Manner::Status(503));
     for number in 0..40 {
-        let token = format!("t-{number}");
-        world
-            .plain()
-            .get("/opaque/open")
-            .bearer(&token)
-            .send()
-            .assert_refused(Reason::IntrospectionUnavailable);
+        refused(&world, &format!("t-{number}"), Reason::IntrospectionUnavailable);
     }
     let asked = provider.questions().len() - 1;
     assert!((5..=8).contains(&asked), "40 requests were {asked} questions");
@@ -388,13 +382,7 @@ fn garbage_neither_shuts_the_provider_off_nor_pushes_good_answers_out() {
     world.plain().get("/opaque/open").bearer(TOKEN).send().assert_passed();
     provider.behave(Manner::Status(400));
     for number in 0..20 {
-        let token = format!("odd-{number}");
-        world
-            .plain()
-            .get("/opaque/open")
-            .bearer(&token)
-            .send()
-            .assert_refused(Reason::IntrospectionUnavailable);
+        refused(&world, &format!("odd-{number}"), Reason::IntrospectionUnavailable);
     }
     provider.behave(Manner::Good);
     for number in 0..200 {

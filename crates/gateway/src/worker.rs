@@ -97,15 +97,12 @@ impl Worker {
         self.shard.hand_over(telemetry, &self.snapshot.borrow());
         let counts = self.tokens.counts();
         let told = self.cache_told.replace(counts);
-        for (event, now, before) in [
+        let events = [
             ("hit", counts.hits, told.hits),
             ("miss", counts.misses, told.misses),
             ("eviction", counts.evictions, told.evictions),
-        ] {
-            let labels =
-                vec![Label::from_static_parts("cache", "tokens"), Label::from_static_parts("event", event)];
-            telemetry.count("portcullis_cache_events_total", labels, now.saturating_sub(before));
-        }
+        ];
+        count_cache_events(telemetry, "tokens", events);
         let counts = self.forwarded.counts();
         let told = self.forwarded_told.replace(counts);
         let results = [
@@ -128,13 +125,8 @@ impl Worker {
         count_results(telemetry, "portcullis_external_answers_total", results);
         let (hits, misses) = self.tokens.password_counts();
         let (hits_told, misses_told) = self.passwords_told.replace((hits, misses));
-        for (event, count) in [("hit", hits - hits_told), ("miss", misses - misses_told)] {
-            let labels = vec![
-                Label::from_static_parts("cache", "passwords"),
-                Label::from_static_parts("event", event),
-            ];
-            telemetry.count("portcullis_cache_events_total", labels, count);
-        }
+        let events = [("hit", hits, hits_told), ("miss", misses, misses_told)];
+        count_cache_events(telemetry, "passwords", events);
     }
 
     pub(crate) fn open(
@@ -177,6 +169,19 @@ impl Worker {
 fn count_results(telemetry: &Telemetry, metric: &'static str, results: [(&'static str, u64, u64); 5]) {
     for (result, now, before) in results.into_iter().filter(|(_, now, before)| now > before) {
         telemetry.count(metric, vec![Label::from_static_parts("result", result)], now - before);
+    }
+}
+
+/// Counts what has been added to each event of a cache since it was told last, also where it is nothing: a cache that
+/// is never hit is to be seen.
+fn count_cache_events<const N: usize>(
+    telemetry: &Telemetry,
+    cache: &'static str,
+    events: [(&'static str, u64, u64); N],
+) {
+    for (event, now, before) in events {
+        let labels = vec![Label::from_static_parts("cache", cache), Label::from_static_parts("event", event)];
+        telemetry.count("portcullis_cache_events_total", labels, now.saturating_sub(before));
     }
 }
 

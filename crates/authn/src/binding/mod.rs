@@ -4,15 +4,17 @@
 
 mod spec;
 
-use portcullis_core::{Challenge, Moment, PeerCertificate, Reason, Rejection, Scheme};
+use http::request::Parts;
+use portcullis_core::{Challenge, Identity, Moment, PeerCertificate, Reason, Rejection, Scheme};
 use portcullis_jose::Confirmation;
 use std::sync::Arc;
 
 pub(crate) use spec::BindingSpec;
 
-use crate::chain::Evidence;
+use crate::chain::{Evidence, Outcome};
 use crate::dpop::Dpop;
-use crate::place::Place;
+use crate::identity::Named;
+use crate::place::{Place, Places};
 
 /// What tokens must be bound to, and how that is shown.
 #[derive(Debug, Default)]
@@ -76,9 +78,27 @@ impl From<BindingError> for Rejection {
     }
 }
 
+/// Finds the one token of a request and has it verified; a refusal says in whose scheme it came.
+pub(crate) async fn present(
+    places: &Places,
+    head: &Parts,
+    verify: impl AsyncFnOnce(&[u8], Presented) -> Result<(Arc<Identity>, Option<Named>), Rejection>,
+) -> Outcome {
+    let found = match places.find(head) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Outcome::Absent,
+        Err(error) => return Outcome::Rejected(error.rejection(Scheme::Bearer)),
+    };
+    let presented = Presented::at(found.place);
+    match verify(&found.credential, presented).await {
+        Ok((identity, named)) => Outcome::Verified(identity, named),
+        Err(rejection) => Outcome::Rejected(rejection.of(presented.scheme())),
+    }
+}
+
 impl Presented {
     /// How a token is presented that was found at that place.
-    pub(crate) fn at(place: &Place) -> Self {
+    fn at(place: &Place) -> Self {
         match place {
             Place::Scheme(_, scheme) if **scheme == *DPOP_SCHEME => Self::Dpop,
             _ => Self::Bearer,

@@ -7,6 +7,7 @@ use portcullis_core::document::{Content, Fields, Node};
 use portcullis_core::{Client, Diagnostic, Faults, Place};
 
 use super::bound::{never_asked, never_vouched};
+use super::owners::{Exact, Owner};
 use super::spec::{Verify, read_fingerprints};
 use super::{CertificateBinding, CertificateOwners, PinnedCertificates, PinnedSpec};
 
@@ -71,12 +72,15 @@ impl NamedCertificates {
             return;
         }
         let Self { place, by } = self;
+        let owner = Owner { client: client.clone(), declared: place };
         match by {
-            By::Sha256(digests, verify) => owners.add_certificates(digests, verify, client, place, faults),
-            By::Key(digests, verify) => owners.add_keys(digests, verify, client, place, faults),
+            By::Sha256(digests, verify) => {
+                owners.add_certificates(digests, &Exact { owner, verify }, faults);
+            }
+            By::Key(digests, verify) => owners.add_keys(digests, &Exact { owner, verify }, faults),
             By::Authority(spec) => {
                 if let Some(pinned) = spec.compile(authorities.names, faults) {
-                    owners.add_vouched(pinned, client, place, faults);
+                    owners.add_vouched(pinned, owner, faults);
                 }
             }
         }

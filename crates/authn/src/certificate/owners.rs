@@ -21,16 +21,16 @@ pub(crate) enum Ownership {
 
 /// Whom a certificate leads to, and where that is declared.
 #[derive(Clone, Debug)]
-struct Owner {
-    client: Arc<Client>,
-    declared: Place,
+pub(super) struct Owner {
+    pub(super) client: Arc<Client>,
+    pub(super) declared: Place,
 }
 
 /// Whom an exact certificate or key leads to, and what must be known of it.
 #[derive(Clone, Debug)]
-struct Exact {
-    owner: Owner,
-    verify: Verify,
+pub(super) struct Exact {
+    pub(super) owner: Owner,
+    pub(super) verify: Verify,
 }
 
 impl Exact {
@@ -59,40 +59,17 @@ pub(crate) struct CertificateOwners {
 
 impl CertificateOwners {
     /// Adds certificates known by themselves.
-    pub(super) fn add_certificates(
-        &mut self,
-        digests: Vec<[u8; 32]>,
-        verify: Verify,
-        client: &Arc<Client>,
-        declared: Place,
-        faults: &mut Faults,
-    ) {
-        let owner = Owner { client: client.clone(), declared };
-        add(&mut self.certificates, digests, &Exact { owner, verify }, faults);
+    pub(super) fn add_certificates(&mut self, digests: Vec<[u8; 32]>, exact: &Exact, faults: &mut Faults) {
+        add(&mut self.certificates, digests, exact, faults);
     }
 
     /// Adds certificates known by their keys.
-    pub(super) fn add_keys(
-        &mut self,
-        digests: Vec<[u8; 32]>,
-        verify: Verify,
-        client: &Arc<Client>,
-        declared: Place,
-        faults: &mut Faults,
-    ) {
-        let owner = Owner { client: client.clone(), declared };
-        add(&mut self.keys, digests, &Exact { owner, verify }, faults);
+    pub(super) fn add_keys(&mut self, digests: Vec<[u8; 32]>, exact: &Exact, faults: &mut Faults) {
+        add(&mut self.keys, digests, exact, faults);
     }
 
     /// Adds certificates known by what an authority says in them.
-    pub(super) fn add_vouched(
-        &mut self,
-        pinned: PinnedCertificates,
-        client: &Arc<Client>,
-        declared: Place,
-        faults: &mut Faults,
-    ) {
-        let owner = Owner { client: client.clone(), declared };
+    pub(super) fn add_vouched(&mut self, pinned: PinnedCertificates, owner: Owner, faults: &mut Faults) {
         match self.vouched.iter().find(|(known, _)| *known == pinned) {
             Some((_, taken)) => faults.push(declared_twice(&owner, taken)),
             None => self.vouched.push((pinned, owner)),

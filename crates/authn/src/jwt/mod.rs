@@ -15,13 +15,13 @@ use std::sync::Arc;
 
 use http::Uri;
 use portcullis_core::json::{Limits, Value};
-use portcullis_core::{Challenge, Identity, Reason, Rejection, Scheme};
+use portcullis_core::{Challenge, Identity, Reason, Rejection};
 use portcullis_jose::{CompactJws, JwsLimits};
 
 pub(crate) use registered::{ClientKey, ClientKeys, JwtKeyCredential, PublishedKeys};
 pub(crate) use spec::JwtSpec;
 
-use crate::binding::{Binding, Presented};
+use crate::binding::{Binding, Presented, present};
 use crate::chain::{Evidence, Outcome};
 use crate::guard::Claim;
 use crate::identity::{IdentityRule, Named};
@@ -88,16 +88,9 @@ impl Jwt {
 
     /// Verifies the token, and names the caller by the rule, if one is given.
     pub(crate) async fn authenticate(&self, evidence: &Evidence<'_>, rule: Option<&IdentityRule>) -> Outcome {
-        let found = match self.places.find(evidence.head) {
-            Ok(Some(found)) => found,
-            Ok(None) => return Outcome::Absent,
-            Err(error) => return Outcome::Rejected(error.rejection(Scheme::Bearer)),
-        };
-        let presented = Presented::at(found.place);
-        match self.verify(&found.credential, presented, evidence, rule).await {
-            Ok((identity, named)) => Outcome::Verified(identity, named),
-            Err(rejection) => Outcome::Rejected(rejection.of(presented.scheme())),
-        }
+        let verify =
+            async |token: &[u8], presented: Presented| self.verify(token, presented, evidence, rule).await;
+        present(&self.places, evidence.head, verify).await
     }
 
     async fn verify(
