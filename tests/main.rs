@@ -67,8 +67,9 @@ mod proxies_in_front;
 #[cfg(test)]
 mod proxy_protocol;
 #[cfg(test)]
-mod registered_certificates;
+mod pushed_revocations;
 #[cfg(test)]
+mod registered_certificates;
 mod revoked_tokens;
 #[cfg(test)]
 mod rig;

@@ -168,8 +168,13 @@ impl Gateway {
 
     /// A GET on the admin listener.
     pub(crate) fn admin(&self, path: &str) -> Answer {
+        self.admin_client().get(path).send()
+    }
+
+    /// Calls the admin listener.
+    pub(crate) fn admin_client(&self) -> Client {
         let address = self.admin_address();
-        Client::plain(address, &address.to_string()).get(path).send()
+        Client::plain(address, &address.to_string())
     }
 
     /// The sum of all series of a metric whose labels contain all of these.

@@ -52,7 +52,7 @@ pub use issuers::{Issuers, IssuersSpec, Providers, profile_table};
 pub use keys::{KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult};
 pub use place::{Place, PlaceError};
 pub use portcullis_jose::digest::{legacy_sha1, sha256};
-pub use revoked::{RevokedReload, RevokedTokens};
+pub use revoked::{BadEntry, Entry as RevokedEntry, RevokedReload, RevokedTokens};
 pub use signature::{
     BaseError, ComponentError, Control, InputError, Message, SignedError, Target, signature_base,
     signature_labels,

@@ -20,6 +20,7 @@ mod ledger;
 pub mod listener;
 mod passage;
 mod path;
+mod pushed;
 mod readiness;
 mod request_body;
 mod revocation;
@@ -41,6 +42,7 @@ pub use config::{
     effective_settings, load, load_texts, pepper,
 };
 pub use path::is_normal_path;
+pub use pushed::RevokeError;
 pub use readiness::Check;
 pub use run::{Gateway, Options, StartError};
 pub use telemetry::{Kind as MetricKind, METRICS};

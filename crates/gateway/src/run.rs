@@ -1,5 +1,6 @@
 //! A gateway from its start to its end: resources, sockets, workers.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,13 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics::Label;
-use portcullis_core::{Clock, Diagnostic, Faults};
+use portcullis_authn::RevokedEntry;
+use portcullis_core::{Clock, Diagnostic, Faults, Secret};
 use portcullis_store::{OpenError, Replays, Store, StoreSettings};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::config::{self, Compiled, Plan, Resources, Shutdown, SourceMap};
 use crate::listener::{BindError, Bound, Listener};
+use crate::pushed::{PushedRevocations, RevokeError};
 use crate::readiness::{self, Check};
 use crate::revocation;
 use crate::snapshot::Snapshot;
@@ -24,7 +27,10 @@ use crate::thread::{Crew, Equipment};
 /// Threads of the background runtime: fetching keys, the admin API. Nothing there is on a request's path.
 const BACKGROUND_THREADS: usize = 2;
 
-/// How often counters and samples are tidied up.
+/// Under which subject the store keeps what was told of revoked tokens.
+const REVOKED_TOKENS: &str = "revoked_tokens";
+
+/// How often counters are tidied up.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// What a start needs beyond the plan.
@@ -60,6 +66,9 @@ pub enum StartError {
     /// The system gives no thread or no event loop.
     #[error("cannot start a worker: {0}")]
     Thread(#[from] io::Error),
+    /// What was revoked before cannot be put in force again.
+    #[error("the revoked tokens the store holds: {0}")]
+    Revocations(RevokeError),
     /// The system gives no randomness.
     #[error(transparent)]
     Randomness(#[from] portcullis_authn::NoRandomness),
@@ -77,6 +86,8 @@ pub struct Gateway {
     draining: AtomicBool,
     shutdown: Shutdown,
     admin: Option<SocketAddr>,
+    admin_token: Option<Secret>,
+    pushed: PushedRevocations,
 }
 
 impl Gateway {
@@ -99,10 +110,13 @@ impl Gateway {
                 (resources, compiled)
             }
         };
-        let Some(Compiled { snapshot, listeners: settings }) = compiled.filter(|_| !faults.any_error())
+        let Some(Compiled { snapshot, listeners: settings, admin_token }) =
+            compiled.filter(|_| !faults.any_error())
         else {
             return Err(no_longer_good(sources, faults));
         };
+        let pushed = PushedRevocations::restore(resources.store.records(REVOKED_TOKENS), &snapshot.revoked)
+            .map_err(StartError::Revocations)?;
         let telemetry = Telemetry::new();
         await_first_second(&resources, &options.clock);
         let workers = workers(plan);
@@ -139,6 +153,8 @@ impl Gateway {
             draining: AtomicBool::new(false),
             shutdown: plan.settings.shutdown,
             admin: plan.settings.admin,
+            admin_token,
+            pushed,
         };
         gateway.tell_what_is_fixed();
         Ok(gateway)
@@ -152,6 +168,47 @@ impl Gateway {
     /// Where the admin API is to listen.
     pub const fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// What whoever changes something over the admin API has to know; `None` where nobody may.
+    pub const fn admin_token(&self) -> Option<&Secret> {
+        self.admin_token.as_ref()
+    }
+
+    /// The tokens of an issuer that were revoked while gateways ran, by the ids of the entries.
+    ///
+    /// # Errors
+    /// The issuer takes no revocations.
+    pub fn revoked(&self, issuer: &str) -> Result<BTreeMap<String, RevokedEntry>, RevokeError> {
+        self.pushed.of(issuer)
+    }
+
+    /// Revokes tokens of an issuer, and says whether they were not revoked before. When this returns, it is on disk,
+    /// and the next request with one of them is refused. Waits for the disk.
+    ///
+    /// # Errors
+    /// See [`RevokeError`]. Then nothing has changed.
+    pub fn revoke(&self, issuer: &str, entry: RevokedEntry) -> Result<bool, RevokeError> {
+        let added = self.pushed.add(issuer, entry, self.resources.clock.now());
+        self.tell_revoked(issuer);
+        added
+    }
+
+    /// Takes a revocation back. Waits for the disk.
+    ///
+    /// # Errors
+    /// See [`RevokeError`]. Then nothing has changed.
+    pub fn take_back(&self, issuer: &str, id: &str) -> Result<(), RevokeError> {
+        let removed = self.pushed.remove(issuer, id);
+        self.tell_revoked(issuer);
+        removed
+    }
+
+    fn tell_revoked(&self, issuer: &str) {
+        if let Some(list) = self.snapshot.revoked.iter().find(|list| **list.issuer() == *issuer) {
+            let labels = vec![Label::new("issuer", Arc::clone(list.issuer()))];
+            self.telemetry.gauge("portcullis_revoked_tokens", labels, list.len() as f64);
+        }
     }
 
     /// The background runtime, for the admin API.

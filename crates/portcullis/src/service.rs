@@ -106,7 +106,7 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn serve(listener: TcpListener, gateway: &Arc<Gateway>) -> anyhow::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let router = admin::router(Arc::new(Watched(Arc::downgrade(gateway))));
+    let router = admin::router(Arc::new(Watched(Arc::downgrade(gateway))), Arc::downgrade(gateway));
     gateway.handle().spawn(async move { axum::serve(listener, router).await });
     Ok(address)
 }

@@ -5,6 +5,7 @@ use crate::figures::{Counters, StoreFigures};
 use crate::ledger::{Command, Commands, Ledger, LedgerFile, Opener, Registry};
 use crate::quota::{ClockRow, QuotaClock, QuotaRule, QuotaTable};
 use crate::rate::{RateCells, RateRule, RateTable};
+use crate::records::Records;
 use crate::{KEYS_PER_TABLE, LimitId};
 use ahash::RandomState;
 use portcullis_core::Moment;
@@ -122,6 +123,10 @@ impl Embedded {
 
     pub(crate) fn quotas(&self, id: &LimitId, rule: QuotaRule) -> Arc<QuotaTable> {
         QuotaTable::over(&self.quotas.cells(id), rule, Arc::clone(&self.clock), self.commands.clone())
+    }
+
+    pub(crate) fn records(&self, subject: &str) -> Records {
+        Records::new(subject, self.commands.clone())
     }
 
     pub(crate) fn sweep(&self, now: Moment) {

@@ -1,4 +1,5 @@
-//! State that outlives a request: rate cells, durable quotas, and what may be used once ([`Replays`]).
+//! State that outlives a request: rate cells, durable quotas, what operators have told ([`Records`]), and what may be
+//! used once ([`Replays`]).
 //!
 //! A **rate** guards the moment, a **quota** keeps a promise over days. Both are decided in memory by one atomic of
 //! the caller's own cell, shared by all workers, without a lock. What is different is what is remembered.
@@ -82,6 +83,7 @@ mod limit_id;
 mod live;
 mod quota;
 mod rate;
+mod records;
 mod replays;
 
 pub use embedded::Embedded;
@@ -90,6 +92,7 @@ pub use figures::StoreFigures;
 pub use limit_id::LimitId;
 pub use quota::{QuotaOutcome, QuotaRule, QuotaTable};
 pub use rate::{RateOutcome, RateRule, RateTable};
+pub use records::Records;
 pub use replays::{Claim, REPLAYS, ReplayFigures, ReplaySpace, Replays, SingleUse, claim_all};
 
 use portcullis_core::Moment;
@@ -150,6 +153,13 @@ impl Store {
     pub fn quotas(&self, id: &LimitId, rule: QuotaRule) -> Arc<QuotaTable> {
         match self {
             Self::Embedded(store) => store.quotas(id, rule),
+        }
+    }
+
+    /// What operators have told about a subject.
+    pub fn records(&self, subject: &str) -> Records {
+        match self {
+            Self::Embedded(store) => store.records(subject),
         }
     }
 

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use portcullis_core::Identity;
-use portcullis_core::json::{Object, Value};
+use portcullis_core::json::{JsonError, Limits, Object, Value, parse};
+use portcullis_core::{Identity, Moment};
+use portcullis_jose::digest::sha256;
 
 use super::spec::SourceFile;
 use crate::clients::moment;
@@ -14,7 +15,7 @@ pub(super) const MAX_NAME: usize = 255;
 
 /// Which tokens one entry is about: those of which everything holds that it says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Entry {
+pub struct Entry {
     /// The token's own name.
     jti: Option<Arc<str>>,
     /// Its subject.
@@ -29,20 +30,61 @@ pub(super) struct Entry {
 
 /// Why an entry cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadEntry {
+pub enum BadEntry {
+    /// It is no JSON.
+    #[error("{0}")]
+    NotJson(JsonError),
+    /// It is something else than a mapping.
     #[error("an entry is a mapping")]
     NotAnObject,
+    /// It says something no entry says.
     #[error("an entry has no `{0}`; it has `jti`, `sub`, `client`, `issued_before` and `until`")]
     UnknownMember(String),
+    /// This member is no name.
     #[error("`{0}` is text of 1 to 255 bytes")]
     NotAName(&'static str),
+    /// This member is no moment.
     #[error("`{0}` is a day, a moment such as `2027-06-30T12:00:00Z`, or seconds since 1970")]
     NotAMoment(&'static str),
+    /// It narrows nothing down.
     #[error("an entry needs one of `jti`, `sub`, `client` and `issued_before`, or it would name every token")]
     NamesEverything,
 }
 
 impl Entry {
+    /// Reads an entry from its JSON text.
+    ///
+    /// # Errors
+    /// See [`BadEntry`].
+    pub fn parse(text: &[u8]) -> Result<Self, BadEntry> {
+        let limits = Limits { depth: 1, list: 0, members: 8 };
+        Self::read(&parse(text, limits).map_err(BadEntry::NotJson)?)
+    }
+
+    /// The entry as JSON, always in the same words: what is not said is left out, and moments are seconds since 1970.
+    pub fn to_json(&self) -> serde_json::Value {
+        let Self { jti, sub, client, issued_before, until } = self;
+        let names = [("jti", jti), ("sub", sub), ("client", client)];
+        let moments = [("issued_before", issued_before), ("until", until)];
+        let names = names.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?.into())));
+        let moments = moments.into_iter().filter_map(|(name, value)| Some((name, (*value)?.into())));
+        names
+            .chain(moments)
+            .map(|(name, value): (&str, serde_json::Value)| (name.to_owned(), value))
+            .collect()
+    }
+
+    /// A name for the entry, the same for all that say the same.
+    pub fn id(&self) -> String {
+        let digest = sha256(self.to_json().to_string().as_bytes());
+        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether it no longer counts.
+    pub fn is_over(&self, now: Moment) -> bool {
+        self.until.is_some_and(|end| now.unix_seconds() >= end)
+    }
+
     pub(super) fn read(value: &Value) -> Result<Self, BadEntry> {
         let object = value.as_object().ok_or(BadEntry::NotAnObject)?;
         let known = ["jti", "sub", "client", "issued_before", "until"];

@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use portcullis_core::{Faults, Identity, Materials, Moment, Reason, Rejection};
+use portcullis_core::{Faults, Identity, Materials, Moment, Place, Reason, Rejection};
 
 use entry::List;
+pub use entry::{BadEntry, Entry};
 pub(crate) use spec::RevokedSpec;
 
 /// The revoked tokens of one issuer.
@@ -24,6 +25,8 @@ pub struct RevokedTokens {
     issuer: Arc<str>,
     spec: RevokedSpec,
     list: ArcSwap<List>,
+    /// What was added while the gateway runs.
+    pushed: ArcSwap<List>,
     /// What was wrong with the files the last time they were read, so that it is said once.
     complaint: Mutex<Option<String>>,
 }
@@ -68,6 +71,7 @@ impl RevokedTokens {
             issuer: issuer.clone(),
             spec: spec.clone(),
             list: ArcSwap::from_pointee(list),
+            pushed: ArcSwap::default(),
             complaint: Mutex::default(),
         })
     }
@@ -109,11 +113,23 @@ impl RevokedTokens {
     /// # Errors
     /// An entry of the list is about it.
     pub(crate) fn check(&self, token: &Identity, now: Moment) -> Result<(), Rejection> {
-        let list = self.list.load();
-        if list.is_empty() || !list.names(token, self.spec.client_claim(), now.unix_seconds()) {
-            return Ok(());
+        let names =
+            |list: &List| !list.is_empty() && list.names(token, self.spec.client_claim(), now.unix_seconds());
+        if names(&self.list.load()) || names(&self.pushed.load()) {
+            return Err(Rejection::new(Reason::TokenRevoked).because("the list of revoked tokens names it"));
         }
-        Err(Rejection::new(Reason::TokenRevoked).because("the list of revoked tokens names it"))
+        Ok(())
+    }
+
+    /// Where the policy says that entries may be added while the gateway runs; `None` where they may not.
+    pub const fn push_place(&self) -> Option<Place> {
+        self.spec.push()
+    }
+
+    /// Puts these entries beside those of the policy and its files, in the place of any that were put there before.
+    /// They count from the next request on.
+    pub fn set_pushed(&self, entries: Vec<Entry>) {
+        self.pushed.store(Arc::new(List::new(entries, Vec::new())));
     }
 
     /// The issuer entry whose tokens it is about.
@@ -123,7 +139,7 @@ impl RevokedTokens {
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.list.load().len()
+        self.list.load().len() + self.pushed.load().len()
     }
 
     /// Whether there is none.

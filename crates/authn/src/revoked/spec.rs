@@ -24,6 +24,8 @@ pub(crate) struct RevokedSpec {
     entries: Vec<Entry>,
     files: Vec<Spanned<String>>,
     reload: Duration,
+    /// Where it says that entries may be added while the gateway runs.
+    push: Option<Place>,
     /// The claim that names the client, instead of `client_id` and `azp`.
     client_claim: Option<Arc<str>>,
 }
@@ -40,10 +42,12 @@ impl RevokedSpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`revoked`", faults)?;
         let (entries, files, reload) = (fields.get("entries"), fields.get("files"), fields.get("reload"));
+        let push = fields.get("push").map(|node| node.boolean(faults).map(|on| on.then_some(node.place)));
         let client_claim = fields.get("client_claim").map(|node| read_claim(node, faults));
         fields.finish(faults);
-        if entries.or(files).is_none() {
-            faults.error("missing_key", node.place, "`revoked` needs `files`, `entries` or both");
+        let push = push.map_or(Some(None), |read| read)?;
+        if entries.or(files).is_none() && push.is_none() {
+            faults.error("missing_key", node.place, "`revoked` needs `files`, `entries` or `push: true`");
             return None;
         }
         if let (Some(reload), None) = (reload, files) {
@@ -54,12 +58,17 @@ impl RevokedSpec {
         let files = files.map_or(Some(Vec::new()), |node| node.texts(faults));
         let reload = reload.map_or(Some(RELOAD), |node| read_reload(node, faults));
         let client_claim = client_claim.map_or(Some(None), |read| read.map(Some));
-        Some(Self { entries: entries?, files: files?, reload: reload?, client_claim: client_claim? })
+        Some(Self { entries: entries?, files: files?, reload: reload?, push, client_claim: client_claim? })
     }
 
     /// How often the files are looked at; `None` if there are none.
     pub(super) fn interval(&self) -> Option<Duration> {
         (!self.files.is_empty()).then_some(self.reload)
+    }
+
+    /// Where it says that entries may be added while the gateway runs; `None` where they may not.
+    pub(super) const fn push(&self) -> Option<Place> {
+        self.push
     }
 
     /// The claim that names the client, if it is not one of the usual ones.

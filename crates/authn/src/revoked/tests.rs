@@ -158,7 +158,7 @@ fn faults_are_told_where_they_are() {
             .with("bad", r#"[{"sub": "a"}, {"until": 1}]"#)
     };
     for (written, code, saying) in [
-        (json!({}), "missing_key", "needs `files`, `entries` or both"),
+        (json!({}), "missing_key", "needs `files`, `entries` or `push: true`"),
         (json!({"entries": []}), "empty", "must not be empty"),
         (json!({"entries": ["a"]}), "bad_entry", "an entry is a mapping"),
         (json!({"entries": [{}]}), "bad_entry", "it would name every token"),

@@ -9,12 +9,15 @@ use portcullis_authn::{
     Clients, Compiling, Guard, GuardLedger, Introspections, Issuers, KeySources, KnownAuthorities,
     NoRandomness, Nonces, PasswordChecks, Providers, Registering,
 };
-use portcullis_core::{Callers, Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Spanned};
+use portcullis_core::{
+    Callers, Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Secret, Spanned,
+};
 use portcullis_policy::PathTemplate;
 use portcullis_proxy::{BodyLimits, GrpcCaller, HttpFetcher, Upstream, UpstreamSpec};
 use portcullis_store::{OpenError, Replays, Store};
 
 use super::PolicySpec;
+use super::admin;
 use super::api::ApiSpec;
 use super::sources::SourceMap;
 use crate::listener::{ListenSpec, ListenerSettings, Online, TlsPolicyIds};
@@ -125,6 +128,8 @@ fn callers(background: Option<tokio::runtime::Handle>) -> Callers {
 pub(crate) struct Compiled {
     pub(crate) snapshot: Snapshot,
     pub(crate) listeners: Vec<Arc<ListenerSettings>>,
+    /// What whoever changes something over the admin API has to know.
+    pub(crate) admin_token: Option<Secret>,
 }
 
 /// Compiles everything; `None` if any part could not be built. Whether the result may be used is for the caller
@@ -195,7 +200,9 @@ pub(crate) fn compile(
         weak_passwords: clients.weak_passwords(),
         hash: sources.hash().into(),
     };
-    Some(Compiled { snapshot, listeners })
+    let pushes = snapshot.revoked.iter().filter_map(|list| list.push_place());
+    let admin_token = admin::token(gateway.admin.as_ref(), pushes, durable, sources, faults);
+    Some(Compiled { snapshot, listeners, admin_token })
 }
 
 /// The fields in which proxies in front of the listeners say something, each once.

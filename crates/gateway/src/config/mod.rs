@@ -3,6 +3,7 @@
 //! Read (`sources`), parse (`yaml` and each room's specs), compile (`compile`). `check` and `run` take the same
 //! way, so what `check` accepts is what `run` serves.
 
+mod admin;
 mod api;
 mod compile;
 mod listing;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use portcullis_authn::{GuardSpec, IssuersSpec, PepperSpec};
 use portcullis_core::document::{Fields, Node};
-use portcullis_core::{Diagnostic, Faults, OutboundSpec, Spanned};
+use portcullis_core::{Faults, OutboundSpec, Spanned};
 use portcullis_proxy::UpstreamSpec;
 
+use super::admin::AdminSpec;
 use crate::listener::ListenSpec;
 
 /// The file as written.
@@ -20,13 +21,14 @@ pub(crate) struct GatewaySpec {
     pub(crate) api_keys: Option<PepperSpec>,
     pub(crate) store: Option<Spanned<String>>,
     pub(crate) guard: GuardSpec,
+    pub(crate) admin: Option<AdminSpec>,
     pub(crate) settings: Settings,
 }
 
 /// What concerns the process and not its requests.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the admin API listens. Loopback only: it has no authentication of its own.
+    /// Where the admin API listens.
     pub admin: Option<SocketAddr>,
     /// Threads that carry requests; the machine's processors where not written.
     pub workers: Option<NonZeroUsize>,
@@ -70,6 +72,7 @@ impl GatewaySpec {
         let access_log = fields.get("access_log");
         let shutdown = fields.get("shutdown");
         fields.finish(faults);
+        let admin = admin.and_then(|node| AdminSpec::read(node, faults));
         Some(Self {
             listen: listen.map(|node| ListenSpec::read_all(node, faults)).unwrap_or_default(),
             issuers: issuers.and_then(|node| IssuersSpec::read(node, faults)),
@@ -79,13 +82,14 @@ impl GatewaySpec {
             store: store.and_then(|node| store_path(node, faults)),
             guard: guard.and_then(|node| GuardSpec::read(node, faults)).unwrap_or_default(),
             settings: Settings {
-                admin: admin.and_then(|node| admin_address(node, faults)),
+                admin: admin.as_ref().map(|admin| admin.address),
                 workers: workers
                     .and_then(|node| node.integer(1..=1024, faults))
                     .and_then(|count| NonZeroUsize::new(usize::try_from(count).ok()?)),
                 access_log: access_log.and_then(|node| node.boolean(faults)).unwrap_or(true),
                 shutdown: shutdown.and_then(|node| read_shutdown(node, faults)).unwrap_or_default(),
             },
+            admin,
         })
     }
 }
@@ -105,26 +109,6 @@ fn store_path(node: &Node, faults: &mut Faults) -> Option<Spanned<String>> {
     let path = fields.require("path", faults);
     fields.finish(faults);
     path?.text(faults)
-}
-
-fn admin_address(node: &Node, faults: &mut Faults) -> Option<SocketAddr> {
-    let mut fields = Fields::of(node, "`admin`", faults)?;
-    let address = fields.require("address", faults);
-    fields.finish(faults);
-    let text = address?.text(faults)?;
-    let Ok(address) = text.value.parse::<SocketAddr>() else {
-        let message = format!("`{}` is not an address and port", text.value);
-        faults.push(Diagnostic::error("bad_address", text.place, message).note("write `127.0.0.1:9901`"));
-        return None;
-    };
-    if !address.ip().is_loopback() {
-        faults.push(
-            Diagnostic::error("admin_exposed", text.place, "the admin API would be open to the network")
-                .note("it has no authentication: write a loopback address such as `127.0.0.1:9901`"),
-        );
-        return None;
-    }
-    Some(address)
 }
 
 fn read_shutdown(node: &Node, faults: &mut Faults) -> Option<Shutdown> {

@@ -1,7 +1,8 @@
 //! The store's file.
 //!
-//! A redb database with three tables. `portcullis` says that the file is ours and in which format; a file without it
-//! is never written to. `clock` holds the last reading of the quota clock, `quotas` one row per open window.
+//! A redb database with four tables. `portcullis` says that the file is ours and in which format; a file without it
+//! is never written to. `clock` holds the last reading of the quota clock, `quotas` one row per open window, `records`
+//! what operators have told a running gateway.
 
 use super::probation::Probation;
 use crate::LimitId;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The format this version reads and writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// How a redb file begins.
 const REDB_MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 /// Memory for pages of the file. A row is read once per caller and start, so a larger cache would hold dead pages.
@@ -29,6 +30,8 @@ const CACHE_BYTES: usize = 32 << 20;
 const MARK: TableDefinition<'_, &str, u32> = TableDefinition::new("portcullis");
 const CLOCK: TableDefinition<'_, (), (i64, i64)> = TableDefinition::new("clock");
 const QUOTAS: TableDefinition<'_, QuotaKey<'_>, (u32, u32, u32)> = TableDefinition::new("quotas");
+
+const RECORDS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("records");
 
 /// Api, limit, caller: kept apart, so no choice of names makes two of them one.
 type QuotaKey<'k> = (&'k str, &'k str, &'k str);
@@ -101,6 +104,7 @@ impl LedgerFile {
         transaction.open_table(MARK)?.insert("format", FORMAT)?;
         transaction.open_table(QUOTAS)?;
         transaction.open_table(CLOCK)?;
+        transaction.open_table(RECORDS)?;
         transaction.commit()?;
         Ok(Self { database })
     }
@@ -164,6 +168,48 @@ impl LedgerFile {
         Ok(transaction.commit()?)
     }
 
+    /// The records of a subject whose keys begin like that.
+    pub(crate) fn records(&self, subject: &str, start: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let rows = || -> Result<_, redb::Error> {
+            let table = self.database.begin_read()?.open_table(RECORDS)?;
+            let mut rows = Vec::new();
+            for row in table.range((subject, start)..)? {
+                let (key, value) = row?;
+                let (of, key) = key.value();
+                if of != subject || !key.starts_with(start) {
+                    break;
+                }
+                rows.push((key.to_owned(), value.value().to_vec()));
+            }
+            Ok(rows)
+        };
+        rows().map_err(disk)
+    }
+
+    /// Writes and removes records of a subject in one transaction; when this returns, that is on disk.
+    pub(crate) fn write_records(
+        &self,
+        subject: &str,
+        changes: &[(String, Option<Vec<u8>>)],
+    ) -> Result<(), StoreError> {
+        let write = || -> Result<(), redb::Error> {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            {
+                let mut table = transaction.open_table(RECORDS)?;
+                for (key, value) in changes {
+                    let key = (subject, key.as_str());
+                    match value {
+                        Some(value) => drop(table.insert(key, value.as_slice())?),
+                        None => drop(table.remove(key)?),
+                    }
+                }
+            }
+            Ok(transaction.commit()?)
+        };
+        write().map_err(disk)
+    }
+
     /// Lets go of the file.
     pub(crate) fn close(self) -> Result<(), StoreError> {
         self.database.close().map_err(disk)
@@ -218,6 +264,7 @@ fn check_mark(database: &Database, path: &Path) -> Result<(), OpenError> {
     }
     transaction.open_table(CLOCK).map_err(|error| corrupt(path, error))?;
     transaction.open_table(QUOTAS).map_err(|error| corrupt(path, error))?;
+    transaction.open_table(RECORDS).map_err(|error| corrupt(path, error))?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The one thread that writes quotas to disk, and the way to it.
+//! The one thread that writes to disk, and the way to it.
 
 mod batch;
 mod file;
@@ -9,10 +9,11 @@ mod writer;
 
 use crate::error::StoreError;
 use crate::quota::{QuotaCell, QuotaCells, QuotaOutcome, QuotaRule};
+use crate::records::{RecordCommand, RecordReply};
 pub(crate) use file::{LedgerFile, Opener};
 use portcullis_core::Moment;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 use tokio::sync::oneshot;
 pub(crate) use writer::{Ledger, Registry};
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Take(Take),
     /// A window's durable units run low; nobody waits.
     Extend { cells: Arc<QuotaCells>, cell: Arc<QuotaCell>, rule: QuotaRule, now: Moment },
+    /// Read or write what operators have told.
+    Record(RecordCommand),
     /// Purge windows that are over from the file.
     Tidy { now: Moment },
     /// Write what was really used and end.
@@ -85,6 +88,20 @@ impl Commands {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(StoreError::Closed),
             Err(_) => Err(StoreError::TimedOut),
+        }
+    }
+
+    /// Asks about records and waits for the answer, on the thread of whoever asks.
+    pub(crate) fn ask<T>(
+        &self,
+        command: impl FnOnce(RecordReply<T>) -> RecordCommand,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Command::Record(command(reply))).map_err(|_unsent| StoreError::Overloaded)?;
+        match answer.recv_timeout(self.deadline) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => Err(StoreError::TimedOut),
+            Err(RecvTimeoutError::Disconnected) => Err(StoreError::Closed),
         }
     }
 

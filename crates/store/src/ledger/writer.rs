@@ -7,6 +7,7 @@ use crate::LimitId;
 use crate::error::StoreError;
 use crate::figures::Counters;
 use crate::quota::{ClockRow, QuotaCell, QuotaCells, QuotaClock, is_over, seconds_down};
+use crate::records::RecordCommand;
 use ahash::RandomState;
 use portcullis_core::Moment;
 use std::cell::RefCell;
@@ -81,6 +82,7 @@ pub(crate) struct Ledger {
 struct Pending {
     takes: Vec<Take>,
     extends: Vec<Command>,
+    records: Vec<RecordCommand>,
     tidy: bool,
     close: Vec<std::sync::mpsc::SyncSender<Result<(), StoreError>>>,
 }
@@ -98,6 +100,7 @@ impl Ledger {
                 self.sort(next, &mut pending);
             }
             self.decide(pending.takes, pending.extends);
+            pending.records.into_iter().for_each(|command| self.record(command));
             self.make_room();
             if pending.tidy {
                 self.tidy();
@@ -126,6 +129,7 @@ impl Ledger {
                 self.note(now);
                 pending.extends.push(command);
             }
+            Command::Record(command) => pending.records.push(command),
             Command::Tidy { now } => {
                 self.note(now);
                 pending.tidy = true;
@@ -171,6 +175,30 @@ impl Ledger {
         }
         let written = self.write(&batch.rows());
         batch.settle(&written);
+    }
+
+    fn record(&mut self, command: RecordCommand) {
+        // Whoever asked may have stopped waiting.
+        match command {
+            RecordCommand::Beginning { subject, start, reply } => {
+                let found = self.file().and_then(|file| file.records(&subject, &start));
+                drop(reply.send(self.noted(found)));
+            }
+            RecordCommand::Change { subject, changes, reply } => {
+                let written = self.file().and_then(|file| file.write_records(&subject, &changes));
+                drop(reply.send(self.noted(written)));
+            }
+        }
+    }
+
+    /// An outcome of the file, whose failure closes it.
+    fn noted<T>(&mut self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &outcome
+            && self.file.is_some()
+        {
+            self.fail(error.clone());
+        }
+        outcome
     }
 
     /// The open file, opened again if it failed and was left alone long enough.

@@ -148,12 +148,12 @@ fn a_store_of_a_later_format_is_left_alone() {
     transaction
         .open_table(TableDefinition::<&str, u32>::new("portcullis"))
         .unwrap()
-        .insert("format", 2)
+        .insert("format", 3)
         .unwrap();
     transaction.commit().unwrap();
     drop(database);
     let error = untouched_refusal(&path);
-    assert!(matches!(error, OpenError::OtherFormat { found: 2, expected: 1, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::OtherFormat { found: 3, expected: 2, .. }), "{error:?}");
 }
 
 #[test]

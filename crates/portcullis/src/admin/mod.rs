@@ -1,12 +1,14 @@
-//! The admin listener: is it alive, is it ready, and how is it doing.
+//! The admin listener: is it alive, is it ready, how is it doing; and, for those who have the token, changes.
 //!
-//! SECURITY: there is no authentication here, so the policies may only name a loopback address, and every
-//! request must be for a loopback host: a web page that had its own name resolve to 127.0.0.1 would send that
-//! name.
+//! SECURITY: whoever reaches it may look, so the policies may only name a loopback address, and every request must be
+//! for a loopback host: a web page that had its own name resolve to 127.0.0.1 would send that name.
+
+mod changes;
+mod revoked_tokens;
 
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
@@ -16,7 +18,7 @@ use axum::{Json, Router};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use portcullis_gateway::Check;
+use portcullis_gateway::{Check, Gateway};
 use serde::Serialize;
 use serde_json::json;
 
@@ -50,14 +52,15 @@ pub(crate) trait Observed: Send + Sync + 'static {
     fn metrics(&self) -> Text;
 }
 
-/// The service.
-pub(crate) fn router(observed: Arc<dyn Observed>) -> Router {
+/// The service: what is seen of a gateway, and what can be changed in it.
+pub(crate) fn router(observed: Arc<dyn Observed>, gateway: Weak<Gateway>) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .layer(middleware::from_fn(loopback_host_only))
         .with_state(observed)
+        .merge(revoked_tokens::router(gateway))
+        .layer(middleware::from_fn(loopback_host_only))
 }
 
 /// The process answers, which is all this says. A restart would mend nothing that `/readyz` reports.
@@ -117,7 +120,7 @@ mod tests {
     use http::{Request, StatusCode};
     use http_body_util::BodyExt as _;
     use portcullis_gateway::Check;
-    use std::sync::Arc;
+    use std::sync::{Arc, Weak};
     use tower::ServiceExt as _;
 
     struct Fixed {
@@ -144,7 +147,8 @@ mod tests {
         let request = request.body(Body::empty()).expect("a request");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
-            let response = router(Arc::new(Fixed { ready })).oneshot(request).await.expect("an answer");
+            let response =
+                router(Arc::new(Fixed { ready }), Weak::new()).oneshot(request).await.expect("an answer");
             let (head, body) = response.into_parts();
             let body = body.collect().await.expect("a body").to_bytes();
             (head.status, String::from_utf8(body.to_vec()).expect("text"))

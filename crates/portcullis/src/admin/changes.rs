@@ -1,0 +1,122 @@
+//! Who may change something, and how a call that may not is answered.
+
+use std::sync::Weak;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use portcullis_core::Secret;
+use portcullis_gateway::Gateway;
+use portcullis_jose::digest::constant_time_eq;
+use serde::Serialize;
+
+use super::answer;
+
+/// The body of an answer that says no (RFC 9457).
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'a str,
+    status: u16,
+    code: &'static str,
+    detail: &'a str,
+}
+
+/// Says no.
+pub(super) fn problem(status: StatusCode, code: &'static str, detail: &str) -> Response {
+    let title = status.canonical_reason().unwrap_or_default();
+    let body = Problem { kind: "about:blank", title, status: status.as_u16(), code, detail };
+    let mut response = answer(status, Json(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response
+}
+
+/// What is said when the gateway a call is about is no longer there.
+pub(super) fn ended() -> Response {
+    problem(StatusCode::SERVICE_UNAVAILABLE, "ended", "the gateway is coming to its end")
+}
+
+/// SECURITY: on loopback is everybody who has an account on the machine, and every page in its browsers. What changes
+/// something, and what tells about callers, is for those who have the token.
+pub(super) async fn token_only(
+    State(gateway): State<Weak<Gateway>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let refusal = match gateway.upgrade() {
+        None => Some(ended()),
+        Some(gateway) => refusal(gateway.admin_token(), request.headers()),
+    };
+    match refusal {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
+fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<Response> {
+    let Some(token) = token else {
+        let how = "nobody may change anything: add `token: { file: secrets/admin-token }` to `admin` in gateway.yaml";
+        return Some(problem(StatusCode::FORBIDDEN, "no_admin_token", how));
+    };
+    if shown(headers).is_some_and(|shown| constant_time_eq(shown, token.expose())) {
+        return None;
+    }
+    let how = "show the token of `admin` in gateway.yaml: `Authorization: Bearer …`";
+    let challenge = [(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"admin\""))];
+    Some((challenge, problem(StatusCode::UNAUTHORIZED, "admin_token_wrong", how)).into_response())
+}
+
+/// The one token of a request.
+fn shown(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::AUTHORIZATION;
+    use http::{HeaderMap, HeaderValue, StatusCode};
+    use portcullis_core::Secret;
+
+    use super::refusal;
+
+    const TOKEN: &str = "EXAMPLE-0123456789-0123456789-0123";
+
+    fn status(token: Option<&str>, values: &[&str]) -> Option<StatusCode> {
+        let token = token.map(|token| Secret::new(token.as_bytes().to_vec()));
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_str(value).expect("a value"));
+        }
+        refusal(token.as_ref(), &headers).map(|response| response.status())
+    }
+
+    #[test]
+    fn the_token_is_shown_whole_and_once() {
+        let good = format!("Bearer {TOKEN}");
+        assert_eq!(status(Some(TOKEN), &[&good]), None);
+        assert_eq!(status(Some(TOKEN), &[&format!("bEARER {TOKEN}")]), None);
+        let shorter = &good[..good.len() - 1];
+        for values in [
+            &[][..],
+            &[shorter],
+            &[&format!("{good}4")],
+            &[&format!("{good} ")],
+            &[&format!("Bearer  {TOKEN}")],
+            &[TOKEN],
+            &[&format!("Basic {TOKEN}")],
+            &["Bearer "],
+            &["Bearer"],
+            &[&good, &good],
+        ] {
+            assert_eq!(status(Some(TOKEN), values), Some(StatusCode::UNAUTHORIZED), "{values:?}");
+        }
+        assert_eq!(status(None, &[&good]), Some(StatusCode::FORBIDDEN), "without a token nobody may");
+    }
+}
