@@ -54,6 +54,7 @@ mod key_sets;
 mod lifecycle;
 #[cfg(test)]
 mod limits;
+mod managed_keys;
 #[cfg(test)]
 mod message_signatures;
 #[cfg(test)]

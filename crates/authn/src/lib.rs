@@ -33,7 +33,10 @@ mod testing;
 mod token;
 mod tokens;
 
-pub use api_key::{KeyHash, PepperSpec, generate_key, hash_key};
+pub use api_key::{
+    CannotIssue, IssuedKeys, KeyHash, KeyTerms, NewKey, NotAKeyHash, PepperSpec, generate_key, hash_key,
+    random_id,
+};
 pub use basic::{CheckCounts, PasswordChecks, UserPass, UserPassError};
 pub use certificate::{
     CertificateError, KnownAuthorities, ProxyProof, ProxyProofSpec, Validity, fingerprint_alone,

@@ -18,9 +18,9 @@ mod forward;
 mod host;
 mod ledger;
 pub mod listener;
+mod managed;
 mod passage;
 mod path;
-mod pushed;
 mod readiness;
 mod request_body;
 mod revocation;
@@ -41,8 +41,10 @@ pub use config::{
     Environment, FileSummary, Loaded, NoPepper, Plan, Setting, Settings, Shutdown, SourceMap,
     effective_settings, load, load_texts, pepper,
 };
+pub use managed::{
+    ApiKeyChange, ApiKeyError, ApiKeyView, ManagedApiKeys, NewApiKey, RestoreError, RevokeError,
+};
 pub use path::is_normal_path;
-pub use pushed::RevokeError;
 pub use readiness::Check;
 pub use run::{Gateway, Options, StartError};
 pub use telemetry::{Kind as MetricKind, METRICS};

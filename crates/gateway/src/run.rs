@@ -17,7 +17,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::config::{self, Compiled, Plan, Resources, Shutdown, SourceMap};
 use crate::listener::{BindError, Bound, Listener};
-use crate::pushed::{PushedRevocations, RevokeError};
+use crate::managed::{Managed, ManagedApiKeys, RestoreError, RevokeError};
 use crate::readiness::{self, Check};
 use crate::revocation;
 use crate::snapshot::Snapshot;
@@ -26,9 +26,6 @@ use crate::thread::{Crew, Equipment};
 
 /// Threads of the background runtime: fetching keys, the admin API. Nothing there is on a request's path.
 const BACKGROUND_THREADS: usize = 2;
-
-/// Under which subject the store keeps what was told of revoked tokens.
-const REVOKED_TOKENS: &str = "revoked_tokens";
 
 /// How often counters are tidied up.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -66,9 +63,9 @@ pub enum StartError {
     /// The system gives no thread or no event loop.
     #[error("cannot start a worker: {0}")]
     Thread(#[from] io::Error),
-    /// What was revoked before cannot be put in force again.
-    #[error("the revoked tokens the store holds: {0}")]
-    Revocations(RevokeError),
+    /// What operators told before cannot be put in force again.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// The system gives no randomness.
     #[error(transparent)]
     Randomness(#[from] portcullis_authn::NoRandomness),
@@ -87,7 +84,7 @@ pub struct Gateway {
     shutdown: Shutdown,
     admin: Option<SocketAddr>,
     admin_token: Option<Secret>,
-    pushed: PushedRevocations,
+    managed: Managed,
 }
 
 impl Gateway {
@@ -110,13 +107,11 @@ impl Gateway {
                 (resources, compiled)
             }
         };
-        let Some(Compiled { snapshot, listeners: settings, admin_token }) =
-            compiled.filter(|_| !faults.any_error())
-        else {
+        let Some(compiled) = compiled.filter(|_| !faults.any_error()) else {
             return Err(no_longer_good(sources, faults));
         };
-        let pushed = PushedRevocations::restore(resources.store.records(REVOKED_TOKENS), &snapshot.revoked)
-            .map_err(StartError::Revocations)?;
+        let Compiled { snapshot, listeners: settings, api_keys, durable, admin_token } = compiled;
+        let managed = Managed::restore(&resources.store, durable, &snapshot.revoked, api_keys)?;
         let telemetry = Telemetry::new();
         await_first_second(&resources, &options.clock);
         let workers = workers(plan);
@@ -138,7 +133,7 @@ impl Gateway {
         };
         let crew = Crew::start(sockets, &equipment)?;
         resources.keys.warm();
-        let kept = (resources.store.clone(), resources.replays.clone());
+        let kept = (resources.store.clone(), resources.replays.clone(), managed.api_keys.clone());
         background.spawn(housekeeping(kept, equipment.clock.clone()));
         let watched = revocation::Watched { listeners: settings, revoked: snapshot.revoked.clone() };
         background.spawn(revocation::watch(sources, watched, telemetry.clone(), equipment.clock));
@@ -154,7 +149,7 @@ impl Gateway {
             shutdown: plan.settings.shutdown,
             admin: plan.settings.admin,
             admin_token,
-            pushed,
+            managed,
         };
         gateway.tell_what_is_fixed();
         Ok(gateway)
@@ -175,12 +170,22 @@ impl Gateway {
         self.admin_token.as_ref()
     }
 
+    /// API keys that are made while the gateway runs; `None` if no pepper is set.
+    pub const fn api_keys(&self) -> Option<&Arc<ManagedApiKeys>> {
+        self.managed.api_keys.as_ref()
+    }
+
+    /// Time.
+    pub const fn clock(&self) -> &Clock {
+        &self.resources.clock
+    }
+
     /// The tokens of an issuer that were revoked while gateways ran, by the ids of the entries.
     ///
     /// # Errors
     /// The issuer takes no revocations.
     pub fn revoked(&self, issuer: &str) -> Result<BTreeMap<String, RevokedEntry>, RevokeError> {
-        self.pushed.of(issuer)
+        self.managed.revocations.of(issuer)
     }
 
     /// Revokes tokens of an issuer, and says whether they were not revoked before. When this returns, it is on disk,
@@ -189,7 +194,7 @@ impl Gateway {
     /// # Errors
     /// See [`RevokeError`]. Then nothing has changed.
     pub fn revoke(&self, issuer: &str, entry: RevokedEntry) -> Result<bool, RevokeError> {
-        let added = self.pushed.add(issuer, entry, self.resources.clock.now());
+        let added = self.managed.revocations.add(issuer, entry, self.resources.clock.now());
         self.tell_revoked(issuer);
         added
     }
@@ -199,7 +204,7 @@ impl Gateway {
     /// # Errors
     /// See [`RevokeError`]. Then nothing has changed.
     pub fn take_back(&self, issuer: &str, id: &str) -> Result<(), RevokeError> {
-        let removed = self.pushed.remove(issuer, id);
+        let removed = self.managed.revocations.remove(issuer, id);
         self.tell_revoked(issuer);
         removed
     }
@@ -255,6 +260,9 @@ impl Gateway {
     /// The store could not write its last counters; what it promised to keep is kept.
     pub fn finish(self) -> Result<(), portcullis_store::StoreError> {
         self.crew.join();
+        if let Some(keys) = &self.managed.api_keys {
+            keys.finish();
+        }
         // The store first: what comes after may have to wait for others.
         let closed = self.resources.store.close();
         if let Some((log, writer)) = self.access_log {
@@ -291,16 +299,19 @@ fn await_first_second(resources: &Resources, clock: &Clock) {
     std::thread::sleep(Duration::from_millis(u64::try_from(left_ms).unwrap_or_default()));
 }
 
-/// Drops what is over: counters, and used credentials.
-async fn housekeeping(kept: (Store, Replays), clock: Clock) {
+/// Drops what is over: counters, used credentials, and API keys.
+async fn housekeeping(kept: (Store, Replays, Option<Arc<ManagedApiKeys>>), clock: Clock) {
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {
         tick.tick().await;
-        let ((store, replays), now) = (kept.clone(), clock.now());
+        let ((store, replays, keys), now) = (kept.clone(), clock.now());
         // It looks at every counter, which may take a while.
         let sweep = move || {
             store.sweep(now);
             replays.sweep(now);
+            if let Some(keys) = keys {
+                keys.tidy(now);
+            }
         };
         drop(tokio::task::spawn_blocking(sweep).await);
     }

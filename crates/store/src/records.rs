@@ -45,7 +45,11 @@ impl Records {
         self.change(keys.iter().map(|key| (key.clone(), None)).collect())
     }
 
-    fn change(&self, changes: Vec<(String, Option<Vec<u8>>)>) -> Result<(), StoreError> {
+    /// Writes and removes records, all or none. Without a value, a record goes.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn change(&self, changes: Vec<(String, Option<Vec<u8>>)>) -> Result<(), StoreError> {
         self.commands.ask(|reply| RecordCommand::Change { subject: self.subject.clone(), changes, reply })
     }
 }

@@ -8,9 +8,9 @@ use portcullis_core::document::{Fields, Node};
 use portcullis_core::{AuthMethod, Client, Diagnostic, Faults, Identity, Place, Spanned};
 
 use super::key::holds_key;
-use super::{ApiKeys, KeyHash, KeyOwner, KeyTerms};
+use super::{ApiKeys, KeyHash, KeyOwner, KeyTerms, identity_until};
 use crate::certificate::{CertificateBinding, NamedCertificates};
-use crate::clients::{Registering, identity_of, read_moment};
+use crate::clients::{Registering, read_moment};
 
 /// The longest name of a key, in bytes.
 const MAX_NAME: usize = 64;
@@ -103,12 +103,11 @@ impl ApiKeyCredential {
                 networks: self.networks.map(Vec::into_boxed_slice),
             },
             bound_to,
-            declared: place,
         };
-        if let Some(taken) = keys.add(self.hash.value, owner) {
+        if let Some((taken, declared)) = keys.add(self.hash.value, owner, place) {
             faults.push(
                 Diagnostic::error("key_twice", place, "this API key is declared more than once")
-                    .related(taken.declared, format!("client `{}` already has it", taken.identity.subject)),
+                    .related(declared, format!("client `{}` already has it", taken.identity.subject)),
             );
         }
     }
@@ -142,10 +141,7 @@ impl ApiKeyCredential {
     /// The client, until the key or the client ends.
     fn identity(&self, client: &Arc<Client>) -> Arc<Identity> {
         let name = self.name.as_ref().map(|name| name.value.as_str().into());
-        let identity = identity_of(client, AuthMethod::ApiKey, name);
-        let Some(last) = self.expires_at.map(|end| end.saturating_sub(1)) else { return identity };
-        let expires_at = Some(identity.expires_at.map_or(last, |end| end.min(last)));
-        Arc::new(Identity { expires_at, ..Arc::unwrap_or_clone(identity) })
+        identity_until(client, AuthMethod::ApiKey, name, self.expires_at)
     }
 }
 

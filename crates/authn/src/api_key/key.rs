@@ -32,6 +32,14 @@ pub fn generate_key() -> Result<String, NoRandomness> {
     Ok(key + &sum)
 }
 
+/// A name for a key that says nothing about it: 16 hexadecimal digits.
+///
+/// # Errors
+/// The system's source of randomness failed.
+pub fn random_id() -> Result<String, NoRandomness> {
+    Ok(random::<8>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// The checksum of everything before it: what a scanner or a person with a typing error can see without asking us.
 fn checksum(before: &[u8]) -> String {
     let [a, b, c, d, ..] = sha256(before);

@@ -2,6 +2,7 @@
 //! name its line may give it.
 
 mod credential;
+mod issued;
 mod key;
 mod spec;
 mod table;
@@ -11,16 +12,19 @@ mod tests;
 use std::hash::Hasher;
 use std::sync::Arc;
 
-use portcullis_core::{Reason, Rejection, Scheme};
+use portcullis_core::{AuthMethod, Client, Identity, Reason, Rejection, Scheme};
 
 pub(crate) use credential::ApiKeyCredential;
-pub use key::{KeyHash, generate_key, hash_key};
+pub use issued::{CannotIssue, IssuedKeys, NewKey};
+pub use key::{KeyHash, NotAKeyHash, generate_key, hash_key, random_id};
 pub(crate) use spec::ApiKeySpec;
 pub use spec::PepperSpec;
-pub(crate) use table::{ApiKeys, KeyOwner, KeyTerms};
+pub use table::KeyTerms;
+pub(crate) use table::{ApiKeys, KeyOwner};
 
 use crate::certificate::Unbound;
 use crate::chain::{Evidence, Outcome};
+use crate::clients::identity_of;
 use crate::guard::Claim;
 use crate::place::Places;
 
@@ -69,9 +73,10 @@ impl ApiKey {
         if key::is_mistyped(&key) {
             return refused(Reason::ApiKeyInvalid, "the checksum of the key is wrong");
         }
-        let Some(owner) = self.table.find(&key) else {
+        let Some(found) = self.table.find(&key) else {
             return refused(Reason::ApiKeyInvalid, "no client has this key");
         };
+        let owner = found.owner();
         // SECURITY: a key that does not count here and now is refused like one that never was: who found it somewhere
         // learns nothing about when or where to try again (ANS-06). The log says why.
         let now = evidence.now.unix_seconds();
@@ -94,6 +99,20 @@ impl ApiKey {
         if owner.client_expires_at.is_some_and(|at| now >= at) {
             return refused(Reason::ClientInactive, "the client has expired");
         }
+        found.note_use(now);
         Outcome::Verified(owner.identity.clone(), None)
     }
+}
+
+/// The client, until its key or itself ends.
+fn identity_until(
+    client: &Arc<Client>,
+    method: AuthMethod,
+    name: Option<Arc<str>>,
+    expires_at: Option<i64>,
+) -> Arc<Identity> {
+    let identity = identity_of(client, method, name);
+    let Some(last) = expires_at.map(|end| end.saturating_sub(1)) else { return identity };
+    let expires_at = Some(identity.expires_at.map_or(last, |end| end.min(last)));
+    Arc::new(Identity { expires_at, ..Arc::unwrap_or_clone(identity) })
 }

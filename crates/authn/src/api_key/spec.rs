@@ -1,5 +1,7 @@
 //! `api_key:` as written in a chain, and `api_keys:` as written in `gateway.yaml`.
 
+use std::time::Duration;
+
 use http::header::AUTHORIZATION;
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Materials, Secret, SecretSpec};
@@ -11,10 +13,15 @@ use crate::place::{Place, Places, cookie_name, header_name, parameter_name, sche
 /// The shortest pepper, in bytes: the output length of the hash it keys (RFC 2104 section 3).
 const MIN_PEPPER: usize = 32;
 
-/// `api_keys: { pepper }`: the secret under which keys are stored.
+/// How long a key is kept after its end, where it is not written.
+const KEEP_EXPIRED: Duration = Duration::from_hours(30 * 24);
+
+/// `api_keys: { pepper, keep_expired }`: the secret under which keys are stored, and how long those that were made over
+/// the admin API are kept after their end.
 #[derive(Clone, Debug)]
 pub struct PepperSpec {
     pepper: SecretSpec,
+    keep_expired: Duration,
     place: portcullis_core::Place,
 }
 
@@ -22,10 +29,16 @@ impl PepperSpec {
     /// Reads the mapping.
     pub fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`api_keys`", faults)?;
-        let pepper = fields.require("pepper", faults);
+        let (pepper, keep) = (fields.require("pepper", faults), fields.get("keep_expired"));
         fields.finish(faults);
+        let keep_expired = keep.map_or(Some(KEEP_EXPIRED), |node| node.duration(faults));
         let pepper = pepper?;
-        Some(Self { pepper: pepper.secret(faults)?, place: pepper.place })
+        Some(Self { pepper: pepper.secret(faults)?, keep_expired: keep_expired?, place: pepper.place })
+    }
+
+    /// How long a key that was made over the admin API is kept after its end.
+    pub const fn keep_expired(&self) -> Duration {
+        self.keep_expired
     }
 
     /// Fetches the secret. A short one is refused: with a guessable pepper the stored hashes can be searched.

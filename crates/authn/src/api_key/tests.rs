@@ -166,16 +166,16 @@ fn many_keys_are_told_apart() {
             client_expires_at: None,
             terms: super::KeyTerms::default(),
             bound_to: None,
-            declared: Place::default(),
         }
     };
     let (acme, other) = (owner("acme"), owner("other"));
     for number in 0..100_000_u32 {
         let digest = KeyHash(hash.digest(format!("pc_{number}").as_bytes()));
         let owner = if number == 77_777 { acme.clone() } else { other.clone() };
-        assert!(table.add(digest, owner).is_none());
+        assert!(table.add(digest, owner, Place::default()).is_none());
     }
-    let subject = |key: &str| table.find(key.as_bytes()).map(|owner| owner.identity.subject.to_string());
+    let subject =
+        |key: &str| table.find(key.as_bytes()).map(|found| found.owner().identity.subject.to_string());
     assert_eq!(subject("pc_77777").as_deref(), Some("acme"));
     assert_eq!(subject("pc_77778").as_deref(), Some("other"));
     assert_eq!(subject("pc_100000"), None);

@@ -84,7 +84,7 @@ impl ClientsSpec {
             }
             by_name.insert(name, client);
         }
-        Clients { by_name, indexes: indexes.freeze() }
+        Clients { by_name: Arc::new(by_name), indexes: indexes.freeze() }
     }
 }
 

@@ -16,7 +16,7 @@ use portcullis_core::{AuthMethod, Client, Identity};
 pub(crate) use compile::read_moment;
 pub use compile::{ClientsSpec, Registering, moment};
 
-use crate::api_key::ApiKeys;
+use crate::api_key::{ApiKeys, IssuedKeys};
 use crate::basic::Users;
 use crate::certificate::CertificateOwners;
 use crate::jwt::ClientKeys;
@@ -25,7 +25,7 @@ use crate::signing::SignatureKeys;
 /// All declared clients, and what leads to them.
 #[derive(Debug, Default)]
 pub struct Clients {
-    by_name: BTreeMap<Arc<str>, Arc<Client>>,
+    by_name: Arc<BTreeMap<Arc<str>, Arc<Client>>>,
     indexes: Indexes,
 }
 
@@ -60,6 +60,12 @@ impl Clients {
     /// Their API keys; `None` if no pepper is set.
     pub(crate) const fn api_keys(&self) -> Option<&Arc<ApiKeys>> {
         self.indexes.api_keys.as_ref()
+    }
+
+    /// Where keys are added while the gateway runs; `None` if no pepper is set.
+    pub fn issued_keys(&self) -> Option<IssuedKeys> {
+        let table = self.indexes.api_keys.clone()?;
+        Some(IssuedKeys::new(table, Arc::clone(&self.by_name)))
     }
 
     /// Their keys for signed requests of the older form.

@@ -7,7 +7,7 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 use portcullis_authn::{
     Clients, Compiling, Guard, GuardLedger, Introspections, Issuers, KeySources, KnownAuthorities,
-    NoRandomness, Nonces, PasswordChecks, Providers, Registering,
+    NoRandomness, Nonces, PasswordChecks, PepperSpec, Providers, Registering,
 };
 use portcullis_core::{
     Callers, Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Secret, Spanned,
@@ -21,6 +21,7 @@ use super::admin;
 use super::api::ApiSpec;
 use super::sources::SourceMap;
 use crate::listener::{ListenSpec, ListenerSettings, Online, TlsPolicyIds};
+use crate::managed::KeyRing;
 use crate::route_table::{HostPattern, RouteTable};
 use crate::snapshot::{AllowedMethods, Api, Doors, Snapshot};
 
@@ -128,6 +129,10 @@ fn callers(background: Option<tokio::runtime::Handle>) -> Callers {
 pub(crate) struct Compiled {
     pub(crate) snapshot: Snapshot,
     pub(crate) listeners: Vec<Arc<ListenerSettings>>,
+    /// Where API keys are made; `None` if no pepper is set.
+    pub(crate) api_keys: Option<KeyRing>,
+    /// Whether the store has a file.
+    pub(crate) durable: bool,
     /// What whoever changes something over the admin API has to know.
     pub(crate) admin_token: Option<Secret>,
 }
@@ -202,7 +207,14 @@ pub(crate) fn compile(
     };
     let pushes = snapshot.revoked.iter().filter_map(|list| list.push_place());
     let admin_token = admin::token(gateway.admin.as_ref(), pushes, durable, sources, faults);
-    Some(Compiled { snapshot, listeners, admin_token })
+    let api_keys = key_ring(gateway.api_keys.as_ref(), &clients, &api_names);
+    Some(Compiled { snapshot, listeners, api_keys, durable, admin_token })
+}
+
+/// Where API keys are made while the gateway runs.
+fn key_ring(spec: Option<&PepperSpec>, clients: &Clients, apis: &[(String, Place)]) -> Option<KeyRing> {
+    let (keep_expired, keys) = (spec?.keep_expired(), clients.issued_keys()?);
+    Some(KeyRing { keys, apis: apis.iter().map(|(name, _)| name.clone()).collect(), keep_expired })
 }
 
 /// The fields in which proxies in front of the listeners say something, each once.

@@ -35,6 +35,54 @@ pub(super) fn problem(status: StatusCode, code: &'static str, detail: &str) -> R
     response
 }
 
+/// An error of a call, and how it is told.
+pub(super) trait Refusal: std::fmt::Display {
+    /// Status and code.
+    fn refusal(&self) -> (StatusCode, &'static str);
+}
+
+/// Tells an error.
+pub(super) fn refused(error: &impl Refusal) -> Response {
+    let (status, code) = error.refusal();
+    problem(status, code, &error.to_string())
+}
+
+/// Makes a change on a thread that may wait for the disk, and writes down that it was made or why it was not. `of` says
+/// what is changed, and is no secret.
+pub(super) async fn change<T: Send + 'static, E: Refusal + Send + 'static>(
+    gateway: &Weak<Gateway>,
+    action: &'static str,
+    of: String,
+    make: impl FnOnce(&Gateway) -> Result<T, E> + Send + 'static,
+    done: impl FnOnce(T) -> Response,
+) -> Response {
+    let Some(gateway) = gateway.upgrade() else { return ended() };
+    let made = tokio::task::spawn_blocking(move || {
+        let made = make(&gateway);
+        match &made {
+            Ok(_) => tracing::info!(action, of, "changed over the admin API"),
+            Err(why) => tracing::warn!(action, of, %why, "not changed over the admin API"),
+        }
+        made
+    });
+    match made.await {
+        Ok(Ok(made)) => done(made),
+        Ok(Err(error)) => refused(&error),
+        Err(_panicked) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "something is broken"),
+    }
+}
+
+/// What is said to a body of another type. SECURITY: a form of a web page cannot be JSON without asking first.
+pub(super) fn not_json(headers: &HeaderMap) -> Option<Response> {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+    if essence.trim_ascii().eq_ignore_ascii_case(b"application/json") {
+        return None;
+    }
+    let how = "it is sent as `Content-Type: application/json`";
+    Some(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", how))
+}
+
 /// What is said when the gateway a call is about is no longer there.
 pub(super) fn ended() -> Response {
     problem(StatusCode::SERVICE_UNAVAILABLE, "ended", "the gateway is coming to its end")

@@ -3,6 +3,7 @@
 //! SECURITY: whoever reaches it may look, so the policies may only name a loopback address, and every request must be
 //! for a loopback host: a web page that had its own name resolve to 127.0.0.1 would send that name.
 
+mod api_keys;
 mod changes;
 mod revoked_tokens;
 
@@ -59,7 +60,8 @@ pub(crate) fn router(observed: Arc<dyn Observed>, gateway: Weak<Gateway>) -> Rou
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(observed)
-        .merge(revoked_tokens::router(gateway))
+        .merge(revoked_tokens::router(gateway.clone()))
+        .merge(api_keys::router(gateway))
         .layer(middleware::from_fn(loopback_host_only))
 }
 

@@ -1,0 +1,263 @@
+//! API keys that are made, rotated, changed and revoked over the admin API while the gateway runs (KEY-02, D10).
+
+use http::Method;
+use portcullis_core::Reason;
+use serde_json::{Value, json};
+
+use crate::rig::client::Answer;
+use crate::rig::eventually;
+use crate::rig::world::{Plan, World};
+
+const TOKEN: &str = "EXAMPLE-only-the-people-of-the-portal-know-this";
+const KEYS: &str = "/v1/clients/acme/keys";
+
+const ORDERS: &str = "\
+api: orders
+match: { host: api.bank.example, path: /orders/* }
+upstream: accounts
+authenticate: { api_key: { header: x-api-key } }
+allow:
+  - { name: gold, paths: [\"/*\"], when: client.attributes.tier == \"gold\" }
+forward:
+  set: { x-client-id: \"{identity.name}\", x-key-id: \"{identity.key_id}\" }
+";
+
+const INVOICES: &str = "\
+api: invoices
+match: { host: api.bank.example, path: /invoices/* }
+upstream: accounts
+authenticate: { api_key: { header: x-api-key } }
+allow:
+  - { name: anybody known, paths: [\"/*\"] }
+";
+
+fn plan() -> Plan {
+    let plan = Plan::new(&[ORDERS, INVOICES]).with(|plan| {
+        plan.settings = "api_keys: { pepper: { file: secrets/pepper }, keep_expired: 0s }\n".to_owned();
+        plan.admin = ", token: { file: secrets/admin-token }";
+    });
+    plan.directory.write("secrets/admin-token", TOKEN);
+    plan.directory.write("secrets/pepper", "pepper-pepper-pepper-pepper-pepper-pepper\n");
+    plan.directory.write(
+        "clients/partners.yaml",
+        "clients:
+  acme: { attributes: { tier: gold } }
+  initech: { attributes: { tier: free } }
+  globex: { expires: 2020-01-01 }
+",
+    );
+    plan
+}
+
+fn call(world: &World, method: Method, path: &str, body: &Value) -> Answer {
+    let call = world.gateway.admin_client().request(method, path).bearer(TOKEN);
+    match body {
+        Value::Null => call.send(),
+        body => call.header("content-type", "application/json").body(body.to_string()).send(),
+    }
+}
+
+/// Makes a key: its id, and itself.
+#[track_caller]
+fn make(world: &World, path: &str, body: &Value) -> (String, String) {
+    let answer = call(world, Method::POST, path, body);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let made = answer.json();
+    (made["id"].as_str().expect("an id").to_owned(), made["key"].as_str().expect("a key").to_owned())
+}
+
+fn ask(world: &World, path: &str, key: &str) -> Answer {
+    world.plain().get(path).header("x-api-key", key).send()
+}
+
+#[test]
+fn a_key_counts_at_once_and_through_whatever_ends_the_process() {
+    let world = plan().start();
+    let (id, key) = make(&world, KEYS, &json!({"name": "mobile-2027"}));
+    assert!(key.starts_with("pc_"), "a key of our form, with a checksum");
+    ask(&world, "/orders/1", &key).assert_passed();
+    let received = world.upstream().last();
+    assert_eq!((received.value("x-client-id"), received.value("x-key-id")), ("acme", "mobile-2027"));
+    let shown = call(&world, Method::GET, &format!("{KEYS}/{id}"), &Value::Null);
+    assert!(!shown.text().contains(&key) && !shown.text().contains("pk1:"), "{}", shown.text());
+    assert_eq!(shown.json()["name"], "mobile-2027");
+    let used = shown.json()["last_used"].as_str().expect("it was used").to_owned();
+    let world = world.kill_and_restart();
+    ask(&world, "/orders/1", &key).assert_passed();
+    let world = world.restart();
+    let shown = call(&world, Method::GET, KEYS, &Value::Null).json();
+    assert_eq!(shown["keys"].as_array().map(Vec::len), Some(1));
+    assert!(shown["keys"][0]["last_used"].as_str().expect("it is remembered") >= used.as_str());
+    ask(&world, "/orders/1", &key).assert_passed();
+    // Revoked, it is gone from everywhere.
+    assert_eq!(call(&world, Method::DELETE, &format!("{KEYS}/{id}"), &Value::Null).status, 204);
+    ask(&world, "/orders/1", &key).assert_refused(Reason::ApiKeyInvalid);
+    let world = world.kill_and_restart();
+    ask(&world, "/orders/1", &key).assert_refused(Reason::ApiKeyInvalid);
+    assert_eq!(call(&world, Method::GET, KEYS, &Value::Null).json()["keys"], json!([]));
+    let written = world.gateway.log() + &world.gateway.output();
+    assert!(!written.contains(&key) && !written.contains(TOKEN), "a secret is in the log");
+    let store = std::fs::read(world.plan.directory.join("data/portcullis.redb")).expect("the store");
+    assert!(!store.windows(key.len()).any(|part| part == key.as_bytes()), "the key is in the store");
+}
+
+/// D10: two live secrets, an overlap, and then one.
+#[test]
+fn a_rotated_key_counts_for_the_overlap_and_its_successor_from_now_on() {
+    let world = plan().start();
+    let (id, old) = make(&world, KEYS, &json!({"apis": ["orders"]}));
+    let rotate = |overlap: &str| {
+        call(&world, Method::POST, &format!("{KEYS}/{id}/rotate"), &json!({ "overlap": overlap }))
+    };
+    for (overlap, code) in [("91d", "unfit"), ("soon", "unfit")] {
+        let answer = rotate(overlap);
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some(code)), "{overlap}");
+    }
+    let (new_id, new) = make(&world, &format!("{KEYS}/{id}/rotate"), &json!({"overlap": "3s"}));
+    ask(&world, "/orders/1", &old).assert_passed();
+    ask(&world, "/orders/1", &new).assert_passed();
+    // On the terms of the one before.
+    ask(&world, "/invoices/1", &new).assert_refused(Reason::ApiKeyInvalid);
+    let again = rotate("1h");
+    assert_eq!((again.status, again.json()["code"].as_str()), (409, Some("rotated_already")));
+    let shown = call(&world, Method::GET, &format!("{KEYS}/{id}"), &Value::Null).json();
+    assert_eq!(shown["replaced_by"].as_str(), Some(&*new_id));
+    eventually("the old key ends", || (ask(&world, "/orders/1", &old).status == 401).then_some(()));
+    ask(&world, "/orders/1", &new).assert_passed();
+    // What is over is removed from the store as well, with nobody asking.
+    eventually("the old key is gone", || {
+        (call(&world, Method::GET, &format!("{KEYS}/{id}"), &Value::Null).status == 404).then_some(())
+    });
+    let world = world.restart();
+    ask(&world, "/orders/1", &new).assert_passed();
+    ask(&world, "/orders/1", &old).assert_refused(Reason::ApiKeyInvalid);
+}
+
+#[test]
+fn a_key_counts_when_and_where_it_was_said() {
+    let world = plan().start();
+    let (_, later) = make(&world, KEYS, &json!({"not_before": "2100-01-01"}));
+    ask(&world, "/orders/1", &later).assert_refused(Reason::ApiKeyInvalid);
+    let (_, elsewhere) = make(&world, KEYS, &json!({"from": ["192.0.2.0/24"]}));
+    ask(&world, "/orders/1", &elsewhere).assert_refused(Reason::ApiKeyInvalid);
+    let (_, here) = make(&world, KEYS, &json!({"from": ["127.0.0.0/8"], "apis": ["invoices", "orders"]}));
+    ask(&world, "/orders/1", &here).assert_passed();
+    let (id, key) = make(&world, KEYS, &json!({"expires": "2100-01-01T00:00:00Z"}));
+    let alter = |change: Value| call(&world, Method::PATCH, &format!("{KEYS}/{id}"), &change);
+    assert_eq!(alter(json!({"disabled": true})).json()["disabled"], true);
+    ask(&world, "/orders/1", &key).assert_refused(Reason::ApiKeyInvalid);
+    assert_eq!(alter(json!({"disabled": false})).status, 200);
+    ask(&world, "/orders/1", &key).assert_passed();
+    let answer = alter(json!({"disabled": "yes"}));
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some("unfit")));
+    // The rules and the registration of the client hold for every key of it.
+    let (_, free) = make(&world, "/v1/clients/initech/keys", &Value::Null);
+    ask(&world, "/orders/1", &free).assert_refused(Reason::AccessDenied);
+    ask(&world, "/invoices/1", &free).assert_passed();
+    let (_, ended) = make(&world, "/v1/clients/globex/keys", &Value::Null);
+    ask(&world, "/invoices/1", &ended).assert_refused(Reason::ClientInactive);
+    // B4: a value somebody else has made.
+    let value = "EXAMPLE-token-of-the-old-gateway";
+    let (_, same) = make(&world, KEYS, &json!({ "value": value }));
+    assert_eq!(same, value);
+    ask(&world, "/orders/1", value).assert_passed();
+    let taken = call(&world, Method::POST, "/v1/clients/initech/keys", &json!({ "value": value }));
+    assert_eq!((taken.status, taken.json()["code"].as_str()), (409, Some("value_taken")));
+}
+
+/// Every body that makes no sense: nothing is made of it.
+#[test]
+fn what_makes_no_sense_makes_no_key() {
+    let world = plan().start();
+    make(&world, KEYS, &json!({"name": "first"}));
+    for (body, status, code) in [
+        (json!({"name": "first"}), 409, "name_taken"),
+        (json!({"name": ""}), 400, "unfit"),
+        (json!({"name": "a b"}), 400, "unfit"),
+        (json!({"name": "a\nb"}), 400, "unfit"),
+        (json!({"name": "a".repeat(65)}), 400, "unfit"),
+        (json!({"name": 1}), 400, "unfit"),
+        (json!({"nam": "x"}), 400, "unfit"),
+        (json!([]), 400, "unfit"),
+        (json!({"expires": "2020-01-01"}), 400, "unfit"),
+        (json!({"expires": "soon"}), 400, "unfit"),
+        (json!({"not_before": "2100-01-02", "expires": "2100-01-01"}), 400, "unfit"),
+        (json!({"apis": ["none"]}), 400, "unknown_api"),
+        (json!({"apis": []}), 400, "unfit"),
+        (json!({"from": []}), 400, "unfit"),
+        (json!({"from": ["192.0.2.1/24"]}), 400, "unfit"),
+        (json!({"value": "short"}), 400, "unfit"),
+        (json!({"value": "a b c d e f g h i j k l m n"}), 400, "unfit"),
+        (json!({"value": "x".repeat(513)}), 400, "unfit"),
+        (json!({"value": "EXAMPLE-0123456789-0123", "name": "EXAMPLE-0123456789-0123"}), 400, "unfit"),
+    ] {
+        let answer = call(&world, Method::POST, KEYS, &body);
+        let said = (answer.status, answer.json()["code"].as_str().map(str::to_owned));
+        assert_eq!(said, (status, Some(code.to_owned())), "{body}: {}", answer.text());
+    }
+    for (method, path, code) in [
+        (Method::POST, "/v1/clients/nobody/keys", "unknown_client"),
+        (Method::GET, "/v1/clients/nobody/keys", "unknown_client"),
+        (Method::GET, "/v1/clients/acme/keys/none", "unknown_key"),
+        (Method::DELETE, "/v1/clients/acme/keys/none", "unknown_key"),
+        (Method::PATCH, "/v1/clients/acme/keys/none", "unknown_key"),
+        (Method::POST, "/v1/clients/acme/keys/none/rotate", "unknown_key"),
+    ] {
+        let answer = call(&world, method.clone(), path, &Value::Null);
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (404, Some(code)), "{method} {path}");
+    }
+    let stranger = world.gateway.admin_client().request(Method::POST, KEYS).send();
+    assert_eq!(stranger.status, 401);
+    assert_eq!(
+        call(&world, Method::GET, KEYS, &Value::Null).json()["keys"].as_array().map(Vec::len),
+        Some(1)
+    );
+}
+
+/// A client that is taken out of the policies takes its keys out of use, not out of the store.
+#[test]
+fn keys_of_a_client_that_is_gone_count_no_more() {
+    let world = plan().start();
+    let (_, key) = make(&world, "/v1/clients/initech/keys", &Value::Null);
+    ask(&world, "/invoices/1", &key).assert_passed();
+    world.plan.directory.write("clients/partners.yaml", "clients:\n  acme: { attributes: { tier: gold } }\n");
+    let world = world.restart();
+    ask(&world, "/invoices/1", &key).assert_refused(Reason::ApiKeyInvalid);
+    world.plan.directory.write("clients/partners.yaml", "clients:\n  acme: {}\n  initech: {}\n");
+    let world = world.restart();
+    ask(&world, "/invoices/1", &key).assert_passed();
+}
+
+/// No key is handed out that is not kept.
+#[test]
+fn on_a_full_disk_no_key_is_made() {
+    let world = plan().start_with_full_disk();
+    let value = "EXAMPLE-token-of-the-old-gateway";
+    let answer = call(&world, Method::POST, KEYS, &json!({ "value": value }));
+    assert_eq!(
+        (answer.status, answer.json()["code"].as_str()),
+        (503, Some("store_unavailable")),
+        "{}",
+        answer.text()
+    );
+    ask(&world, "/orders/1", value).assert_refused(Reason::ApiKeyInvalid);
+    assert_eq!(call(&world, Method::GET, KEYS, &Value::Null).json()["keys"], json!([]));
+}
+
+/// Many at once: each is made once, none is lost.
+#[test]
+fn keys_that_are_made_at_the_same_time_are_all_there() {
+    let world = plan().start();
+    let made: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| (0..5).map(|_| make(&world, KEYS, &Value::Null).1).collect::<Vec<_>>()))
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("keys")).collect()
+    });
+    let world = world.kill_and_restart();
+    for key in &made {
+        ask(&world, "/orders/1", key).assert_passed();
+    }
+    assert_eq!(made.len(), 40);
+}
