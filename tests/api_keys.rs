@@ -169,7 +169,7 @@ fn a_key_that_the_program_made_works_once_it_is_declared() {
     plan.write();
     let directory = plan.directory.path().to_string_lossy().into_owned();
     let output = portcullis(
-        &["key", "create", "--client", "umbrella", "--policies", &directory, "--format", "json"],
+        &["key", "create", "--declare", "--client", "umbrella", "--policies", &directory, "--format", "json"],
         &[],
     );
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -337,14 +337,15 @@ fn a_key_counts_when_and_where_its_line_says() {
     }
 }
 
-/// The flags of `key create` end in the line, and the line means what they say.
+/// The flags of `key create --declare` end in the line, and the line means what they say.
 #[test]
 fn a_key_is_made_for_a_time_and_a_place() {
     let plan = plan(&[ORDERS, ANYWHERE]);
     plan.write();
     let directory = plan.directory.path().to_string_lossy().into_owned();
     let make = |flags: &[&str]| {
-        let mut arguments = vec!["key", "create", "--client", "umbrella", "--policies", &directory];
+        let mut arguments =
+            vec!["key", "create", "--declare", "--client", "umbrella", "--policies", &directory];
         arguments.extend(flags);
         portcullis(&arguments, &[])
     };

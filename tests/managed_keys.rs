@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::rig::client::Answer;
 use crate::rig::eventually;
+use crate::rig::gateway::portcullis;
 use crate::rig::world::{Plan, World};
 
 const TOKEN: &str = "EXAMPLE-only-the-people-of-the-portal-know-this";
@@ -64,7 +65,8 @@ fn make(world: &World, path: &str, body: &Value) -> (String, String) {
     assert_eq!(answer.status, 201, "{}", answer.text());
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     let made = answer.json();
-    (made["id"].as_str().expect("an id").to_owned(), made["key"].as_str().expect("a key").to_owned())
+    let text = |member: &str| made.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
+    (text("id"), text("key"))
 }
 
 fn ask(world: &World, path: &str, key: &str) -> Answer {
@@ -114,7 +116,7 @@ fn a_rotated_key_counts_for_the_overlap_and_its_successor_from_now_on() {
         let answer = rotate(overlap);
         assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some(code)), "{overlap}");
     }
-    let (new_id, new) = make(&world, &format!("{KEYS}/{id}/rotate"), &json!({"overlap": "3s"}));
+    let (new_id, new) = make(&world, &format!("{KEYS}/{id}/rotate"), &json!({"overlap": "5s"}));
     ask(&world, "/orders/1", &old).assert_passed();
     ask(&world, "/orders/1", &new).assert_passed();
     // On the terms of the one before.
@@ -243,6 +245,51 @@ fn on_a_full_disk_no_key_is_made() {
     );
     ask(&world, "/orders/1", value).assert_refused(Reason::ApiKeyInvalid);
     assert_eq!(call(&world, Method::GET, KEYS, &Value::Null).json()["keys"], json!([]));
+}
+
+/// The verbs of the command line, as somebody uses them one after the other.
+#[test]
+fn the_verbs_make_and_look_after_keys() {
+    let world = plan().start();
+    let policies = world.plan.directory.path().to_string_lossy().into_owned();
+    let address = world.gateway.admin_address().to_string();
+    let run = |verb: &[&str]| {
+        let gateway = ["--client", "acme", "--policies", &policies, "--admin", &address];
+        let output = portcullis(&[&["key"], verb, &gateway].concat(), &[]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let json = |verb: &[&str]| {
+        let (code, said, complaint) = run(&[verb, &["--format", "json"]].concat());
+        assert_eq!(code, Some(0), "{verb:?}: {complaint}");
+        serde_json::from_str::<Value>(&said).expect("JSON")
+    };
+    let made = json(&["create", "--name", "mobile", "--api", "orders"]);
+    let (id, key) = (made["id"].as_str().expect("an id"), made["key"].as_str().expect("a key"));
+    ask(&world, "/orders/1", key).assert_passed();
+    ask(&world, "/invoices/1", key).assert_refused(Reason::ApiKeyInvalid);
+    let (_, list, _) = run(&["list"]);
+    assert!(list.starts_with("ID ") && list.contains(id) && list.contains("mobile"), "{list}");
+    assert!(!list.contains(key), "{list}");
+    assert_eq!(json(&["show", id])["apis"], json!(["orders"]));
+    let (code, said, _) = run(&["rotate", id, "--overlap", "1h"]);
+    let new = said.lines().next().expect("a key").to_owned();
+    assert!(code == Some(0) && said.ends_with("The old one counts for 1h longer.\n"), "{said}");
+    ask(&world, "/orders/1", key).assert_passed();
+    ask(&world, "/orders/1", &new).assert_passed();
+    assert_eq!(run(&["revoke", id]).1, format!("{id} counts no more\n"));
+    ask(&world, "/orders/1", key).assert_refused(Reason::ApiKeyInvalid);
+    ask(&world, "/orders/1", &new).assert_passed();
+    let (code, _, complaint) = run(&["revoke", id]);
+    assert!(code == Some(1) && complaint.contains("404 unknown_key: no key of this client"), "{complaint}");
+    let (code, _, complaint) = run(&["create", "--name", "a", "--expires", "2020-01-01"]);
+    assert!(code == Some(1) && complaint.contains("would end before it begins"), "{complaint}");
+    let nobody = portcullis(
+        &["key", "list", "--client", "acme", "--policies", &policies, "--admin", "127.0.0.1:1"],
+        &[],
+    );
+    let complaint = String::from_utf8_lossy(&nobody.stderr);
+    assert!(complaint.contains("no gateway answers at 127.0.0.1:1"), "{complaint}");
 }
 
 /// Many at once: each is made once, none is lost.

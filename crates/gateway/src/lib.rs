@@ -38,8 +38,8 @@ mod unread;
 mod worker;
 
 pub use config::{
-    Environment, FileSummary, Loaded, NoPepper, Plan, Setting, Settings, Shutdown, SourceMap,
-    effective_settings, load, load_texts, pepper,
+    AdminAccess, Environment, FileSummary, Loaded, NotToBeHad, Plan, Setting, Settings, Shutdown, SourceMap,
+    admin_access, effective_settings, load, load_texts, pepper,
 };
 pub use managed::{
     ApiKeyChange, ApiKeyError, ApiKeyView, ManagedApiKeys, NewApiKey, RestoreError, RevokeError,

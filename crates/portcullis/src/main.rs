@@ -1,6 +1,7 @@
 //! The portcullis program: one file per verb.
 
 mod admin;
+mod admin_client;
 mod check;
 mod completions;
 mod config;

@@ -155,7 +155,7 @@ fn read_hash(node: &Node, faults: &mut Faults) -> Option<Spanned<KeyHash>> {
         Err(error) => {
             faults.push(
                 Diagnostic::error("bad_key_hash", text.place, format!("this is {error}"))
-                    .note("make one with `portcullis key create`"),
+                    .note("make one with `portcullis key create --declare`"),
             );
             None
         }

@@ -1,7 +1,9 @@
 //! `admin:` of `gateway.yaml`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use portcullis_authn::RevokedTokens;
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Materials, Place, Secret, SecretSpec};
 
@@ -25,8 +27,13 @@ impl AdminSpec {
         Some(Self { address, token: token.map_or(Some(None), |read| read.map(Some))? })
     }
 
+    /// Whether it names a token.
+    pub(super) const fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Fetches the token. A short one is refused: it stands between the network's edge and every revocation.
-    fn token(&self, materials: &dyn Materials, faults: &mut Faults) -> Option<Secret> {
+    pub(super) fn token(&self, materials: &dyn Materials, faults: &mut Faults) -> Option<Secret> {
         let (secret, place) = self.token.as_ref()?;
         let secret = secret.resolve(materials, faults)?;
         if secret.len() < MIN_TOKEN || !secret.expose().iter().all(u8::is_ascii_graphic) {
@@ -41,16 +48,17 @@ impl AdminSpec {
     }
 }
 
-/// The token, if there is one. `pushes` are the places that let something be told with it while the gateway runs.
+/// The token, if there is one. Lists of revoked tokens may want to be told something with it while the gateway runs.
 pub(super) fn token(
     admin: Option<&AdminSpec>,
-    pushes: impl Iterator<Item = Place>,
+    lists: &[Arc<RevokedTokens>],
     durable: bool,
     materials: &dyn Materials,
     faults: &mut Faults,
 ) -> Option<Secret> {
     let token = admin.and_then(|admin| admin.token(materials, faults));
-    let written = admin.is_some_and(|admin| admin.token.is_some());
+    let written = admin.is_some_and(AdminSpec::has_token);
+    let pushes = lists.iter().filter_map(|list| list.push_place());
     pushes.for_each(|place| check_push(place, written, durable, faults));
     token
 }

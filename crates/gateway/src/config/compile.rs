@@ -205,8 +205,7 @@ pub(crate) fn compile(
         weak_passwords: clients.weak_passwords(),
         hash: sources.hash().into(),
     };
-    let pushes = snapshot.revoked.iter().filter_map(|list| list.push_place());
-    let admin_token = admin::token(gateway.admin.as_ref(), pushes, durable, sources, faults);
+    let admin_token = admin::token(gateway.admin.as_ref(), &snapshot.revoked, durable, sources, faults);
     let api_keys = key_ring(gateway.api_keys.as_ref(), &clients, &api_names);
     Some(Compiled { snapshot, listeners, api_keys, durable, admin_token })
 }

@@ -8,7 +8,7 @@ mod api;
 mod compile;
 mod listing;
 mod overrides;
-mod pepper;
+mod secrets;
 mod settings;
 mod sources;
 mod yaml;
@@ -23,7 +23,7 @@ use portcullis_core::{Diagnostic, Faults, FileId, Severity};
 pub(crate) use compile::Resources;
 pub(crate) use compile::{Compiled, compile};
 pub use listing::{Setting, effective_settings};
-pub use pepper::{NoPepper, pepper};
+pub use secrets::{AdminAccess, NotToBeHad, admin_access, pepper};
 pub use settings::{Settings, Shutdown};
 pub use sources::{Environment, SourceMap};
 

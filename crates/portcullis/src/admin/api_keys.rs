@@ -31,7 +31,7 @@ pub(super) fn router(gateway: Weak<Gateway>) -> Router {
         .route("/v1/clients/{client}/keys/{id}", get(show).patch(alter).delete(revoke))
         .route("/v1/clients/{client}/keys/{id}/rotate", post(rotate))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
-        .layer(middleware::from_fn_with_state(gateway.clone(), token_only))
+        .route_layer(middleware::from_fn_with_state(gateway.clone(), token_only))
         .with_state(gateway)
 }
 

@@ -25,7 +25,7 @@ pub(super) fn router(gateway: Weak<Gateway>) -> Router {
         .route("/v1/issuers/{issuer}/revoked-tokens", get(list).post(add))
         .route("/v1/issuers/{issuer}/revoked-tokens/{id}", delete(remove))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
-        .layer(middleware::from_fn_with_state(gateway.clone(), token_only))
+        .route_layer(middleware::from_fn_with_state(gateway.clone(), token_only))
         .with_state(gateway)
 }
 

@@ -1,48 +1,19 @@
-//! `portcullis key create`: makes an API key and the line that declares it.
+//! `portcullis key create --declare`: makes an API key and the line that declares it.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use clap::Subcommand;
 use portcullis_authn::{KeyHash, generate_key, hash_key};
 use portcullis_gateway::Environment;
 use serde_json::json;
 
+use super::Create;
 use crate::output::{self, Format};
 use crate::report::{self, Look};
 
-/// Arguments of `key`.
-#[derive(clap::Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Subcommand)]
-enum Verb {
-    /// Make an API key, print it once, and print the line that declares it
-    Create(Create),
-}
-
-#[derive(clap::Args)]
-struct Create {
-    /// The policy directory whose gateway.yaml names the pepper
-    #[arg(long, value_name = "DIR", default_value = "policies")]
-    policies: PathBuf,
-    /// The client the key is for
-    #[arg(long, value_name = "NAME", value_parser = client_name)]
-    client: String,
-    #[command(flatten)]
-    terms: Terms,
-    /// How to print it
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
 /// What the key is called, and when and where it counts, as its line will say.
 #[derive(clap::Args, Default)]
-struct Terms {
+pub(super) struct Terms {
     /// What the key is called in logs and headers, among the keys of its client; no secret
     #[arg(long, value_name = "NAME", value_parser = key_name)]
     name: Option<String>,
@@ -62,7 +33,7 @@ struct Terms {
 
 impl Terms {
     /// The keys of the line, as YAML and as JSON write them.
-    fn entries(&self) -> Vec<(&'static str, serde_json::Value)> {
+    pub(super) fn entries(&self) -> Vec<(&'static str, serde_json::Value)> {
         let mut entries = Vec::new();
         entries.extend(self.name.as_ref().map(|name| ("name", json!(name))));
         entries.extend(self.not_before.as_ref().map(|when| ("not_before", json!(when))));
@@ -73,7 +44,7 @@ impl Terms {
     }
 
     /// A key that ends before it begins would be refused by `check`.
-    fn are_possible(&self) -> bool {
+    pub(super) fn are_possible(&self) -> bool {
         let second = |text: &Option<String>| text.as_deref().and_then(portcullis_authn::moment);
         match (second(&self.not_before), second(&self.expires)) {
             (Some(from), Some(end)) => from < end,
@@ -113,7 +84,7 @@ fn network(text: &str) -> Result<String, String> {
 }
 
 /// A name that needs no quotes in a policy file.
-fn client_name(text: &str) -> Result<String, String> {
+pub(super) fn client_name(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if text.starts_with(|first: char| first.is_ascii_alphabetic())
         && text.len() <= 255
@@ -129,12 +100,12 @@ fn client_name(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// There is no pepper to be had, or no randomness.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Verb::Create(create) = &arguments.verb;
-    let found = portcullis_gateway::pepper(&create.policies, &Environment::of_process());
+pub(super) fn declare(create: &Create) -> anyhow::Result<ExitCode> {
+    let policies = &create.gateway.policies;
+    let found = portcullis_gateway::pepper(policies, &Environment::of_process());
     let pepper = found.map_err(|none| {
         output::say(&report::human(&none.faults, &none.sources, Look::of(&std::io::stderr())));
-        anyhow!("no key was made: `{}` has no pepper that can be used", create.policies.display())
+        anyhow!("no key was made: `{}` has no pepper that can be used", policies.display())
     })?;
     if !create.terms.are_possible() {
         return Err(anyhow!("no key was made: it would end before it begins to count"));
@@ -148,7 +119,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn shown(create: &Create, key: &str, hash: &KeyHash) -> String {
     let client = &create.client;
     let terms = create.terms.entries();
-    match create.format {
+    match create.gateway.format {
         Format::Json => {
             let mut object = json!({ "client": client, "key": key, "hash": hash.to_string() });
             if let Some(object) = object.as_object_mut() {
@@ -179,12 +150,14 @@ clients:
 #[cfg(test)]
 mod tests {
     use super::{Create, Terms, client_name, moment, network, shown};
+    use crate::key::OfGateway;
     use crate::output::Format;
     use portcullis_authn::{KeyHash, hash_key};
     use portcullis_core::Secret;
 
     fn create(format: Format) -> Create {
-        Create { policies: "policies".into(), client: "acme".to_owned(), terms: Terms::default(), format }
+        let gateway = OfGateway { policies: "policies".into(), admin: None, format };
+        Create { client: "acme".to_owned(), declare: true, terms: Terms::default(), gateway }
     }
 
     fn hash() -> KeyHash {

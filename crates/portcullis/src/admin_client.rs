@@ -1,0 +1,85 @@
+//! Calls of the admin API of a gateway that runs on this machine.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use portcullis_gateway::{AdminAccess, Environment};
+use serde_json::Value;
+
+use crate::output;
+use crate::report::{self, Look};
+
+/// The longest answer that is read: a list of the keys of one client.
+const MOST_BYTES: usize = 8 << 20;
+
+/// A gateway on this machine.
+pub(crate) struct AdminClient {
+    access: AdminAccess,
+}
+
+impl AdminClient {
+    /// The gateway that serves a policy directory; at another address, if one is named.
+    ///
+    /// # Errors
+    /// The policies do not say how it is reached.
+    pub(crate) fn of(policies: &Path, address: Option<SocketAddr>) -> anyhow::Result<Self> {
+        let found = portcullis_gateway::admin_access(policies, &Environment::of_process());
+        let mut access = found.map_err(|none| {
+            output::say(&report::human(&none.faults, &none.sources, Look::of(&std::io::stderr())));
+            anyhow!("`{}` does not say how its gateway is reached", policies.display())
+        })?;
+        access.address = address.unwrap_or(access.address);
+        Ok(Self { access })
+    }
+
+    /// Makes a call and hands back what it answers, which is `null` where there is nothing to say.
+    ///
+    /// # Errors
+    /// There is no gateway, or it says no.
+    pub(crate) fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(self.exchange(method, path, body))
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let address = self.access.address;
+        let stream = tokio::net::TcpStream::connect(address)
+            .await
+            .with_context(|| format!("no gateway answers at {address}"))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let mut token = HeaderValue::try_from([b"Bearer ", self.access.token.expose()].concat())
+            .context("the token of `admin` cannot be sent")?;
+        token.set_sensitive(true);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, address.to_string())
+            .header(AUTHORIZATION, token)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default()))?;
+        let answering = async {
+            let response = sender.send_request(request).await.context("the gateway does not answer")?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MOST_BYTES).collect().await;
+            let body = body.map_err(|error| anyhow!("the gateway's answer broke off: {error}"))?.to_bytes();
+            anyhow::Ok((head.status, body))
+        };
+        let (status, body) = tokio::select! {
+            answer = answering => answer?,
+            Err(error) = connection => return Err(error).context("the gateway does not answer"),
+        };
+        let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status.is_success() {
+            return Ok(said);
+        }
+        let told = |member: &str| said.get(member).and_then(Value::as_str).unwrap_or("no more");
+        Err(anyhow!("the gateway says {} {}: {}", status.as_u16(), told("code"), told("detail")))
+    }
+}

@@ -1,0 +1,156 @@
+//! Keys of the running gateway, over its admin API.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::{Create, OfClient, OfGateway, OneKey, Rotate};
+use crate::admin_client::AdminClient;
+use crate::output::{self, Format};
+
+/// The columns of a list: the member of an answer, and its heading.
+const COLUMNS: [(&str, &str); 6] = [
+    ("id", "ID"),
+    ("name", "NAME"),
+    ("created", "CREATED"),
+    ("expires", "EXPIRES"),
+    ("last_used", "LAST USED"),
+    ("state", "STATE"),
+];
+
+pub(super) fn create(create: &Create) -> anyhow::Result<ExitCode> {
+    let terms: Map<String, Value> =
+        create.terms.entries().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let path = keys_of(&create.client);
+    let made = call(&create.gateway, Method::POST, &path, Some(&Value::Object(terms)))?;
+    say(create.gateway.format, &made, &new_key(&made))
+}
+
+pub(super) fn list(of: &OfClient) -> anyhow::Result<ExitCode> {
+    let answer = call(&of.gateway, Method::GET, &keys_of(&of.client), None)?;
+    let keys = answer.get("keys").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    say(of.gateway.format, &answer, &table(keys))
+}
+
+pub(super) fn show(key: &OneKey) -> anyhow::Result<ExitCode> {
+    let answer = call(&key.of.gateway, Method::GET, &path_of(key), None)?;
+    say(key.of.gateway.format, &answer, &members(&answer))
+}
+
+pub(super) fn rotate(rotate: &Rotate) -> anyhow::Result<ExitCode> {
+    let (key, body) = (&rotate.key, json!({ "overlap": rotate.overlap }));
+    let path = format!("{}/rotate", path_of(key));
+    let made = call(&key.of.gateway, Method::POST, &path, Some(&body))?;
+    let text = format!("{}The old one counts for {} longer.\n", new_key(&made), rotate.overlap);
+    say(key.of.gateway.format, &made, &text)
+}
+
+pub(super) fn revoke(key: &OneKey) -> anyhow::Result<ExitCode> {
+    call(&key.of.gateway, Method::DELETE, &path_of(key), None)?;
+    let done = json!({ "id": key.id, "revoked": true });
+    say(key.of.gateway.format, &done, &format!("{} counts no more\n", key.id))
+}
+
+fn call(gateway: &OfGateway, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    AdminClient::of(&gateway.policies, gateway.admin)?.call(method, path, body)
+}
+
+/// A client's name here is letters, digits, `-`, `_` and `.`, and so is an id.
+fn keys_of(client: &str) -> String {
+    format!("/v1/clients/{client}/keys")
+}
+
+fn path_of(key: &OneKey) -> String {
+    let id: String = key.id.chars().filter(char::is_ascii_hexdigit).collect();
+    format!("{}/{id}", keys_of(&key.of.client))
+}
+
+fn say(format: Format, answer: &Value, text: &str) -> anyhow::Result<ExitCode> {
+    match format {
+        Format::Json => output::print(&format!("{answer}\n"))?,
+        Format::Human => output::print(text)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new_key(made: &Value) -> String {
+    let (key, id) = (text(made, "key"), text(made, "id"));
+    format!(
+        "{key}\n\nThis is the key, its id is {id}. It counts from now on, is shown once, and is kept only as a hash.\n"
+    )
+}
+
+fn text(value: &Value, member: &str) -> String {
+    match value.get(member) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn state(key: &Value) -> &'static str {
+    if key.get("disabled").and_then(Value::as_bool).unwrap_or_default() {
+        "disabled"
+    } else if key.get("replaced_by").is_some() {
+        "replaced"
+    } else {
+        "in force"
+    }
+}
+
+/// Rows under headings, each column as wide as its widest cell.
+fn table(keys: &[Value]) -> String {
+    let cell = |key: &Value, member: &str| match member {
+        "state" => state(key).to_owned(),
+        member => text(key, member),
+    };
+    let mut rows = vec![COLUMNS.map(|(_, heading)| heading.to_owned())];
+    rows.extend(keys.iter().map(|key| COLUMNS.map(|(member, _)| cell(key, member))));
+    let widths: Vec<usize> = (0..COLUMNS.len())
+        .map(|at| rows.iter().filter_map(|row| row.get(at)).map(String::len).max().unwrap_or_default())
+        .collect();
+    let mut table = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(table, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    table
+}
+
+fn members(key: &Value) -> String {
+    let members = key.as_object().into_iter().flatten();
+    members.fold(String::new(), |mut lines, (name, _)| {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(lines, "{name:<12} {}", text(key, name));
+        lines
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{members, table};
+    use serde_json::json;
+
+    #[test]
+    fn a_list_is_a_table_and_a_key_is_lines() {
+        let key = json!({
+            "id": "0011223344556677", "name": "mobile-2027", "created": "2026-11-26T12:00:00Z", "disabled": false,
+            "apis": ["orders"],
+        });
+        let mut old = key.clone();
+        old["replaced_by"] = "8899aabbccddeeff".into();
+        old["name"] = "m".into();
+        assert_eq!(
+            table(&[key.clone(), old]),
+            "\
+ID                NAME         CREATED               EXPIRES  LAST USED  STATE
+0011223344556677  mobile-2027  2026-11-26T12:00:00Z  -        -          in force
+0011223344556677  m            2026-11-26T12:00:00Z  -        -          replaced
+"
+        );
+        assert!(members(&key).contains("apis         [\"orders\"]\n"), "{}", members(&key));
+    }
+}
