@@ -36,6 +36,7 @@ fn leads_where_it_may(url: &str) -> bool {
     let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
     let port = port.trim_start_matches('0');
     scheme.eq_ignore_ascii_case("https")
-        && !url.contains(['#', '@'])
+        && !url.contains('#')
+        && !authority.contains('@')
         && PLACES.iter().any(|(allowed, number)| allowed.eq_ignore_ascii_case(host) && *number == port)
 }
