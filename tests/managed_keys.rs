@@ -307,4 +307,6 @@ fn keys_that_are_made_at_the_same_time_are_all_there() {
         ask(&world, "/orders/1", key).assert_passed();
     }
     assert_eq!(made.len(), 40);
+    let held = world.gateway.metric_sum("portcullis_managed_api_keys", &[]);
+    assert!((held - 40.0).abs() < f64::EPSILON, "{held}");
 }

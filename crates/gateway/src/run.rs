@@ -235,6 +235,8 @@ impl Gateway {
     pub async fn metrics(&self) -> String {
         self.crew.hand_over().await;
         readiness::record(&self.resources, &self.telemetry);
+        let keys = self.managed.api_keys.as_ref().map_or(0, |keys| keys.count());
+        self.telemetry.gauge("portcullis_managed_api_keys", vec![], keys as f64);
         for listener in &self.listeners {
             let labels = vec![Label::new("listener", Arc::clone(&listener.settings().name))];
             self.telemetry.gauge("portcullis_connections", labels, listener.open() as f64);

@@ -4,6 +4,7 @@
 //! in the table of [`IssuedKeys`], without a lock.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -98,6 +99,8 @@ pub struct ManagedApiKeys {
     durable: bool,
     /// Held while one is changed. Never locked by a request.
     held: Mutex<Held>,
+    /// How many there are, for whoever must not wait for a change.
+    count: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -121,17 +124,13 @@ impl ManagedApiKeys {
             }
             held.clients.entry(client.to_owned()).or_default().insert(id.to_owned(), record);
         }
-        Ok(Self { ring, records, durable, held: Mutex::new(held) })
+        let count = AtomicUsize::new(held.clients.values().map(OfClient::len).sum());
+        Ok(Self { ring, records, durable, held: Mutex::new(held), count })
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
-        self.held().clients.values().map(OfClient::len).sum()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// The keys of a client that were made here.
@@ -322,6 +321,7 @@ impl ManagedApiKeys {
         let view = self.view(id, &record);
         let keys = held.clients.entry(client.to_owned()).or_default();
         keys.insert(id.to_owned(), record);
+        self.count.fetch_add(1, Ordering::Relaxed);
         if let Some((id, old)) = replaced {
             self.put_in_force(client, &old);
             keys.insert(id.to_owned(), old);
@@ -339,8 +339,9 @@ impl ManagedApiKeys {
 
     fn forget(&self, held: &mut Held, client: &str, id: &str) {
         let Some(keys) = held.clients.get_mut(client) else { return };
-        if let Some(hash) = keys.remove(id).and_then(|record| record.hash().ok()) {
-            self.ring.keys.withdraw(&hash);
+        if let Some(record) = keys.remove(id) {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            record.hash().iter().for_each(|hash| self.ring.keys.withdraw(hash));
         }
         if keys.is_empty() {
             held.clients.remove(client);

@@ -288,6 +288,11 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (Kind::Counter, "portcullis_store_commits_total", "Durable commits of the store."),
     (Kind::Gauge, "portcullis_store_commit_seconds", "How long the store's last durable commit took."),
     (Kind::Counter, "portcullis_store_errors_total", "Commits of the store that failed."),
+    (
+        Kind::Gauge,
+        "portcullis_managed_api_keys",
+        "API keys that were made in the running gateway and are kept.",
+    ),
     (Kind::Gauge, "portcullis_replay_entries", "Used single-use credentials that are remembered."),
     (
         Kind::Counter,

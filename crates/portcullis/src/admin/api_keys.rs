@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::answer;
-use super::changes::{Refusal, change, ended, not_json, problem, refused, token_only};
+use super::changes::{Refusal, change, look, not_json, problem, token_only};
 
 /// The largest body that says something of a key.
 const MOST_BYTES: usize = 64 * 1024;
@@ -85,11 +85,15 @@ impl Refusal for KeyRefusal {
 }
 
 async fn list(State(gateway): State<Weak<Gateway>>, Path(client): Path<String>) -> Response {
-    look(&gateway, |keys| keys.of(&client).map(|keys| json!({ "client": client, "keys": keys })))
+    let seen = move |gateway: &Gateway| {
+        let keys = keys(gateway)?.of(&client)?;
+        Ok::<_, KeyRefusal>(json!({ "client": client, "keys": keys }))
+    };
+    look(&gateway, seen).await
 }
 
 async fn show(State(gateway): State<Weak<Gateway>>, Path((client, id)): Path<(String, String)>) -> Response {
-    look(&gateway, |keys| keys.one(&client, &id))
+    look(&gateway, move |gateway| Ok::<_, KeyRefusal>(keys(gateway)?.one(&client, &id)?)).await
 }
 
 async fn create(
@@ -160,17 +164,6 @@ fn made((view, key): (ApiKeyView, String)) -> Response {
 
 fn keys(gateway: &Gateway) -> Result<&Arc<ManagedApiKeys>, KeyRefusal> {
     gateway.api_keys().ok_or(KeyRefusal::NoKeys)
-}
-
-fn look<T: Serialize>(
-    gateway: &Weak<Gateway>,
-    seen: impl FnOnce(&ManagedApiKeys) -> Result<T, ApiKeyError>,
-) -> Response {
-    let Some(gateway) = gateway.upgrade() else { return ended() };
-    match keys(&gateway).and_then(|keys| Ok(seen(keys)?)) {
-        Ok(seen) => answer(StatusCode::OK, Json(seen)),
-        Err(error) => refused(&error),
-    }
 }
 
 /// What a body says; nothing said is said by no body at all.

@@ -68,8 +68,25 @@ pub(super) async fn change<T: Send + 'static, E: Refusal + Send + 'static>(
     match made.await {
         Ok(Ok(made)) => done(made),
         Ok(Err(error)) => refused(&error),
-        Err(_panicked) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "something is broken"),
+        Err(_panicked) => broken(),
     }
+}
+
+/// Looks something up on a thread that may wait for a change that is being made.
+pub(super) async fn look<T: Serialize + Send + 'static, E: Refusal + Send + 'static>(
+    gateway: &Weak<Gateway>,
+    seen: impl FnOnce(&Gateway) -> Result<T, E> + Send + 'static,
+) -> Response {
+    let Some(gateway) = gateway.upgrade() else { return ended() };
+    match tokio::task::spawn_blocking(move || seen(&gateway)).await {
+        Ok(Ok(seen)) => answer(StatusCode::OK, Json(seen)),
+        Ok(Err(error)) => refused(&error),
+        Err(_panicked) => broken(),
+    }
+}
+
+fn broken() -> Response {
+    problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "something is broken; the log has more")
 }
 
 /// What is said to a body of another type. SECURITY: a form of a web page cannot be JSON without asking first.
@@ -84,7 +101,7 @@ pub(super) fn not_json(headers: &HeaderMap) -> Option<Response> {
 }
 
 /// What is said when the gateway a call is about is no longer there.
-pub(super) fn ended() -> Response {
+fn ended() -> Response {
     problem(StatusCode::SERVICE_UNAVAILABLE, "ended", "the gateway is coming to its end")
 }
 

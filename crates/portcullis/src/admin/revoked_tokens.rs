@@ -14,7 +14,7 @@ use portcullis_gateway::{Gateway, RevokeError};
 use serde_json::{Value, json};
 
 use super::answer;
-use super::changes::{Refusal, change, ended, not_json, refused, token_only};
+use super::changes::{Refusal, change, look, not_json, refused, token_only};
 
 /// The largest entry there can be has three names of 255 bytes.
 const MOST_BYTES: usize = 8 * 1024;
@@ -30,14 +30,12 @@ pub(super) fn router(gateway: Weak<Gateway>) -> Router {
 }
 
 async fn list(State(gateway): State<Weak<Gateway>>, Path(issuer): Path<String>) -> Response {
-    let Some(gateway) = gateway.upgrade() else { return ended() };
-    match gateway.revoked(&issuer) {
-        Ok(entries) => {
-            let entries: Vec<Value> = entries.iter().map(|(id, entry)| shown(id, entry)).collect();
-            answer(StatusCode::OK, Json(json!({ "issuer": issuer, "entries": entries })))
-        }
-        Err(error) => refused(&error),
-    }
+    let seen = move |gateway: &Gateway| {
+        let entries: Vec<Value> =
+            gateway.revoked(&issuer)?.iter().map(|(id, entry)| shown(id, entry)).collect();
+        Ok::<_, RevokeError>(json!({ "issuer": issuer, "entries": entries }))
+    };
+    look(&gateway, seen).await
 }
 
 async fn add(
