@@ -20,6 +20,7 @@ mod client_signed;
 mod compose;
 #[cfg(test)]
 mod demo;
+mod denials;
 #[cfg(test)]
 mod discovery;
 #[cfg(test)]

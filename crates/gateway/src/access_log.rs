@@ -23,7 +23,7 @@ const BATCH_BYTES: usize = 64 << 10;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// One line.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Record {
     pub(crate) ts: String,
     /// How loudly the refusal speaks; `info` for what was allowed.
@@ -133,32 +133,10 @@ fn write(mut sink: impl Write, records: &Receiver<Record>, lost: &AtomicU64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{AccessLog, Record};
-    use std::io::{self, Write};
-    use std::sync::{Arc, Mutex};
-
-    #[derive(Clone, Default)]
-    struct Disk {
-        written: Arc<Mutex<Vec<u8>>>,
-        full: bool,
-    }
-
-    impl Write for Disk {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if self.full {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            self.written.lock().expect("a lock").write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn record() -> Record {
-        Record {
+impl Record {
+    /// A record in which nothing is remarkable.
+    pub(crate) fn of_tests() -> Self {
+        Self {
             ts: String::new(),
             level: "info",
             request_id: "r".to_owned(),
@@ -185,6 +163,32 @@ mod tests {
             config: "c".into(),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AccessLog, Record};
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Disk {
+        written: Arc<Mutex<Vec<u8>>>,
+        full: bool,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.written.lock().expect("a lock").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     /// The table of the README has every field there is.
     #[test]
@@ -197,12 +201,12 @@ mod tests {
             shadow: Some("s"),
             cert: Some(String::new()),
             upstream_ms: Some(0.1),
-            ..record()
+            ..Record::of_tests()
         };
         let json = serde_json::to_value(&full).expect("JSON");
         let fields = json.as_object().expect("an object");
         assert_eq!(fields["key_id"], "k");
-        let bare = serde_json::to_value(record()).expect("JSON");
+        let bare = serde_json::to_value(Record::of_tests()).expect("JSON");
         assert!(bare.get("key_id").is_none() && bare.get("identity").is_some(), "{bare}");
         let readme = include_str!("../../../README.md");
         let table = readme.split("| Field | What |").nth(1).and_then(|rest| rest.split("\n\n").next());
@@ -217,7 +221,7 @@ mod tests {
         let disk = Disk::default();
         let (log, writer) = AccessLog::start(disk.clone()).expect("a thread");
         for _ in 0..1_000 {
-            log.write(record());
+            log.write(Record::of_tests());
         }
         drop(log);
         assert!(writer.finish());
@@ -235,7 +239,7 @@ mod tests {
         let (log, writer) = AccessLog::start(Disk { full: true, ..Disk::default() }).expect("a thread");
         let other = log.clone();
         for _ in 0..10 {
-            log.write(record());
+            log.write(Record::of_tests());
         }
         while other.dropped() < 10 {
             std::thread::yield_now();

@@ -31,7 +31,7 @@ pub(crate) struct Ledger {
     /// The limit that refused, by name.
     pub(crate) limit: Option<Arc<str>>,
     pub(crate) reason: Option<Reason>,
-    /// Inner words of a refusal, for the log only.
+    /// Inner words of a refusal, for the operator only.
     pub(crate) inner: Option<String>,
     pub(crate) status: StatusCode,
     /// Time since `opened` at which the request went to the upstream.
@@ -40,8 +40,8 @@ pub(crate) struct Ledger {
     pub(crate) answered_at: Option<Duration>,
     pub(crate) upstream_status: Option<StatusCode>,
     pub(crate) bytes_out: u64,
-    /// The target's path, kept when the log is on and no template says where a refused request went: no API, or
-    /// no rule of the API that was asked.
+    /// The target's path, kept when no template says where a refused request went: no API, or no rule of the API
+    /// that was asked.
     pub(crate) path: Option<String>,
 }
 

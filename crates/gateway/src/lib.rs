@@ -13,6 +13,7 @@ mod body;
 mod caching;
 mod config;
 mod content;
+mod denials;
 mod exchange;
 mod forward;
 mod host;
@@ -41,6 +42,7 @@ pub use config::{
     AdminAccess, Environment, FileSummary, Loaded, NotToBeHad, Plan, Setting, Settings, Shutdown, SourceMap,
     admin_access, effective_settings, load, load_texts, pepper,
 };
+pub use denials::{Denial, DenialFilter};
 pub use managed::{
     ApiKeyChange, ApiKeyError, ApiKeyView, ManagedApiKeys, NewApiKey, RestoreError, RevokeError,
 };

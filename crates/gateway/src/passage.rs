@@ -47,8 +47,15 @@ impl Drop for Passage {
         }
         let total = self.worker.since(self.ledger.opened);
         self.worker.shard.end(&self.ledger, total);
-        if let Some(log) = &self.worker.access_log {
-            log.write(self.record(total));
+        let is_refused = self.ledger.reason.is_some() || matches!(self.ledger.shadow, Some(Err(_)));
+        if is_refused || self.worker.access_log.is_some() {
+            let record = self.record(total);
+            if is_refused {
+                self.worker.denials.note(record.clone());
+            }
+            if let Some(log) = &self.worker.access_log {
+                log.write(record);
+            }
         }
     }
 }

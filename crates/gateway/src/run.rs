@@ -16,6 +16,7 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::config::{self, Compiled, Plan, Resources, Shutdown, SourceMap};
+use crate::denials::{Denial, DenialFilter};
 use crate::listener::{BindError, Bound, Listener};
 use crate::managed::{Managed, ManagedApiKeys, RestoreError, RevokeError};
 use crate::readiness::{self, Check};
@@ -168,6 +169,11 @@ impl Gateway {
     /// What whoever changes something over the admin API has to know; `None` where nobody may.
     pub const fn admin_token(&self) -> Option<&Secret> {
         self.admin_token.as_ref()
+    }
+
+    /// The latest refusals, the latest first: what callers were told, and what only the operator may know of it.
+    pub async fn denials(&self, filter: &DenialFilter) -> Vec<Denial> {
+        self.crew.denials(filter).await
     }
 
     /// API keys that are made while the gateway runs; `None` if no pepper is set.

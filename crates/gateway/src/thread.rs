@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::AccessLog;
+use crate::denials::{Denial, DenialFilter};
 use crate::listener::{self, Bound, Drain};
 use crate::snapshot::Snapshot;
 use crate::stack::stack;
@@ -48,6 +49,8 @@ pub(crate) struct Crew {
 enum Command {
     /// Hand over what was counted, then say so.
     HandOver(oneshot::Sender<()>),
+    /// Tell refusals.
+    Denials(DenialFilter, oneshot::Sender<Vec<Denial>>),
     /// Take no more connections; say whether all requests were answered in time.
     Drain(Duration, oneshot::Sender<bool>),
 }
@@ -78,6 +81,16 @@ impl Crew {
     pub(crate) async fn hand_over(&self) {
         // A worker that is busy or gone answers late or never; its counters come with the next scrape.
         drop(tokio::time::timeout(PATIENCE, join_all(self.ask(Command::HandOver))).await);
+    }
+
+    /// The latest refusals of all workers that answer in time, the latest first.
+    pub(crate) async fn denials(&self, filter: &DenialFilter) -> Vec<Denial> {
+        let asked = self.ask(|answer| Command::Denials(filter.clone(), answer));
+        let answers = join_all(asked.into_iter().map(|answer| tokio::time::timeout(PATIENCE, answer))).await;
+        let mut denials: Vec<Denial> = answers.into_iter().flatten().flatten().flatten().collect();
+        denials.sort_by(|a, b| b.at().cmp(a.at()));
+        denials.truncate(filter.most);
+        denials
     }
 
     /// Has every worker end its connections. Whether all requests were answered.
@@ -163,6 +176,9 @@ async fn work(
                 Some(Command::HandOver(answer)) => {
                     worker.hand_over(&telemetry);
                     let _ = answer.send(());
+                }
+                Some(Command::Denials(filter, answer)) => {
+                    let _ = answer.send(worker.denials.find(&filter));
                 }
                 Some(Command::Drain(grace, answer)) => {
                     drain.begin();

@@ -20,6 +20,7 @@ use portcullis_proxy::Pools;
 
 use crate::access_log::AccessLog;
 use crate::body::ReplyBody;
+use crate::denials::Denials;
 use crate::exchange::{Accepted, Exchange};
 use crate::ledger::{Ledger, RequestIds};
 use crate::listener::forwarded::{CallersCertificate, ForwardedCounts, ForwardedMemory};
@@ -44,6 +45,7 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools<RequestBody>,
     pub(crate) shard: Shard,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) denials: Denials,
     cache_told: Cell<CacheCounts>,
     forwarded_told: Cell<ForwardedCounts>,
     passwords_told: Cell<(u64, u64)>,
@@ -68,6 +70,7 @@ impl Worker {
             pools,
             shard: Shard::default(),
             access_log,
+            denials: Denials::default(),
             cache_told: Cell::default(),
             passwords_told: Cell::default(),
             external_told: Cell::default(),
@@ -85,11 +88,6 @@ impl Worker {
     /// Time.
     pub(crate) const fn clock(&self) -> &Clock {
         &self.clock
-    }
-
-    /// Whether anybody reads what is written down for the log.
-    pub(crate) const fn logs(&self) -> bool {
-        self.access_log.is_some()
     }
 
     /// Gives what was counted to the registry.

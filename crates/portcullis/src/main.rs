@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod config;
 mod demo;
+mod explain;
 mod hash;
 mod key;
 mod output;
@@ -42,7 +43,9 @@ enum Verb {
     Check(check::Arguments),
     /// Print each effective setting of gateway.yaml and where it comes from
     Config(config::Arguments),
-    /// Make keys for clients
+    /// Say why the running gateway refused a request
+    Explain(explain::Arguments),
+    /// Make API keys for clients, and look after them
     Key(key::Arguments),
     /// Make the stored form of a password, read from standard input or the terminal
     Hash(hash::Arguments),
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(arguments),
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Config(arguments) => config::run(&arguments),
+        Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Key(arguments) => key::run(&arguments),
         Verb::Hash(arguments) => hash::run(&arguments),
         Verb::Completions(arguments) => completions::run(&arguments),

@@ -14,8 +14,7 @@ pub(crate) async fn authorize(mut exchange: Exchange<Entitled>) -> Result<Exchan
             Ok(exchange.advance(|entitled| Authorized { entitled }))
         }
         Err(rejection) => {
-            exchange.passage.ledger.path =
-                exchange.passage.worker.logs().then(|| exchange.head().uri.path().to_owned());
+            exchange.passage.ledger.path = Some(exchange.head().uri.path().to_owned());
             Err(exchange.refuse(rejection))
         }
     }

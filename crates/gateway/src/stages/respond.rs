@@ -66,14 +66,11 @@ impl<T: Future<Output = Result<Reply, Ended>>> Future for RespondFuture<T> {
 
 fn answer(ended: Ended) -> Reply {
     let Ended { rejection, mut passage } = ended;
-    let logs = passage.worker.logs();
     let ledger = &mut passage.ledger;
     let reason = rejection.reason();
     ledger.reason = Some(reason);
     ledger.status = reason.status();
-    if logs {
-        ledger.inner = rejection.detail().and_then(|detail| detail.inner.clone());
-    }
+    ledger.inner = rejection.detail().and_then(|detail| detail.inner.clone());
     let request_id = ledger.id.to_string();
     let passed = rejection.detail().and_then(|detail| detail.passed.as_ref());
     let body = match passed {

@@ -26,8 +26,7 @@ pub(crate) async fn route(mut exchange: Exchange<Accepted>) -> Result<Exchange<R
             Ok(exchange.advance(|_| routed))
         }
         Err(rejection) => {
-            exchange.passage.ledger.path =
-                exchange.passage.worker.logs().then(|| exchange.head().uri.path().to_owned());
+            exchange.passage.ledger.path = Some(exchange.head().uri.path().to_owned());
             Err(exchange.refuse(rejection))
         }
     }

@@ -101,7 +101,7 @@ pub(super) fn not_json(headers: &HeaderMap) -> Option<Response> {
 }
 
 /// What is said when the gateway a call is about is no longer there.
-fn ended() -> Response {
+pub(super) fn ended() -> Response {
     problem(StatusCode::SERVICE_UNAVAILABLE, "ended", "the gateway is coming to its end")
 }
 

@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod changes;
+mod denials;
 mod revoked_tokens;
 
 use std::net::IpAddr;
@@ -61,7 +62,8 @@ pub(crate) fn router(observed: Arc<dyn Observed>, gateway: Weak<Gateway>) -> Rou
         .route("/metrics", get(metrics))
         .with_state(observed)
         .merge(revoked_tokens::router(gateway.clone()))
-        .merge(api_keys::router(gateway))
+        .merge(api_keys::router(gateway.clone()))
+        .merge(denials::router(gateway))
         .layer(middleware::from_fn(loopback_host_only))
 }
 
