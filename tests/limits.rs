@@ -266,3 +266,48 @@ fn a_store_belongs_to_one_process() {
     assert!(said.contains("portcullis.redb"), "{said}");
     world.plain().get("/limited/x").bearer(&world.idp().token().sign()).send().assert_passed();
 }
+
+/// A limit of an endpoint, one in shadow, one by a claim, and a group with a count of its own, in the real binary.
+#[test]
+fn limits_are_about_endpoints_claims_and_groups() {
+    let api = limited(
+        "  - { name: org, per: claims.org, rate: 4 per hour }
+  - { name: writes, rate: 1 per hour, methods: [GET], paths: [\"/pay/*\"], groups: { trusted: 2 per hour } }
+  - { name: tried, rate: 1 per hour, mode: shadow }
+",
+    )
+    .replace("{ name: claims.client_id }", "{ name: claims.client_id, group: claims.tier }");
+    let world = World::with(&[&api]);
+    let token = |client: &str, org: &str, tier: &str| {
+        world.idp().token().claim("client_id", client).claim("org", org).claim("tier", tier).sign()
+    };
+    let ask = |path: &str, token: &str| world.plain().get(&format!("/limited{path}")).bearer(token).send();
+    let (plain, trusted) = (token("a", "one", "none"), token("b", "one", "trusted"));
+    let first = ask("/pay/1", &plain);
+    first.assert_passed();
+    let told = first.header("ratelimit").expect("RateLimit");
+    assert!(
+        told.contains("\"org\";r=3") && told.contains("\"writes\";r=0") && !told.contains("tried"),
+        "{told}"
+    );
+    let refused = ask("/pay/2", &plain);
+    refused.assert_refused(Reason::RateLimited);
+    assert_eq!(refused.json()["violated-policies"][0], "writes");
+    // Elsewhere the limit of that endpoint says nothing, and the one in shadow refuses nothing.
+    let elsewhere = ask("/x", &plain);
+    elsewhere.assert_passed();
+    assert!(!elsewhere.header("ratelimit").expect("RateLimit").contains("writes"));
+    ask("/pay/1", &trusted).assert_passed();
+    ask("/pay/1", &trusted).assert_passed();
+    // The organisation has used all it has, whoever asks for it; another one has its own.
+    let refused = ask("/x", &trusted);
+    refused.assert_refused(Reason::RateLimited);
+    assert_eq!(refused.json()["violated-policies"][0], "org");
+    ask("/x", &token("c", "two", "none")).assert_passed();
+    // Who cannot be counted is not let through.
+    let without = world.idp().token().claim("client_id", "d").sign();
+    ask("/x", &without).assert_refused(Reason::IdentityUnresolved);
+    let shadow = world.gateway.metric_sum("portcullis_shadow_denials_total", &["reason=\"rate_limited\""]);
+    assert!(shadow >= 2.0, "{shadow}");
+    assert!(world.gateway.output().contains("\"shadow\":\"rate_limited\""));
+}

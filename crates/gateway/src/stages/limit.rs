@@ -8,10 +8,18 @@ use crate::exchange::{Admitted, Authenticated, Authorized, Ended, Exchange};
 /// Counts the request against every limit of the API, or against none if one refuses.
 pub(crate) async fn limit(mut exchange: Exchange<Authorized>) -> Result<Exchange<Admitted>, Ended> {
     match count(&exchange).await {
-        Ok(admission) => Ok(exchange.advance(|authorized| {
-            let Authenticated { routed, principal } = authorized.entitled.authenticated;
-            Admitted { api: routed.api, principal, admission }
-        })),
+        Ok(admission) => {
+            let trial = admission.as_ref().and_then(Admission::shadow);
+            // What the chain would have refused comes first.
+            let shadow = &mut exchange.passage.ledger.shadow;
+            if !matches!(shadow, Some(Err(_))) {
+                *shadow = trial.map(Err).or(*shadow);
+            }
+            Ok(exchange.advance(|authorized| {
+                let Authenticated { routed, principal } = authorized.entitled.authenticated;
+                Admitted { api: routed.api, principal, admission }
+            }))
+        }
         Err(rejection) => {
             exchange.passage.ledger.limit =
                 rejection.detail().and_then(|detail| detail.violated.first().cloned());
@@ -23,8 +31,12 @@ pub(crate) async fn limit(mut exchange: Exchange<Authorized>) -> Result<Exchange
 async fn count(exchange: &Exchange<Authorized>) -> Result<Option<Admission>, Rejection> {
     let authenticated = &exchange.proof.entitled.authenticated;
     let Some(limits) = &authenticated.routed.api.limits else { return Ok(None) };
+    let head = exchange.head();
+    let below = head.uri.path().get(authenticated.routed.below..).filter(|below| !below.is_empty());
     let facts = LimitFacts {
         principal: &authenticated.principal,
+        method: &head.method,
+        path_in_api: below.unwrap_or("/"),
         address: exchange.connection().address(),
         now: exchange.now(),
     };

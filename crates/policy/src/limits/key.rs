@@ -1,17 +1,24 @@
 //! Whose counter a request is counted on.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use portcullis_core::Identity;
+use portcullis_core::json::Value;
 
 use super::LimitFacts;
 
 /// What a limit counts by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Per {
     Identity,
     Client,
     Api,
     Address,
+    /// A claim of the token, by its dotted path.
+    Claim(Arc<str>),
 }
 
 impl Per {
@@ -22,20 +29,22 @@ impl Per {
         ("address", Self::Address),
     ];
 
-    pub(super) const fn word(self) -> &'static str {
+    /// As it is written.
+    pub(super) fn word(&self) -> Cow<'static, str> {
         match self {
-            Self::Identity => "identity",
-            Self::Client => "client",
-            Self::Api => "api",
-            Self::Address => "address",
+            Self::Identity => "identity".into(),
+            Self::Client => "client".into(),
+            Self::Api => "api".into(),
+            Self::Address => "address".into(),
+            Self::Claim(path) => format!("claims.{path}").into(),
         }
     }
 
     /// SECURITY: only from what was proven or from the connection itself, never from what a caller writes into a
     /// request (LIM-08). A limit has counters of its own, so keys of different kinds never meet, except for the
     /// two kinds of `client`.
-    fn key<'a>(self, facts: &LimitFacts<'a>) -> Key<'a> {
-        match self {
+    fn key<'a>(&self, facts: &LimitFacts<'a>) -> Result<Key<'a>, Uncountable> {
+        Ok(match self {
             Self::Identity => Key::Borrowed(&facts.principal.key),
             Self::Client => match facts.principal.client() {
                 Some(client) => Key::Borrowed(&client.name),
@@ -45,7 +54,24 @@ impl Per {
             },
             Self::Api => Key::Borrowed("api"),
             Self::Address => Key::Address(AddressKey::of(facts.address)),
-        }
+            Self::Claim(path) => claim(path, facts.principal.grant())?,
+        })
+    }
+}
+
+/// A request does not have what a limit counts by.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the token has no claim `{0}` that is text or an integer")]
+pub(super) struct Uncountable(pub(super) Arc<str>);
+
+/// SECURITY: with the issuer's entry, because two issuers may say the same of different people. What is counted by a
+/// claim cannot be counted without it: no other key would be the caller's.
+fn claim<'a>(path: &Arc<str>, token: &Identity) -> Result<Key<'a>, Uncountable> {
+    let issuer = token.issuer.as_deref().unwrap_or_default();
+    match token.claims.at(path) {
+        Some(Value::Text(text)) => Ok(Key::Built(format!("{}:{issuer}\u{1}{text}", issuer.len()))),
+        Some(Value::Integer(number)) => Ok(Key::Built(format!("{}:{issuer}\u{2}{number}", issuer.len()))),
+        _ => Err(Uncountable(path.clone())),
     }
 }
 
@@ -58,18 +84,22 @@ pub(super) enum Key<'a> {
 
 impl<'a> Key<'a> {
     /// The key of a request under a limit. One subject alone costs no allocation.
-    pub(super) fn of(per: &[Per], facts: &LimitFacts<'a>) -> Self {
-        match per {
-            [one] => one.key(facts),
-            several => Self::Built(several.iter().fold(String::new(), |mut joined, per| {
-                // SECURITY: with their lengths, so that no choice of one part imitates another pair.
-                let part = per.key(facts);
-                let part = part.as_str();
-                // Writing to a string cannot fail.
-                let _ = write!(joined, "{}:{part}", part.len());
-                joined
-            })),
+    ///
+    /// # Errors
+    /// The request does not have what the limit counts by.
+    pub(super) fn of(per: &[Per], facts: &LimitFacts<'a>) -> Result<Self, Uncountable> {
+        if let [one] = per {
+            return one.key(facts);
         }
+        let mut joined = String::new();
+        for per in per {
+            // SECURITY: with their lengths, so that no choice of one part imitates another pair.
+            let part = per.key(facts)?;
+            let part = part.as_str();
+            // Writing to a string cannot fail.
+            let _ = write!(joined, "{}:{part}", part.len());
+        }
+        Ok(Self::Built(joined))
     }
 
     pub(super) fn as_str(&self) -> &str {

@@ -6,6 +6,7 @@
 
 mod fields;
 mod key;
+mod reach;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -14,14 +15,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use portcullis_core::{Moment, Principal, Reason, Rejection};
 use portcullis_store::{
     LimitId, QuotaOutcome, QuotaRule, QuotaTable, RateOutcome, RateRule, RateTable, Store, StoreError,
 };
 
-use key::{Key, Per};
-use spec::Measure;
+use key::{Key, Per, Uncountable};
+use reach::Reach;
+use spec::{GroupSpec, Measure};
 pub use spec::{LimitsPlan, LimitsSpec};
 
 /// Most limits one API can have.
@@ -32,6 +34,10 @@ pub(crate) const MAX_LIMITS: usize = 8;
 pub struct LimitFacts<'a> {
     /// Who is calling.
     pub principal: &'a Principal,
+    /// The method.
+    pub method: &'a Method,
+    /// The path relative to the API, starting with `/`.
+    pub path_in_api: &'a str,
     /// The caller's address, as [`portcullis_core::Connection::address`] gives it.
     pub address: IpAddr,
     /// When the request was opened.
@@ -51,7 +57,12 @@ pub struct Limits {
 struct Limit {
     name: Arc<str>,
     per: Box<[Per]>,
+    reach: Reach,
+    /// Asked and told of, and never in the way.
+    shadow: bool,
     counter: Counter,
+    /// The same counters through the rules of groups that have one of their own.
+    groups: Box<[(Arc<str>, Counter)]>,
 }
 
 #[derive(Debug)]
@@ -71,21 +82,34 @@ struct Standing {
 /// because the caller left while one waited for the store, it is given back (LIM-03).
 struct Taken<'a> {
     limits: &'a [Limit],
-    /// How many of them, from the first, gave a unit.
-    count: usize,
+    /// Which of them gave a unit, a bit each.
+    which: u8,
     facts: &'a LimitFacts<'a>,
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.limits.iter().take(self.count).for_each(|limit| limit.give_back(self.facts));
+        let taken = self.limits.iter().enumerate().filter(|(at, _)| self.which & (1 << at) != 0);
+        taken.for_each(|(_, limit)| limit.give_back(self.facts));
     }
 }
 
-/// One unit of every limit, taken by one request: where the caller stands now. Only [`Limits::admit`] makes one.
+/// One unit of every limit that is about a request, taken by it: where the caller stands now. Only [`Limits::admit`]
+/// makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
     standings: [Standing; MAX_LIMITS],
+    /// Which of them there are, a bit each: not those of limits that are not about the request, or in shadow.
+    told: u8,
+    /// What a limit in shadow would have said.
+    shadow: Option<Reason>,
+}
+
+impl Admission {
+    /// What a limit in shadow would have refused the request for.
+    pub const fn shadow(&self) -> Option<Reason> {
+        self.shadow
+    }
 }
 
 impl LimitsPlan {
@@ -93,48 +117,78 @@ impl LimitsPlan {
     /// with what it had counted. Only for policies that are without fault and about to be served, because a
     /// changed rule applies to its counters from here on.
     pub fn open(self, api: &str, store: &Store) -> Limits {
+        let enforced = self.limits.iter().filter(|limit| !limit.shadow);
         let items: Vec<String> =
-            self.limits.iter().map(|limit| fields::policy_item(&limit.name, limit.measure)).collect();
+            enforced.map(|limit| fields::policy_item(&limit.name, limit.measure)).collect();
         let limits = self.limits.into_iter().map(|limit| {
             let id = LimitId::new(api, &limit.name);
-            let counter = match limit.measure {
-                Measure::Rate { rate, burst } => {
-                    Counter::Rate(store.rates(&id, RateRule { count: rate.count, per: rate.per, burst }))
-                }
-                Measure::Quota { rate } => {
-                    let count = u32::try_from(rate.count).unwrap_or(u32::MAX);
-                    Counter::Quota(store.quotas(&id, QuotaRule { count, per: rate.per }))
-                }
-            };
-            Limit { name: limit.name.into(), per: limit.per.into(), counter }
+            let groups = limit.groups.into_iter().map(|GroupSpec { group, measure }| {
+                (Arc::from(group.value), Counter::open(store, &id, measure))
+            });
+            Limit {
+                groups: groups.collect(),
+                counter: Counter::open(store, &id, limit.measure),
+                name: limit.name.into(),
+                per: limit.per.into(),
+                reach: limit.reach,
+                shadow: limit.shadow,
+            }
         });
-        Limits { limits: limits.collect(), policy: HeaderValue::try_from(items.join(", ")).ok() }
+        let policy = (!items.is_empty()).then(|| HeaderValue::try_from(items.join(", ")).ok()).flatten();
+        Limits { limits: limits.collect(), policy }
+    }
+}
+
+impl Counter {
+    fn open(store: &Store, id: &LimitId, measure: Measure) -> Self {
+        match measure {
+            Measure::Rate { rate, burst } => {
+                Self::Rate(store.rates(id, RateRule { count: rate.count, per: rate.per, burst }))
+            }
+            Measure::Quota { rate } => {
+                let count = u32::try_from(rate.count).unwrap_or(u32::MAX);
+                Self::Quota(store.quotas(id, QuotaRule { count, per: rate.per }))
+            }
+        }
     }
 }
 
 impl Limits {
-    /// Takes one unit of every limit, or none of any.
+    /// Takes one unit of every limit that is about the request, or none of any. A limit in shadow refuses nothing: its
+    /// unit is taken where there is one, and what it would have said is in the admission.
     ///
     /// # Errors
     /// [`Reason::RateLimited`] or [`Reason::QuotaExhausted`] with the time to wait and the limit's name;
-    /// [`Reason::StoreUnavailable`] if a quota cannot be decided.
+    /// [`Reason::StoreUnavailable`] if a quota cannot be decided; [`Reason::IdentityUnresolved`] if the request has not
+    /// what a limit counts by.
     pub async fn admit(&self, facts: &LimitFacts<'_>) -> Result<Admission, Rejection> {
-        let mut admission = Admission { standings: [Standing::default(); MAX_LIMITS] };
-        let mut taken = Taken { limits: &self.limits, count: 0, facts };
-        for (limit, standing) in self.limits.iter().zip(&mut admission.standings) {
-            *standing = limit.take(facts).await?;
-            taken.count += 1;
+        let mut admission = Admission { standings: [Standing::default(); MAX_LIMITS], told: 0, shadow: None };
+        let mut taken = Taken { limits: &self.limits, which: 0, facts };
+        let about = self.limits.iter().zip(&mut admission.standings).enumerate();
+        for (at, (limit, standing)) in about.filter(|(_, (limit, _))| limit.reach.takes(facts)) {
+            match limit.take(facts).await {
+                Ok(found) => {
+                    taken.which |= 1 << at;
+                    *standing = found;
+                    admission.told |= u8::from(!limit.shadow) << at;
+                }
+                Err(rejection) if limit.shadow => {
+                    admission.shadow = admission.shadow.or(Some(rejection.reason()));
+                }
+                Err(rejection) => return Err(rejection),
+            }
         }
-        taken.count = 0;
+        taken.which = 0;
         Ok(admission)
     }
 
     /// Writes `RateLimit-Policy` and `RateLimit` for an admitted request, in place of any the upstream wrote
     /// (LIM-07).
     pub fn write_fields(&self, admission: &Admission, headers: &mut HeaderMap) {
-        let standings = admission.standings.iter().copied();
-        let names = self.limits.iter().map(|limit| &*limit.name);
-        self.write(fields::standing(names.zip(standings)), headers);
+        let standings = self.limits.iter().zip(admission.standings).enumerate();
+        let told = standings.filter(|(at, _)| admission.told & (1 << at) != 0);
+        let told = told.map(|(_, (limit, standing))| (&*limit.name, standing));
+        self.write((admission.told != 0).then(|| fields::standing(told)).flatten(), headers);
     }
 
     /// Writes the same fields for a request that one of these limits refused: nothing is left of that one.
@@ -168,8 +222,8 @@ impl Limits {
 
 impl Limit {
     async fn take(&self, facts: &LimitFacts<'_>) -> Result<Standing, Rejection> {
-        let key = Key::of(&self.per, facts);
-        match &self.counter {
+        let key = Key::of(&self.per, facts).map_err(|why| self.uncountable(&why))?;
+        match self.counter(facts) {
             Counter::Rate(table) => match table.take(key.as_str(), facts.now.monotonic) {
                 RateOutcome::Taken { remaining, reset } => Ok(Standing::new(remaining, reset)),
                 RateOutcome::Refused { retry_after } => Err(self.refusal(Reason::RateLimited, retry_after)),
@@ -185,11 +239,24 @@ impl Limit {
     }
 
     fn give_back(&self, facts: &LimitFacts<'_>) {
-        let key = Key::of(&self.per, facts);
-        match &self.counter {
+        // A unit was taken under the key, so there is one.
+        let Ok(key) = Key::of(&self.per, facts) else { return };
+        match self.counter(facts) {
             Counter::Rate(table) => table.give_back(key.as_str()),
             Counter::Quota(table) => table.give_back(key.as_str(), facts.now),
         }
+    }
+
+    /// The counters, through the rule that holds for the caller.
+    fn counter(&self, facts: &LimitFacts<'_>) -> &Counter {
+        let group = facts.principal.group.as_deref();
+        let own = self.groups.iter().find(|(name, _)| group == Some(&**name));
+        own.map_or(&self.counter, |(_, counter)| counter)
+    }
+
+    /// SECURITY: whoever cannot be counted is not let through uncounted.
+    fn uncountable(&self, why: &Uncountable) -> Rejection {
+        Rejection::new(Reason::IdentityUnresolved).because(format!("limit `{}`: {why}", self.name))
     }
 
     fn refusal(&self, reason: Reason, retry_after: Duration) -> Rejection {

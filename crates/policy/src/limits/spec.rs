@@ -8,6 +8,10 @@ use portcullis_core::{Diagnostic, Faults, Place, Spanned};
 
 use super::MAX_LIMITS;
 use super::key::Per;
+use super::reach::Reach;
+
+/// Whether a limit is in the way.
+const MODES: &[(&str, bool)] = &[("enforce", false), ("shadow", true)];
 
 /// Largest count and burst, so that every number of the header fields fits.
 const LARGEST: u64 = 1_000_000_000;
@@ -29,10 +33,21 @@ pub(super) struct LimitSpec {
     pub(super) name: String,
     pub(super) per: Vec<Per>,
     pub(super) measure: Measure,
+    /// Groups that have a measure of their own.
+    pub(super) groups: Vec<GroupSpec>,
+    pub(super) reach: Reach,
+    pub(super) shadow: bool,
     /// Of the name, or of the limit if its name is derived.
     place: Place,
     /// Of `per`, or of the limit if that is left out.
     per_place: Place,
+}
+
+/// How a group of callers is counted.
+#[derive(Debug)]
+pub(super) struct GroupSpec {
+    pub(super) group: Spanned<String>,
+    pub(super) measure: Measure,
 }
 
 /// What is counted how.
@@ -111,7 +126,8 @@ impl LimitSpec {
         let mut fields = Fields::of(node, "a limit", faults)?;
         let per = fields.get("per");
         let (rate, burst, quota) = (fields.get("rate"), fields.get("burst"), fields.get("quota"));
-        let name = fields.get("name");
+        let (name, groups, mode) = (fields.get("name"), fields.get("groups"), fields.get("mode"));
+        let (methods, paths) = (fields.get("methods"), fields.get("paths"));
         fields.finish(faults);
         let subjects = match per {
             None => Some(vec![Per::Identity]),
@@ -122,11 +138,18 @@ impl LimitSpec {
             None => Some(None),
             Some(node) => node.text(faults).filter(|name| good_name(name, faults)).map(Some),
         };
+        let groups = match (groups, measure) {
+            (Some(node), Some(measure)) => group_measures(node, measure, faults),
+            _ => Some(Vec::new()),
+        };
+        let reach = Reach::read(methods, paths, faults);
+        let shadow = mode.map_or(Some(false), |node| node.one_of(MODES, faults));
         let (subjects, measure, named) = (subjects?, measure?, named?);
+        let (groups, reach, shadow) = (groups?, reach?, shadow?);
         let place = named.as_ref().map_or(node.place, |name| name.place);
         let name = named.map_or_else(|| derived_name(&subjects, measure), |name| name.value);
         let per_place = per.map_or(node.place, |per| per.place);
-        Some(Self { name, per: subjects, measure, place, per_place })
+        Some(Self { name, per: subjects, measure, groups, reach, shadow, place, per_place })
     }
 }
 
@@ -137,7 +160,7 @@ fn subjects(node: &Node, faults: &mut Faults) -> Option<Vec<Per>> {
     };
     let mut subjects = Vec::new();
     for node in nodes {
-        let subject = node.one_of(&Per::WORDS, faults)?;
+        let subject = subject(node, faults)?;
         if subjects.contains(&subject) {
             let message = format!("`{}` stands twice in this list", subject.word());
             faults.error("duplicate", node.place, message);
@@ -146,6 +169,41 @@ fn subjects(node: &Node, faults: &mut Faults) -> Option<Vec<Per>> {
         subjects.push(subject);
     }
     Some(subjects)
+}
+
+/// One of the words, or a claim.
+fn subject(node: &Node, faults: &mut Faults) -> Option<Per> {
+    if let Content::Text(text) = &node.content
+        && let Some(path) = text.strip_prefix("claims.").filter(|path| !path.is_empty())
+    {
+        return Some(Per::Claim(path.into()));
+    }
+    let words: Vec<(&str, usize)> =
+        Per::WORDS.iter().enumerate().map(|(at, (word, _))| (*word, at)).collect();
+    Per::WORDS.get(node.one_of(&words, faults)?).map(|(_, per)| per.clone())
+}
+
+/// How groups are counted: as the limit itself, with a count of their own. A quota keeps its time, because the windows
+/// of a caller go on when the caller changes groups.
+fn group_measures(node: &Node, limit: Measure, faults: &mut Faults) -> Option<Vec<GroupSpec>> {
+    let entries = node.named(faults)?;
+    let read: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| {
+            let rate = count_per_time(&entry.value, faults)?;
+            let measure = match limit {
+                Measure::Rate { .. } => Measure::Rate { rate, burst: rate.count },
+                Measure::Quota { rate: own } if own.per == rate.per => Measure::Quota { rate },
+                Measure::Quota { .. } => {
+                    let message = "the quota of a group has the time of the limit";
+                    faults.error("other_period", entry.value.place, message);
+                    return None;
+                }
+            };
+            Some(GroupSpec { group: entry.key.clone(), measure })
+        })
+        .collect();
+    (read.len() == entries.len()).then_some(read)
 }
 
 fn measure(
@@ -221,7 +279,7 @@ fn good_name(name: &Spanned<String>, faults: &mut Faults) -> bool {
 /// What a limit is called that has no name: by what it counts, never by how much or by where it stands, so that
 /// counters live on when a number is changed or limits are put in another order.
 fn derived_name(per: &[Per], measure: Measure) -> String {
-    let subjects: Vec<&str> = per.iter().map(|per| per.word()).collect();
+    let subjects: Vec<_> = per.iter().map(Per::word).collect();
     let (kind, rate) = match measure {
         Measure::Rate { rate, .. } => ("rate", rate),
         Measure::Quota { rate } => ("quota", rate),

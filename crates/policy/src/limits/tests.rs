@@ -1,10 +1,11 @@
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use http::HeaderMap;
-use portcullis_core::{AuthMethod, Faults, Moment, Reason, Rejection};
+use portcullis_core::{AuthMethod, Faults, Identity, Moment, Reason, Rejection};
 use portcullis_store::Store;
 
 use super::fields::whole_seconds;
@@ -37,9 +38,18 @@ fn later(by: Duration) -> Moment {
     Moment { unix_ms: NOON.unix_ms + by_ms, monotonic: NOON.monotonic + by }
 }
 
+fn facts(caller: &Caller, address: IpAddr, now: Moment) -> LimitFacts<'_> {
+    LimitFacts {
+        principal: &caller.principal,
+        method: &caller.head.method,
+        path_in_api: &caller.path_in_api,
+        address,
+        now,
+    }
+}
+
 fn ask(limits: &Limits, caller: &Caller, now: Moment) -> Result<Admission, Rejection> {
-    let facts = LimitFacts { principal: &caller.principal, address: caller.address, now };
-    wait_for(limits.admit(&facts))
+    wait_for(limits.admit(&facts(caller, caller.address, now)))
 }
 
 /// What a caller reads: the two fields, or the reason, the limit and the wait in milliseconds.
@@ -145,7 +155,7 @@ fn a_caller_who_leaves_while_a_limit_waits_costs_nothing() {
     // we look, so that one of the callers is let through.
     let left = (0..2).filter(|at| {
         let caller = asker(*at);
-        let facts = LimitFacts { principal: &caller.principal, address: caller.address, now: NOON };
+        let facts = facts(&caller, caller.address, NOON);
         let mut admitting = std::pin::pin!(limits.admit(&facts));
         wait_for(poll_fn(|task| Poll::Ready(admitting.as_mut().poll(task).is_pending())))
     });
@@ -270,7 +280,7 @@ fn eight_limits_of_the_longest_names_fit() {
     let field = text(&headers, "ratelimit");
     assert_eq!(field.matches(";r=999999999;t=1").count(), 8, "{field}");
     assert_eq!(field.split(", ").count(), 8);
-    assert!(size_of::<Admission>() <= 64);
+    assert!(size_of::<Admission>() <= 68);
 }
 
 /// LIM-04: what cannot be decided is refused, and not as used up.
@@ -287,7 +297,7 @@ fn a_closed_store_refuses_and_gives_rates_back() {
 
 #[test]
 fn faults_of_limits_are_all_named() {
-    let keys = "keys here: per, rate, burst, quota, name";
+    let keys = "keys here: per, rate, burst, quota, name, groups, mode, methods, paths";
     for (source, expected) in [
         ("[]", vec!["this list must not be empty".to_owned()]),
         (r#"{"rate": "1 per day"}"#, vec!["expected a list, found a mapping".to_owned()]),
@@ -335,8 +345,8 @@ fn faults_of_limits_are_all_named() {
         (r#"[{"rate": "1 per day", "algorithm": "gcra"}]"#, vec![format!("unknown key `algorithm` in a limit | {keys}")]),
         (r#"[{"rate": "1 per day", "window": "calendar"}]"#, vec![format!("unknown key `window` in a limit | {keys}")]),
         (
-            r#"[{"rate": "1 per day", "mode": "shadow", "count": "failures"}]"#,
-            vec![format!("unknown key `count` in a limit | {keys}"), format!("unknown key `mode` in a limit | {keys}")],
+            r#"[{"rate": "1 per day", "window": "calendar", "count": "failures"}]"#,
+            vec![format!("unknown key `count` in a limit | {keys}"), format!("unknown key `window` in a limit | {keys}")],
         ),
     ] {
         let (plan, faults) = compile(source, false);
@@ -373,9 +383,104 @@ fn an_address_is_sixty_four_bits_at_most() {
     let key = |address: &str| {
         let address: IpAddr = address.parse().expect("an address");
         let caller = Caller::with_token();
-        let facts = LimitFacts { principal: &caller.principal, address, now: NOON };
-        super::key::Key::of(&[super::key::Per::Address], &facts).as_str().to_owned()
+        let facts = facts(&caller, address, NOON);
+        super::key::Key::of(&[super::key::Per::Address], &facts).expect("a key").as_str().to_owned()
     };
     assert_eq!(key("192.0.2.7"), "4c0000207");
     assert_eq!(key("2001:db8:0:1:2:3:4:5"), "620010db800000001");
+}
+
+/// A limit of an endpoint neither counts nor hinders other requests, and says nothing with them.
+#[test]
+fn a_limit_is_about_the_methods_and_paths_it_names() {
+    let limits = limits(
+        r#"[{"rate": "100 per second"},
+            {"name": "pay", "rate": "1 per minute", "methods": ["POST"], "paths": ["/payments/*", "/refunds"]}]"#,
+    );
+    let asking = |method: &str, path: &str| Caller::with_token().asking(method, path);
+    for (method, path) in
+        [("GET", "/payments/1"), ("POST", "/payments"), ("POST", "/accounts"), ("PUT", "/refunds")]
+    {
+        assert!(!answer(&limits, &asking(method, path), NOON).contains("pay"), "{method} {path}");
+    }
+    assert!(answer(&limits, &asking("POST", "/payments/1"), NOON).ends_with(r#", "pay";r=0;t=60"#));
+    assert_eq!(answer(&limits, &asking("POST", "/refunds"), NOON), "rate_limited pay 60000");
+    // What is refused took nothing of the others.
+    let left = answer(&limits, &asking("GET", "/refunds"), NOON);
+    assert_eq!(left, r#""identity-rate-second";r=94;t=1"#);
+}
+
+/// A limit in shadow is asked, tells what it would have said, and is neither in the way nor in the fields.
+#[test]
+fn a_limit_in_shadow_refuses_nothing() {
+    let limits = limits(
+        r#"[{"rate": "1 per minute", "mode": "shadow"}, {"name": "day", "quota": "3 per day", "mode": "enforce"}]"#,
+    );
+    let caller = Caller::with_token();
+    let told = |now| ask(&limits, &caller, now).map(|admission| admission.shadow());
+    assert_eq!(told(NOON), Ok(None));
+    assert_eq!(told(NOON), Ok(Some(Reason::RateLimited)));
+    assert_eq!(answer(&limits, &caller, NOON), r#""day";r=0;t=86400"#);
+    let refused = told(NOON).expect_err("the other limit is in the way");
+    assert_eq!(refused.reason(), Reason::QuotaExhausted);
+    let admission =
+        ask(&limits, &Caller::of(identity(AuthMethod::Jwt, "jwt:idp:b", "b")), NOON).expect("room");
+    let mut headers = HeaderMap::new();
+    limits.write_fields(&admission, &mut headers);
+    assert_eq!(text(&headers, "ratelimit-policy"), r#""day";q=3;w=86400"#);
+}
+
+/// LIM-08: by a claim, apart for each issuer, and never without it.
+#[test]
+fn a_limit_may_count_by_a_claim() {
+    let limits = limits(r#"[{"rate": "1 per minute", "per": "claims.org.id"}]"#);
+    let with = |issuer: &str, claims: &str| {
+        let claims =
+            portcullis_core::json::parse_object(claims.as_bytes(), Default::default()).expect("claims");
+        let identity = identity(AuthMethod::Jwt, "jwt:idp:x", "x");
+        let identity = Identity { issuer: Some(issuer.into()), claims: Arc::new(claims), ..identity };
+        Caller::of(identity)
+    };
+    let name = r#""claims.org.id-rate-minute";r=0;t=60"#;
+    assert_eq!(answer(&limits, &with("a", r#"{"org": {"id": "1"}}"#), NOON), name);
+    assert_eq!(answer(&limits, &with("b", r#"{"org": {"id": "1"}}"#), NOON), name);
+    assert_eq!(answer(&limits, &with("a", r#"{"org": {"id": 1}}"#), NOON), name, "a number is no text");
+    let again = answer(&limits, &with("a", r#"{"org": {"id": "1"}, "sub": "other"}"#), NOON);
+    assert_eq!(again, "rate_limited claims.org.id-rate-minute 60000");
+    for without in [
+        r#"{}"#,
+        r#"{"org": "1"}"#,
+        r#"{"org": {"id": ["1"]}}"#,
+        r#"{"org": {"id": null}}"#,
+        r#"{"org": {"id": true}}"#,
+    ] {
+        let refused = ask(&limits, &with("a", without), NOON).expect_err("it cannot be counted");
+        assert_eq!(refused.reason(), Reason::IdentityUnresolved, "{without}");
+    }
+}
+
+/// A group has a count of its own over the counters of all: whoever changes groups takes along what was used.
+#[test]
+fn a_group_may_have_more_or_less() {
+    let limits = limits(
+        r#"[{"rate": "1 per minute", "groups": {"trusted": "3 per minute"}},
+            {"quota": "4 per day", "groups": {"trusted": "5 per day", "none": "1 per day"}}]"#,
+    );
+    let passes = |name: &str, group: Option<&str>, now| {
+        let mut caller = Caller::of(identity(AuthMethod::Jwt, name, name));
+        caller.principal.group = group.map(Into::into);
+        ask(&limits, &caller, now).is_ok()
+    };
+    assert!(passes("a", None, NOON) && !passes("a", None, NOON) && !passes("a", Some("other"), NOON));
+    let trusted = Some("trusted");
+    assert!(!passes("a", trusted, NOON), "a minute was taken before it was trusted");
+    assert!((0..3).all(|_| passes("b", trusted, NOON)) && !passes("b", trusted, NOON));
+    assert!(!passes("b", None, NOON), "it is out of favour, and has used its minute");
+    let (later, latest) = (later(Duration::from_mins(10)), later(Duration::from_mins(20)));
+    assert!(passes("b", None, later), "the fourth of the day");
+    assert!(!passes("b", None, latest));
+    assert!(passes("b", trusted, latest), "the fifth, which only the trusted have");
+    assert!(!passes("b", trusted, latest));
+    let (_, faults) = compile(r#"[{"quota": "4 per day", "groups": {"a": "5 per hour"}}]"#, false);
+    assert!(faults[0].contains("has the time of the limit"), "{faults:?}");
 }

@@ -27,11 +27,11 @@ const KNOWN: [&str; 18] = [
 
 /// Some of the known methods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct MethodSet(u32);
+pub(crate) struct MethodSet(u32);
 
 impl MethodSet {
     /// The set of one method; empty for a method that no rule can name. Looked up once per request.
-    pub(super) fn of(method: &Method) -> Self {
+    pub(crate) fn of(method: &Method) -> Self {
         let position = KNOWN.iter().position(|known| *known == method.as_str());
         Self(position.map_or(0, |position| 1 << position))
     }
@@ -40,7 +40,7 @@ impl MethodSet {
         self.0 |= Self::of(method).0;
     }
 
-    pub(super) const fn meets(self, other: Self) -> bool {
+    pub(crate) const fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 

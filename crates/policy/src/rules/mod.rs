@@ -15,9 +15,10 @@ use portcullis_core::{Diagnostic, Faults, Place, Reason, Rejection, Scheme, Span
 
 use crate::Facts;
 use crate::expression::Expression;
-use methods::MethodSet;
+pub(crate) use methods::MethodSet;
 use spec::RuleSpec;
 pub use spec::RulesSpec;
+pub(crate) use spec::{read_methods, read_paths};
 use template::PathTemplate;
 
 /// The compiled rules of one API, in the order written.

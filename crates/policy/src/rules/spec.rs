@@ -46,8 +46,8 @@ impl RuleSpec {
     fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "a rule", faults)?;
         let name = fields.require("name", faults).and_then(|name| name.text(faults));
-        let methods = read_if_there(fields.get("methods"), |node| methods(node, faults));
-        let paths = read_if_there(fields.get("paths"), |node| paths(node, faults));
+        let methods = read_if_there(fields.get("methods"), |node| read_methods(node, faults));
+        let paths = read_if_there(fields.get("paths"), |node| read_paths(node, faults));
         let scope = read_if_there(fields.get("scope"), |node| scopes(node, faults));
         let any_scope = read_if_there(fields.get("any_scope"), |node| scopes(node, faults));
         let group = read_if_there(fields.get("group"), |node| words(node, faults));
@@ -103,7 +103,8 @@ fn twice(word: &str, place: Place, earlier: Place, faults: &mut Faults) {
     );
 }
 
-fn methods(node: &Node, faults: &mut Faults) -> Option<MethodSet> {
+/// Methods by their names.
+pub(crate) fn read_methods(node: &Node, faults: &mut Faults) -> Option<MethodSet> {
     let words = words(node, faults)?;
     let mut set = MethodSet::default();
     let mut good = true;
@@ -133,7 +134,8 @@ fn unknown_method(word: &Spanned<String>) -> Diagnostic {
     }
 }
 
-fn paths(node: &Node, faults: &mut Faults) -> Option<Vec<PathTemplate>> {
+/// Templates of paths, no two of which take the same.
+pub(crate) fn read_paths(node: &Node, faults: &mut Faults) -> Option<Vec<PathTemplate>> {
     let words = words(node, faults)?;
     let mut templates: Vec<(PathTemplate, Place)> = Vec::new();
     let mut good = true;
