@@ -311,3 +311,26 @@ fn limits_are_about_endpoints_claims_and_groups() {
     assert!(shadow >= 2.0, "{shadow}");
     assert!(world.gateway.output().contains("\"shadow\":\"rate_limited\""));
 }
+
+/// A quota of the calendar survives a crash as any other does, and says when its window ends.
+#[test]
+fn a_quota_of_the_calendar_survives_a_crash() {
+    let zone = "Pacific/Kiritimati";
+    let limits =
+        format!("  - {{ name: month, quota: 300 per month, window: calendar, time_zone: {zone} }}\n");
+    let world = World::with(&[&limited(&limits)]);
+    let token = world.idp().token().sign();
+    let first = world.plain().get("/limited/x").bearer(&token).send();
+    first.assert_passed();
+    let told = first.header("ratelimit").expect("RateLimit");
+    let (_, left) = told.split_once(";t=").expect("the time");
+    let left: u64 = left.parse().expect("seconds");
+    assert!(told.contains("\"month\";r=299") && left <= 31 * 86_400, "{told}");
+    let world = world.kill_and_restart();
+    let (passed, refusal) = until_refused(&world, &token, 299);
+    // At most one block of a hundredth is lost to the crash, and nothing is given twice.
+    assert!((296..=299).contains(&passed), "{passed}");
+    refusal.assert_refused(Reason::QuotaExhausted);
+    let wait: u64 = refusal.header("retry-after").expect("Retry-After").parse().expect("seconds");
+    assert!(wait <= left, "{wait} of {left}");
+}

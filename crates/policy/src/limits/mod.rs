@@ -4,6 +4,7 @@
 //! and neither does what one of the limits itself refuses, because whatever other limits had given is given
 //! back (LIM-03).
 
+mod calendar;
 mod fields;
 mod key;
 mod reach;
@@ -21,6 +22,7 @@ use portcullis_store::{
     LimitId, QuotaOutcome, QuotaRule, QuotaTable, RateOutcome, RateRule, RateTable, Store, StoreError,
 };
 
+use calendar::{Calendar, Unit, Window};
 use key::{Key, Per, Uncountable};
 use reach::Reach;
 use spec::{GroupSpec, Measure};
@@ -60,6 +62,8 @@ struct Limit {
     reach: Reach,
     /// Asked and told of, and never in the way.
     shadow: bool,
+    /// The windows of a quota that goes by the calendar.
+    calendar: Option<Calendar>,
     counter: Counter,
     /// The same counters through the rules of groups that have one of their own.
     groups: Box<[(Arc<str>, Counter)]>,
@@ -122,16 +126,18 @@ impl LimitsPlan {
             enforced.map(|limit| fields::policy_item(&limit.name, limit.measure)).collect();
         let limits = self.limits.into_iter().map(|limit| {
             let id = LimitId::new(api, &limit.name);
+            let unit = limit.calendar.as_ref().map(|(unit, _)| *unit);
             let groups = limit.groups.into_iter().map(|GroupSpec { group, measure }| {
-                (Arc::from(group.value), Counter::open(store, &id, measure))
+                (Arc::from(group.value), Counter::open(store, &id, measure, unit))
             });
             Limit {
                 groups: groups.collect(),
-                counter: Counter::open(store, &id, limit.measure),
+                counter: Counter::open(store, &id, limit.measure, unit),
                 name: limit.name.into(),
                 per: limit.per.into(),
                 reach: limit.reach,
                 shadow: limit.shadow,
+                calendar: limit.calendar.map(|(unit, zone)| Calendar::new(unit, zone)),
             }
         });
         let policy = (!items.is_empty()).then(|| HeaderValue::try_from(items.join(", ")).ok()).flatten();
@@ -140,14 +146,16 @@ impl LimitsPlan {
 }
 
 impl Counter {
-    fn open(store: &Store, id: &LimitId, measure: Measure) -> Self {
+    /// Counters of a calendar are remembered for longer than any window of theirs, and told apart by its first day.
+    fn open(store: &Store, id: &LimitId, measure: Measure, calendar: Option<Unit>) -> Self {
         match measure {
             Measure::Rate { rate, burst } => {
                 Self::Rate(store.rates(id, RateRule { count: rate.count, per: rate.per, burst }))
             }
             Measure::Quota { rate } => {
                 let count = u32::try_from(rate.count).unwrap_or(u32::MAX);
-                Self::Quota(store.quotas(id, QuotaRule { count, per: rate.per }))
+                let per = calendar.map_or(rate.per, |unit| Duration::from_secs(unit.longest_seconds()));
+                Self::Quota(store.quotas(id, QuotaRule { count, per }))
             }
         }
     }
@@ -222,16 +230,23 @@ impl Limits {
 
 impl Limit {
     async fn take(&self, facts: &LimitFacts<'_>) -> Result<Standing, Rejection> {
-        let key = Key::of(&self.per, facts).map_err(|why| self.uncountable(&why))?;
+        let window = self.window(facts)?;
+        let key = self.key(window.as_deref(), facts).map_err(|why| self.uncountable(&why))?;
+        // The calendar knows better than the store when its window is over.
+        let left = |by_store: Duration| {
+            let seconds = |window: &Window| window.ends.saturating_sub(facts.now.unix_seconds());
+            let left = window.as_deref().map(|window| u64::try_from(seconds(window)).unwrap_or_default());
+            left.map_or(by_store, Duration::from_secs)
+        };
         match self.counter(facts) {
             Counter::Rate(table) => match table.take(key.as_str(), facts.now.monotonic) {
                 RateOutcome::Taken { remaining, reset } => Ok(Standing::new(remaining, reset)),
                 RateOutcome::Refused { retry_after } => Err(self.refusal(Reason::RateLimited, retry_after)),
             },
             Counter::Quota(table) => match table.take(key.as_str(), facts.now).await {
-                Ok(QuotaOutcome::Taken { remaining, reset }) => Ok(Standing::new(remaining, reset)),
+                Ok(QuotaOutcome::Taken { remaining, reset }) => Ok(Standing::new(remaining, left(reset))),
                 Ok(QuotaOutcome::Refused { retry_after }) => {
-                    Err(self.refusal(Reason::QuotaExhausted, retry_after))
+                    Err(self.refusal(Reason::QuotaExhausted, left(retry_after)))
                 }
                 Err(error) => Err(self.undecided(&error)),
             },
@@ -240,11 +255,32 @@ impl Limit {
 
     fn give_back(&self, facts: &LimitFacts<'_>) {
         // A unit was taken under the key, so there is one.
-        let Ok(key) = Key::of(&self.per, facts) else { return };
+        let Ok(window) = self.window(facts) else { return };
+        let Ok(key) = self.key(window.as_deref(), facts) else { return };
         match self.counter(facts) {
             Counter::Rate(table) => table.give_back(key.as_str()),
             Counter::Quota(table) => table.give_back(key.as_str(), facts.now),
         }
+    }
+
+    /// The window of the calendar, where the limit goes by one.
+    fn window(&self, facts: &LimitFacts<'_>) -> Result<Option<Arc<Window>>, Rejection> {
+        let Some(calendar) = &self.calendar else { return Ok(None) };
+        let window = calendar.window(facts.now).ok_or_else(|| {
+            let why = format!("limit `{}`: the clock is outside of the calendar", self.name);
+            Rejection::new(Reason::StoreUnavailable).because(why)
+        });
+        window.map(Some)
+    }
+
+    /// Whose counter the request is counted on; in a calendar, each window has counters of its own.
+    fn key<'a>(&self, window: Option<&Window>, facts: &LimitFacts<'a>) -> Result<Key<'a>, Uncountable> {
+        let key = Key::of(&self.per, facts)?;
+        Ok(match window {
+            None => key,
+            // SECURITY: the day comes first and has one length, so no caller's name can imitate another day's.
+            Some(window) => Key::Built(format!("{} {}", window.first_day, key.as_str())),
+        })
     }
 
     /// The counters, through the rule that holds for the caller.

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use portcullis_core::document::{Content, Fields, Node};
 use portcullis_core::quantity::Rate;
 use portcullis_core::{Diagnostic, Faults, Place, Spanned};
 
 use super::MAX_LIMITS;
+use super::calendar::Unit;
 use super::key::Per;
 use super::reach::Reach;
 
@@ -37,6 +39,8 @@ pub(super) struct LimitSpec {
     pub(super) groups: Vec<GroupSpec>,
     pub(super) reach: Reach,
     pub(super) shadow: bool,
+    /// The windows of a quota that goes by the calendar, and whose.
+    pub(super) calendar: Option<(Unit, TimeZone)>,
     /// Of the name, or of the limit if its name is derived.
     place: Place,
     /// Of `per`, or of the limit if that is left out.
@@ -128,6 +132,7 @@ impl LimitSpec {
         let (rate, burst, quota) = (fields.get("rate"), fields.get("burst"), fields.get("quota"));
         let (name, groups, mode) = (fields.get("name"), fields.get("groups"), fields.get("mode"));
         let (methods, paths) = (fields.get("methods"), fields.get("paths"));
+        let (window, zone) = (fields.get("window"), fields.get("time_zone"));
         fields.finish(faults);
         let subjects = match per {
             None => Some(vec![Per::Identity]),
@@ -146,10 +151,12 @@ impl LimitSpec {
         let shadow = mode.map_or(Some(false), |node| node.one_of(MODES, faults));
         let (subjects, measure, named) = (subjects?, measure?, named?);
         let (groups, reach, shadow) = (groups?, reach?, shadow?);
+        let calendar = calendar(window, zone, measure, faults)?;
         let place = named.as_ref().map_or(node.place, |name| name.place);
-        let name = named.map_or_else(|| derived_name(&subjects, measure), |name| name.value);
+        let derived = || derived_name(&subjects, measure, calendar.is_some());
+        let name = named.map_or_else(derived, |name| name.value);
         let per_place = per.map_or(node.place, |per| per.place);
-        Some(Self { name, per: subjects, measure, groups, reach, shadow, place, per_place })
+        Some(Self { name, per: subjects, measure, groups, reach, shadow, calendar, place, per_place })
     }
 }
 
@@ -181,6 +188,55 @@ fn subject(node: &Node, faults: &mut Faults) -> Option<Per> {
     let words: Vec<(&str, usize)> =
         Per::WORDS.iter().enumerate().map(|(at, (word, _))| (*word, at)).collect();
     Per::WORDS.get(node.one_of(&words, faults)?).map(|(_, per)| per.clone())
+}
+
+/// The windows of the calendar, if a quota goes by it. The outer `None` is a fault, which was told.
+fn calendar(
+    window: Option<&Node>,
+    zone: Option<&Node>,
+    measure: Measure,
+    faults: &mut Faults,
+) -> Option<Option<(Unit, TimeZone)>> {
+    let by_calendar = match window {
+        None => false,
+        Some(node) => node.one_of(&[("rolling", false), ("calendar", true)], faults)?,
+    };
+    let (true, Some(window)) = (by_calendar, window) else {
+        if let Some(zone) = zone {
+            faults.error("no_use", zone.place, "`time_zone` is about `window: calendar`");
+            return None;
+        }
+        return Some(None);
+    };
+    let unit = match measure {
+        Measure::Quota { rate } if rate.per.as_secs() % 86_400 == 0 => {
+            Unit::of_days(rate.per.as_secs() / 86_400)
+        }
+        Measure::Quota { .. } | Measure::Rate { .. } => None,
+    };
+    let Some(unit) = unit else {
+        faults.push(
+            Diagnostic::error("no_calendar", window.place, "a calendar has days, weeks and months")
+                .note("write `quota: 1000 per day`, `per week` or `per month`"),
+        );
+        return None;
+    };
+    Some(Some((unit, zone.map_or(Some(TimeZone::UTC), |node| time_zone(node, faults))?)))
+}
+
+fn time_zone(node: &Node, faults: &mut Faults) -> Option<TimeZone> {
+    let name = node.text(faults)?;
+    match TimeZone::get(&name.value) {
+        Ok(zone) => Some(zone),
+        Err(_unknown) => {
+            let message = format!("`{}` is not a time zone", name.value);
+            faults.push(
+                Diagnostic::error("unknown_time_zone", name.place, message)
+                    .note("write one of the IANA database, such as `Europe/Berlin`"),
+            );
+            None
+        }
+    }
 }
 
 /// How groups are counted: as the limit itself, with a count of their own. A quota keeps its time, because the windows
@@ -278,13 +334,14 @@ fn good_name(name: &Spanned<String>, faults: &mut Faults) -> bool {
 
 /// What a limit is called that has no name: by what it counts, never by how much or by where it stands, so that
 /// counters live on when a number is changed or limits are put in another order.
-fn derived_name(per: &[Per], measure: Measure) -> String {
+fn derived_name(per: &[Per], measure: Measure, by_calendar: bool) -> String {
     let subjects: Vec<_> = per.iter().map(Per::word).collect();
     let (kind, rate) = match measure {
         Measure::Rate { rate, .. } => ("rate", rate),
         Measure::Quota { rate } => ("quota", rate),
     };
-    format!("{}-{kind}-{}", subjects.join("+"), period(rate.per))
+    let calendar = if by_calendar { "calendar-" } else { "" };
+    format!("{}-{kind}-{calendar}{}", subjects.join("+"), period(rate.per))
 }
 
 fn period(per: Duration) -> String {

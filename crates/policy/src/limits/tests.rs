@@ -297,7 +297,7 @@ fn a_closed_store_refuses_and_gives_rates_back() {
 
 #[test]
 fn faults_of_limits_are_all_named() {
-    let keys = "keys here: per, rate, burst, quota, name, groups, mode, methods, paths";
+    let keys = "keys here: per, rate, burst, quota, name, groups, mode, methods, paths, window, time_zone";
     for (source, expected) in [
         ("[]", vec!["this list must not be empty".to_owned()]),
         (r#"{"rate": "1 per day"}"#, vec!["expected a list, found a mapping".to_owned()]),
@@ -343,10 +343,25 @@ fn faults_of_limits_are_all_named() {
         ),
         // Parts that are built later are unknown, never ignored.
         (r#"[{"rate": "1 per day", "algorithm": "gcra"}]"#, vec![format!("unknown key `algorithm` in a limit | {keys}")]),
-        (r#"[{"rate": "1 per day", "window": "calendar"}]"#, vec![format!("unknown key `window` in a limit | {keys}")]),
         (
-            r#"[{"rate": "1 per day", "window": "calendar", "count": "failures"}]"#,
-            vec![format!("unknown key `count` in a limit | {keys}"), format!("unknown key `window` in a limit | {keys}")],
+            r#"[{"rate": "1 per day", "algorithm": "x", "count": "failures"}]"#,
+            vec![format!("unknown key `algorithm` in a limit | {keys}"), format!("unknown key `count` in a limit | {keys}")],
+        ),
+        (
+            r#"[{"rate": "1 per day", "window": "calendar"}]"#,
+            vec!["a calendar has days, weeks and months | write `quota: 1000 per day`, `per week` or `per month`".to_owned()],
+        ),
+        (
+            r#"[{"quota": "1 per 2d", "window": "calendar"}]"#,
+            vec!["a calendar has days, weeks and months | write `quota: 1000 per day`, `per week` or `per month`".to_owned()],
+        ),
+        (
+            r#"[{"quota": "1 per day", "window": "calendar", "time_zone": "Europe/Berlim"}]"#,
+            vec!["`Europe/Berlim` is not a time zone | write one of the IANA database, such as `Europe/Berlin`".to_owned()],
+        ),
+        (
+            r#"[{"quota": "1 per day", "time_zone": "UTC"}]"#,
+            vec!["`time_zone` is about `window: calendar`".to_owned()],
         ),
     ] {
         let (plan, faults) = compile(source, false);
@@ -483,4 +498,30 @@ fn a_group_may_have_more_or_less() {
     assert!(!passes("b", trusted, latest));
     let (_, faults) = compile(r#"[{"quota": "4 per day", "groups": {"a": "5 per hour"}}]"#, false);
     assert!(faults[0].contains("has the time of the limit"), "{faults:?}");
+}
+
+/// B17: what is left of a month ends with the month, and the next one begins with all of it, at midnight where the
+/// callers live.
+#[test]
+fn a_quota_may_go_by_the_calendar() {
+    let limits = limits(r#"[{"quota": "2 per month", "window": "calendar", "time_zone": "Europe/Berlin"}]"#);
+    let caller = Caller::with_token();
+    let at = |text: &str| {
+        let second = text.parse::<jiff::Timestamp>().expect("a moment").as_second();
+        let since = u64::try_from(second - NOON.unix_seconds()).expect("later");
+        Moment { unix_ms: second * 1000, monotonic: NOON.monotonic + Duration::from_secs(since) }
+    };
+    let name = "identity-quota-calendar-month";
+    let last_minute = at("2027-01-31T22:59:00Z");
+    assert_eq!(answer(&limits, &caller, last_minute), format!("\"{name}\";r=1;t=60"));
+    assert_eq!(answer(&limits, &caller, last_minute), format!("\"{name}\";r=0;t=60"));
+    assert_eq!(answer(&limits, &caller, last_minute), format!("quota_exhausted {name} 60000"));
+    let february = at("2027-01-31T23:00:00Z");
+    assert_eq!(answer(&limits, &caller, february), format!("\"{name}\";r=1;t=2419200"));
+    // A refusal of another limit gives back to the window it was taken from.
+    let both = plan(r#"[{"rate": "1 per minute"}, {"quota": "2 per day", "window": "calendar"}]"#);
+    let both = both.open("other", &Store::in_memory().expect("a store"));
+    assert!(ask(&both, &caller, february).is_ok());
+    assert!(ask(&both, &caller, february).is_err());
+    assert!(answer(&both, &caller, at("2027-01-31T23:02:00Z")).contains("calendar-day\";r=0"));
 }
