@@ -48,7 +48,7 @@ pub(crate) struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) key_id: Option<Arc<str>>,
     pub(crate) auth: Option<&'static str>,
-    /// `would_allow`, or the reason for which a chain in shadow would have refused.
+    /// `would_allow`, or the reason for which a chain or a limit in shadow would have refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) shadow: Option<&'static str>,
     /// First sixteen hexadecimal digits of the certificate's SHA-256.

@@ -22,7 +22,7 @@ pub(crate) struct Ledger {
     /// The rule that allowed it.
     pub(crate) rule: Option<Permit>,
     pub(crate) auth: AuthRecord,
-    /// What a chain in shadow would have said.
+    /// What a chain in shadow would have said, or for what a limit in shadow would have refused.
     pub(crate) shadow: Option<Result<(), Reason>>,
     pub(crate) principal: Option<Arc<str>>,
     /// Which of the caller's credentials it was.

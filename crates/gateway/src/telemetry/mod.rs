@@ -322,7 +322,7 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (
         Kind::Counter,
         "portcullis_shadow_denials_total",
-        "Requests that a chain in shadow would have refused, by api and reason.",
+        "Requests that a chain or a limit in shadow would have refused, by api and reason.",
     ),
     (Kind::Counter, "portcullis_panics_total", "Requests that ended because of a fault in the gateway."),
     (Kind::Gauge, "process_cpu_seconds_total", "CPU time of this process, user and system."),
