@@ -46,7 +46,7 @@ pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence, U
 pub use clients::{Clients, ClientsSpec, Registering, moment};
 pub use discovery::{DiscoveryError, Metadata, Reach};
 pub use dpop::{NoRandomness, Nonces};
-pub use external::{ExternalAnswer, ExternalCounts, grpc_answer, http_answer};
+pub use external::{ExternalAnswer, ExternalCounts, grpc_answer, grpc_reply, http_answer};
 pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};
 pub use hmac::signed_bytes;
 pub use identity::IdentitySpec;

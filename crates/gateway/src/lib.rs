@@ -23,6 +23,7 @@ mod managed;
 mod passage;
 mod path;
 mod readiness;
+pub mod rehearsal;
 mod request_body;
 mod revocation;
 mod route_table;

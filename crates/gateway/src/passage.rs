@@ -86,7 +86,8 @@ impl Passage {
         self.certificate().filter(|certificate| certificate.is_current(self.ledger.opened))
     }
 
-    fn record(&self, total: Duration) -> Record {
+    /// What the log says of it.
+    pub(crate) fn record(&self, total: Duration) -> Record {
         let ledger = &self.ledger;
         let api = ledger.api.as_ref();
         let rule = ledger.rule.and_then(|permit| Some((api?, permit)));

@@ -15,8 +15,9 @@ use prost::Message as _;
 
 use super::answer::{Allowed, Denied, MAX_ANSWER, Verdict};
 use super::messages::{
-    Address, Attributes, CHECK, CheckRequest, CheckResponse, HeaderValueOption, HttpRequest, Kind, Peer,
-    Request, SocketAddress, Struct, StructValue, Timestamp, TlsSession,
+    Address, Attributes, CHECK, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValue,
+    HeaderValueOption, HttpRequest, HttpStatus, Kind, OkHttpResponse, Peer, Request, SocketAddress, Status,
+    Struct, StructValue, Timestamp, TlsSession,
 };
 use super::question::Question;
 
@@ -29,6 +30,38 @@ const DEPTH: usize = 8;
 /// gRPC's UNAUTHENTICATED and PERMISSION_DENIED.
 const UNAUTHENTICATED: i32 = 16;
 const PERMISSION_DENIED: i32 = 7;
+
+/// The message of an answer that allows with this metadata, or denies with a status, and these headers.
+pub(super) fn reply(verdict: Result<&[(String, String)], i32>, headers: &[(String, String)]) -> Bytes {
+    let headers = || {
+        let field = |(key, value): &(String, String)| HeaderValueOption {
+            header: Some(HeaderValue { key: key.clone(), value: value.clone(), raw_value: Bytes::new() }),
+        };
+        headers.iter().map(field).collect()
+    };
+    let text = |(name, value): &(String, String)| {
+        (name.clone(), StructValue { kind: Some(Kind::Text(value.clone())) })
+    };
+    let response = match verdict {
+        Ok(metadata) => CheckResponse {
+            status: Some(Status { code: 0 }),
+            denied_response: None,
+            ok_response: Some(OkHttpResponse { headers: headers() }),
+            dynamic_metadata: Some(Struct { fields: metadata.iter().map(text).collect() }),
+        },
+        Err(status) => CheckResponse {
+            status: Some(Status { code: PERMISSION_DENIED }),
+            denied_response: Some(DeniedHttpResponse {
+                status: Some(HttpStatus { code: status }),
+                headers: headers(),
+                body: String::new(),
+            }),
+            ok_response: None,
+            dynamic_metadata: None,
+        },
+    };
+    response.encode_to_vec().into()
+}
 
 /// The call that asks.
 pub(super) fn call(context: &[(String, String)], timeout: Duration, question: Question<'_>) -> UnaryCall {
@@ -168,7 +201,7 @@ pub(super) fn verdict(message: Bytes) -> Result<Verdict, Rejection> {
     Ok(Verdict::Allowed(Allowed { headers, members, counts_for }))
 }
 
-fn denied(code: i32, response: Option<super::messages::DeniedHttpResponse>) -> Option<Denied> {
+fn denied(code: i32, response: Option<DeniedHttpResponse>) -> Option<Denied> {
     let response = response.unwrap_or_default();
     let status = match response.status.map_or(0, |status| status.code) {
         0 if code == UNAUTHENTICATED => StatusCode::UNAUTHORIZED,

@@ -241,6 +241,12 @@ pub fn grpc_answer(message: Bytes, subject: &str) -> ExternalAnswer {
     ExternalAnswer::of(grpc::verdict(message), subject)
 }
 
+/// The message in which a service allows over gRPC, with this metadata, or denies with a status; with these headers.
+/// For whoever stands in for one.
+pub fn grpc_reply(verdict: Result<&[(String, String)], i32>, headers: &[(String, String)]) -> Bytes {
+    grpc::reply(verdict, headers)
+}
+
 impl ExternalAnswer {
     fn of(verdict: Result<Verdict, Rejection>, subject: &str) -> Self {
         match verdict {

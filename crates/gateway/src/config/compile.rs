@@ -85,6 +85,22 @@ impl Resources {
         })
     }
 
+    /// Resources of a gateway that is rehearsed: living ones, with others in the place of the network.
+    ///
+    /// # Errors
+    /// The system gives no thread, or no randomness.
+    pub(crate) fn rehearsed(
+        outside: (Fetchers, Callers),
+        clock: Clock,
+        background: tokio::runtime::Handle,
+    ) -> Result<Self, NoResources> {
+        let (fetchers, callers) = outside;
+        let keys = KeySources::new(fetchers.clone(), clock.clone(), background.clone());
+        let online = Online { fetchers: fetchers.clone(), background: Some(background.clone()) };
+        let introspections = Introspections::new(clock.clone(), Some(background));
+        Ok(Self { keys, online, introspections, fetchers, callers, replays: Replays::new(clock.now()), clock, ..Self::detached()? })
+    }
+
     /// Resources of a running gateway, fetching on the given runtime.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ pub use sources::{Environment, SourceMap};
 
 use api::ApiSpec;
 use settings::GatewaySpec;
-use sources::FileKind;
+pub(crate) use sources::FileKind;
 
 use crate::snapshot::Api;
 
@@ -146,34 +146,57 @@ pub(crate) fn read_texts(
 }
 
 fn parse(sources: &mut SourceMap, environment: &Environment, faults: &mut Faults) -> Option<PolicySpec> {
-    let mut gateway = None;
-    let mut apis = Vec::new();
-    let mut clients = ClientsSpec::default();
-    let of_kind = |sources: &SourceMap, kind| sources.of_kind(kind).collect::<Vec<_>>();
-    for file in of_kind(sources, FileKind::Gateway) {
-        if let Some(mut root) = tree(sources, file, faults) {
-            overrides::apply(&mut root, environment, sources, faults);
-            gateway = GatewaySpec::read(&root, faults);
-        }
-    }
-    for file in of_kind(sources, FileKind::Api) {
-        let read = tree(sources, file, faults).and_then(|root| ApiSpec::read(&root, faults));
-        apis.extend(read.map(|api| (file, api)));
-    }
-    for file in of_kind(sources, FileKind::Clients) {
-        if let Some(root) = tree(sources, file, faults)
-            && let Some(mut fields) = Fields::of(&root, "a file of clients", faults)
-        {
-            if let Some(node) = fields.require("clients", faults) {
-                clients.read(node, faults);
-            }
-            fields.finish(faults);
-        }
-    }
-    Some(PolicySpec { gateway: gateway?, apis, clients })
+    Trees::read(sources, environment, faults).spec(faults)
 }
 
-fn tree(sources: &SourceMap, file: FileId, faults: &mut Faults) -> Option<Node> {
+/// The policy files as trees, with the environment's overrides in them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trees {
+    pub(crate) gateway: Option<Node>,
+    pub(crate) apis: Vec<(FileId, Node)>,
+    pub(crate) clients: Vec<Node>,
+}
+
+impl Trees {
+    /// Parses every file.
+    pub(crate) fn read(sources: &mut SourceMap, environment: &Environment, faults: &mut Faults) -> Self {
+        let mut trees = Self::default();
+        for file in sources.of_kind(FileKind::Gateway).collect::<Vec<_>>() {
+            if let Some(mut root) = tree(sources, file, faults) {
+                overrides::apply(&mut root, environment, sources, faults);
+                trees.gateway = Some(root);
+            }
+        }
+        for file in sources.of_kind(FileKind::Api) {
+            trees.apis.extend(tree(sources, file, faults).map(|root| (file, root)));
+        }
+        for file in sources.of_kind(FileKind::Clients) {
+            trees.clients.extend(tree(sources, file, faults));
+        }
+        trees
+    }
+
+    /// Reads what the trees say.
+    pub(crate) fn spec(&self, faults: &mut Faults) -> Option<PolicySpec> {
+        let gateway = self.gateway.as_ref().and_then(|root| GatewaySpec::read(root, faults));
+        let mut apis = Vec::new();
+        for (file, root) in &self.apis {
+            apis.extend(ApiSpec::read(root, faults).map(|api| (*file, api)));
+        }
+        let mut clients = ClientsSpec::default();
+        for root in &self.clients {
+            if let Some(mut fields) = Fields::of(root, "a file of clients", faults) {
+                if let Some(node) = fields.require("clients", faults) {
+                    clients.read(node, faults);
+                }
+                fields.finish(faults);
+            }
+        }
+        Some(PolicySpec { gateway: gateway?, apis, clients })
+    }
+}
+
+pub(crate) fn tree(sources: &SourceMap, file: FileId, faults: &mut Faults) -> Option<Node> {
     yaml::parse(file, sources.text(file)).map_err(|fault| faults.push(*fault)).ok()
 }
 

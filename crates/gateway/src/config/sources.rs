@@ -44,6 +44,8 @@ pub(crate) enum FileKind {
     Api,
     /// `clients/*.yaml`
     Clients,
+    /// `tests/*.test.yaml`, read by whoever runs them and by nobody who serves.
+    Test,
     /// Overrides taken from the environment, written out as lines so that a fault can point into them.
     Environment,
 }
@@ -63,17 +65,20 @@ pub struct SourceMap {
     environment: Environment,
     /// Digests of keys, certificates and secrets that were read, so that the configuration's hash covers them.
     materials: RefCell<BTreeMap<PathBuf, [u8; 32]>>,
+    /// Files that are not there: what stands in for keys and certificates while policies are tested.
+    stand_ins: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl SourceMap {
     /// Reads every policy file of the directory. A file that nothing reads is a fault, because its author
     /// believes that it does something.
-    pub(super) fn read(directory: &Path, environment: &Environment, faults: &mut Faults) -> Self {
+    pub(crate) fn read(directory: &Path, environment: &Environment, faults: &mut Faults) -> Self {
         let mut sources = Self {
             directory: directory.to_owned(),
             files: Vec::new(),
             environment: environment.clone(),
             materials: RefCell::default(),
+            stand_ins: BTreeMap::new(),
         };
         if !directory.is_dir() {
             let message = format!("{} is not a directory of policy files", directory.display());
@@ -106,6 +111,7 @@ impl SourceMap {
             files: Vec::new(),
             environment: environment.clone(),
             materials: RefCell::default(),
+            stand_ins: BTreeMap::new(),
         };
         for (name, text) in texts {
             let kind = match name.split_once('/') {
@@ -116,6 +122,25 @@ impl SourceMap {
             sources.push(SourceFile { name: (*name).into(), text: (*text).into(), kind });
         }
         sources
+    }
+
+    /// Adds the files of `tests/` that hold tests of these policies. One that is called otherwise is a fault, because
+    /// its author believes that it is run.
+    pub(crate) fn read_tests(&mut self, faults: &mut Faults) {
+        for name in self.listing("tests", faults) {
+            if name.ends_with(".test.yaml") {
+                self.add(FileKind::Test, format!("tests/{name}"), faults);
+            } else {
+                let message = format!("`tests/{name}` is not run");
+                let note = "files of tests are called tests/*.test.yaml";
+                faults.push(Diagnostic::nowhere("stray_file", message).note(note));
+            }
+        }
+    }
+
+    /// Lets these files stand in the place of what paths lead to.
+    pub(crate) fn stand_in(&mut self, files: BTreeMap<PathBuf, Vec<u8>>) {
+        self.stand_ins = files;
     }
 
     /// The file's name relative to the directory, as messages show it.
@@ -134,7 +159,7 @@ impl SourceMap {
     }
 
     /// All files of one kind.
-    pub(super) fn of_kind(&self, kind: FileKind) -> impl Iterator<Item = FileId> {
+    pub(crate) fn of_kind(&self, kind: FileKind) -> impl Iterator<Item = FileId> {
         (0u32..).zip(&self.files).filter(move |(_, file)| file.kind == kind).map(|(index, _)| FileId(index))
     }
 
@@ -203,6 +228,9 @@ impl SourceMap {
     }
 
     fn read_material(&self, path: PathBuf, shown: &str) -> Result<Vec<u8>, String> {
+        if let Some(bytes) = self.stand_ins.get(&path) {
+            return Ok(bytes.clone());
+        }
         let bytes = fs::read(&path).map_err(|error| format!("cannot read `{shown}`: {}", plain(&error)))?;
         self.materials.borrow_mut().insert(path, digest::of([bytes.as_slice()]).unwrap_or_default());
         Ok(bytes)

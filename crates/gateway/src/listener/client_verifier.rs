@@ -110,6 +110,11 @@ impl ClientVerifier {
         self.revocation.as_ref()?.online()
     }
 
+    /// Whether a handshake without a certificate fails.
+    pub(crate) fn requires(&self) -> bool {
+        self.ask == Ask::Required
+    }
+
     /// Whether what it accepts may be revoked later.
     pub(crate) const fn revokes(&self) -> bool {
         self.revocation.is_some()

@@ -39,7 +39,7 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
 }
 
 /// Takes out what would be mistaken for ours, then adds ours. Never the other way round (FWD-07).
-fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
+pub(crate) fn prepare(exchange: &mut Exchange<Admitted>) -> Result<(), Rejection> {
     let Exchange { passage, proof } = exchange;
     let (api, current) = (&proof.api, passage.current_certificate().cloned());
     let passage = &mut **passage;

@@ -79,6 +79,13 @@ impl ObservedBody {
     }
 }
 
+impl ObservedBody {
+    /// The record of the request, for as long as its answer has not ended.
+    pub(crate) fn passage(&self) -> Option<&Passage> {
+        self.passage.as_deref()
+    }
+}
+
 impl Body for ObservedBody {
     type Data = Bytes;
     type Error = BodyError;

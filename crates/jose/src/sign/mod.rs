@@ -131,19 +131,27 @@ impl SigningKey {
         header.insert("alg".to_owned(), self.algorithm.as_str().into());
         let header = base64url::encode(Value::Object(header).to_string().as_bytes());
         let mut token = format!("{header}.{}", base64url::encode(claims.to_string().as_bytes()));
-        let signature = match &self.signer {
-            Signer::Jsonwebtoken(name, key) => {
-                jsonwebtoken::crypto::sign(token.as_bytes(), key, *name).map_err(|_| SigningError::Failed)?
-            }
-            Signer::Es512(pair) => {
-                let made =
-                    pair.sign(&SystemRandom::new(), token.as_bytes()).map_err(|_| SigningError::Failed)?;
-                base64url::encode(made.as_ref())
-            }
-        };
+        let signature = base64url::encode(&self.sign_bytes(token.as_bytes())?);
         token.push('.');
         token.push_str(&signature);
         Ok(token)
+    }
+
+    /// Signs bytes: what stands behind a JWS (RFC 7518 section 3), and in signed requests (RFC 9421 section 3.3).
+    ///
+    /// # Errors
+    /// The cryptographic library failed.
+    pub fn sign_bytes(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
+        match &self.signer {
+            Signer::Jsonwebtoken(name, key) => {
+                let text = jsonwebtoken::crypto::sign(message, key, *name).map_err(|_| SigningError::Failed)?;
+                base64url::decode(text.as_bytes()).map_err(|_| SigningError::Failed)
+            }
+            Signer::Es512(pair) => {
+                let made = pair.sign(&SystemRandom::new(), message).map_err(|_| SigningError::Failed)?;
+                Ok(made.as_ref().to_vec())
+            }
+        }
     }
 
     /// The key that verifies what this one signs, for its algorithm alone.
