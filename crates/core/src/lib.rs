@@ -28,7 +28,7 @@ pub use connection::{
     CertificateSource, Connection, NameAttribute, PeerCertificate, Standing, SubjectAlternativeName,
     TlsFacts, TlsPolicyId,
 };
-pub use diagnostic::{Diagnostic, Faults, FileId, Place, Severity, Spanned};
+pub use diagnostic::{Diagnostic, Faults, FileId, Place, Severity, Spanned, nearest};
 pub use fetch::{
     Fetch, FetchError, FetchFuture, FetchIdentity, FetchRequest, FetchResponse, FetchTrust, Fetchers,
     MakeFetcher, QUESTIONS_AT_ONCE, Sending,

@@ -15,6 +15,7 @@ mod readme;
 mod report;
 mod run;
 mod service;
+mod test;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,8 @@ enum Verb {
     Demo(demo::Arguments),
     /// Name every fault of every policy file
     Check(check::Arguments),
+    /// Run the tests of a policy directory through the stack that serves
+    Test(test::Arguments),
     /// Print each effective setting of gateway.yaml and where it comes from
     Config(config::Arguments),
     /// Say why the running gateway refused a request
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Demo(arguments) => demo::run(arguments),
         Verb::Check(arguments) => check::run(&arguments),
+        Verb::Test(arguments) => test::run(&arguments),
         Verb::Config(arguments) => config::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Key(arguments) => key::run(&arguments),

@@ -98,7 +98,16 @@ impl Resources {
         let keys = KeySources::new(fetchers.clone(), clock.clone(), background.clone());
         let online = Online { fetchers: fetchers.clone(), background: Some(background.clone()) };
         let introspections = Introspections::new(clock.clone(), Some(background));
-        Ok(Self { keys, online, introspections, fetchers, callers, replays: Replays::new(clock.now()), clock, ..Self::detached()? })
+        Ok(Self {
+            keys,
+            online,
+            introspections,
+            fetchers,
+            callers,
+            replays: Replays::new(clock.now()),
+            clock,
+            ..Self::detached()?
+        })
     }
 
     /// Resources of a running gateway, fetching on the given runtime.

@@ -91,8 +91,8 @@ pub struct Outcome {
     pub answered: HeaderMap,
 }
 
-/// Why a handshake fails before there is a request.
-const HANDSHAKE: &str = "handshake_failed";
+/// The reason of a request that there never was, because its handshake failed. It is none of those callers are told.
+pub const HANDSHAKE: &str = "handshake_failed";
 
 /// A gateway that nobody can reach but who holds it.
 pub struct Rehearsal {
@@ -124,9 +124,8 @@ impl Rehearsal {
             .build()
             .map_err(|error| nowhere(error.to_string()))?;
         let outside = (outside.fetchers, outside.callers);
-        let resources =
-            Resources::rehearsed(outside, Clock::Manual(clock.clone()), runtime.handle().clone())
-                .map_err(|error| nowhere(error.to_string()))?;
+        let resources = Resources::rehearsed(outside, Clock::Manual(clock.clone()), runtime.handle().clone())
+            .map_err(|error| nowhere(error.to_string()))?;
         let mut faults = Faults::default();
         let mut sources = written.sources.clone();
         sources.stand_in(stand_ins.files.clone());
@@ -178,11 +177,7 @@ impl Rehearsal {
     }
 
     /// The connection a listener would make of the two ends and the certificate.
-    fn connection(
-        &self,
-        listener: &ListenerSettings,
-        question: &Question<'_>,
-    ) -> Result<Connection, String> {
+    fn connection(&self, listener: &ListenerSettings, question: &Question<'_>) -> Result<Connection, String> {
         let announced = listener.proxy_protocol.is_some();
         let proxy = announced.then(|| SocketAddr::from(([127, 0, 0, 1], 40_000)));
         let (tls, handshake_certificate) = match &listener.tls {
@@ -197,7 +192,9 @@ impl Rehearsal {
                         Some(self.judge(|leaf, now| verifier.accept(leaf, &[], now), leaf)?)
                     }
                     (Some(verifier), None) if verifier.requires() => {
-                        return Err("the client shows no certificate, and this listener requires one".to_owned());
+                        return Err(
+                            "the client shows no certificate, and this listener requires one".to_owned()
+                        );
                     }
                     _ => None,
                 };

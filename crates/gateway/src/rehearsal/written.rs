@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use portcullis_core::document::Node;
-use portcullis_core::{Diagnostic, Faults, FileId};
+use portcullis_core::{Diagnostic, Faults};
 
 use crate::config::{self, Environment, FileKind, SourceMap, Trees};
 
@@ -12,7 +12,7 @@ use crate::config::{self, Environment, FileKind, SourceMap, Trees};
 pub struct Written {
     pub(super) sources: SourceMap,
     pub(super) trees: Trees,
-    tests: Vec<(FileId, Node)>,
+    tests: Vec<Node>,
 }
 
 /// What stands in for keys, certificates and secrets: policies that name files which are not there, and the files.
@@ -29,10 +29,7 @@ impl Written {
         let trees = Trees::read(&mut sources, environment, faults);
         sources.read_tests(faults);
         let files: Vec<_> = sources.of_kind(FileKind::Test).collect();
-        let tests = files
-            .into_iter()
-            .filter_map(|file| Some((file, config::tree(&sources, file, faults)?)))
-            .collect();
+        let tests = files.into_iter().filter_map(|file| config::tree(&sources, file, faults)).collect();
         Self { sources, trees, tests }
     }
 
@@ -57,8 +54,8 @@ impl Written {
     }
 
     /// The files of tests, by name.
-    pub fn tests(&self) -> impl Iterator<Item = (FileId, &Node)> {
-        self.tests.iter().map(|(file, root)| (*file, root))
+    pub fn tests(&self) -> impl Iterator<Item = &Node> {
+        self.tests.iter()
     }
 
     /// Stand-ins to begin with: nothing stands in for anything.

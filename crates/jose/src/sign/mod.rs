@@ -144,7 +144,8 @@ impl SigningKey {
     pub fn sign_bytes(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
         match &self.signer {
             Signer::Jsonwebtoken(name, key) => {
-                let text = jsonwebtoken::crypto::sign(message, key, *name).map_err(|_| SigningError::Failed)?;
+                let text =
+                    jsonwebtoken::crypto::sign(message, key, *name).map_err(|_| SigningError::Failed)?;
                 base64url::decode(text.as_bytes()).map_err(|_| SigningError::Failed)
             }
             Signer::Es512(pair) => {
