@@ -82,6 +82,8 @@ mod rules;
 #[cfg(test)]
 mod shadow;
 #[cfg(test)]
+mod test_verb;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod tokens;

@@ -81,6 +81,17 @@ fn every_shipped_policy_directory_passes_check() {
 }
 
 #[test]
+fn every_shipped_policy_directory_passes_its_own_tests() {
+    for directory in policy_directories().into_iter().filter(|path| path.starts_with(root().join("policies")))
+    {
+        let path = directory.to_string_lossy();
+        let output = portcullis(&["test", &path, "--min-coverage", "100"], &[]);
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{path}: {said}");
+    }
+}
+
+#[test]
 fn the_top_level_is_the_one_we_agreed_on() {
     let mut expected = vec![
         "Cargo.lock",
