@@ -503,3 +503,12 @@ async fn a_long_content_is_not_told() {
     }
     assert_eq!(server.count(), 2);
 }
+
+#[test]
+fn what_stands_in_for_a_service_is_read_as_the_service_is() {
+    let metadata = [("sub".to_owned(), "alice".to_owned())];
+    let allows = super::grpc_answer(super::grpc_reply(Ok(&metadata), &[]), "body.sub");
+    assert!(matches!(allows, super::ExternalAnswer::Allows(Some(name)) if &*name == "alice"));
+    let denies = super::grpc_answer(super::grpc_reply(Err(403), &[]), "body.sub");
+    assert!(matches!(denies, super::ExternalAnswer::Denies));
+}

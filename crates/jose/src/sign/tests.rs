@@ -4,7 +4,9 @@ use portcullis_core::Secret;
 use serde_json::{Value, json};
 
 use super::{SigningError, SigningKey};
-use crate::{Algorithm, CompactJws, JwkSet, JwkSource, JwsLimits, VerifyingKey};
+use crate::{
+    Algorithm, CompactJws, JwkSet, JwkSource, JwsLimits, MessageAlgorithm, MessageKey, VerifyingKey,
+};
 
 /// Written by OpenSSL: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`.
 const P256: &str = "-----BEGIN PRIVATE KEY-----
@@ -95,4 +97,19 @@ fn keys_cross_threads() {
     crosses::<JwkSet>();
     crosses::<VerifyingKey>();
     crosses::<SigningKey>();
+}
+
+#[test]
+fn bytes_are_signed_as_a_token_is() {
+    for (algorithm, name) in
+        [(Algorithm::EdDsa, MessageAlgorithm::Ed25519), (Algorithm::Es256, MessageAlgorithm::EcdsaP256Sha256)]
+    {
+        let signer = SigningKey::generate(algorithm).expect("a key");
+        let keys =
+            MessageKey::from_pem(signer.public_pem().expect("a public half").as_bytes()).expect("keys");
+        let signature = signer.sign_bytes(b"a message").expect("a signature");
+        let key = keys.first().expect("a key");
+        assert!(key.verifies(name, b"a message", &signature));
+        assert!(!key.verifies(name, b"another one", &signature));
+    }
 }

@@ -1,8 +1,8 @@
 //! Puts what was made for the run in the place of the keys, certificates and secrets that policies name. Whatever else
 //! they say stays as it is written.
 
-use portcullis_core::Diagnostic;
-use portcullis_core::document::Node;
+use portcullis_core::document::{Content, Node};
+use portcullis_core::{Diagnostic, Secret};
 use portcullis_gateway::rehearsal::{StandIns, Written};
 use portcullis_jose::Algorithm;
 use rcgen::KeyPair;
@@ -12,6 +12,7 @@ use super::facts::{Facts, IssuerFacts, KeysAt};
 use super::suite::{CertificateSpec, fault};
 use super::tree::{
     along, at, at_mut, each_map, entries, entries_mut, members, remove, text, text_at, write, write_file,
+    write_list,
 };
 
 /// The certificates of a file of tests, by name.
@@ -199,12 +200,7 @@ impl Stage<'_> {
             && let Some(keys) = at_mut(node, "keys").and_then(|keys| at_mut(keys, kind))
         {
             match kind {
-                "pem" => {
-                    keys.content = portcullis_core::document::Content::List(vec![Node {
-                        place: keys.place,
-                        content: portcullis_core::document::Content::Text(path),
-                    }])
-                }
+                "pem" => write_list(keys, &path),
                 _ => write_file(keys, &path),
             }
         }
@@ -218,13 +214,13 @@ impl Stage<'_> {
     }
 
     fn clients(&mut self) -> anyhow::Result<()> {
-        let pepper = portcullis_core::Secret::new(self.cast.secret("pepper")?.into_bytes());
+        let pepper = Secret::new(self.cast.secret("pepper")?.into_bytes());
         let mut files = Vec::new();
         for root in self.stand_ins.clients() {
             for client in at_mut(root, "clients").map(entries_mut).unwrap_or_default() {
                 let name = client.key.value.clone();
                 let Some(node) = at_mut(&mut client.value, "credentials") else { continue };
-                let portcullis_core::document::Content::List(list) = &mut node.content else { continue };
+                let Content::List(list) = &mut node.content else { continue };
                 let each = list.iter_mut().flat_map(entries_mut).enumerate();
                 for (number, entry) in each {
                     let called = credential(&name, number);
@@ -267,7 +263,7 @@ impl Cast {
         kind: &str,
         node: &mut Node,
         called: &str,
-        pepper: &portcullis_core::Secret,
+        pepper: &Secret,
     ) -> anyhow::Result<Option<(String, Vec<u8>)>> {
         let path = format!("/rehearsal/{}", called.replace(' ', "/"));
         match kind {

@@ -96,6 +96,11 @@ pub(crate) fn write_file(node: &mut Node, path: &str) {
     node.content = Content::Map(vec![entry("file", path, node.place)]);
 }
 
+/// Writes a list with this one text in the place of a value.
+pub(crate) fn write_list(node: &mut Node, only: &str) {
+    node.content = Content::List(vec![Node { place: node.place, content: Content::Text(only.to_owned()) }]);
+}
+
 fn entry(key: &str, value: &str, place: Place) -> Entry {
     let value = Node { place, content: Content::Text(value.to_owned()) };
     Entry { key: Spanned::new(key.to_owned(), place), value }
