@@ -50,8 +50,6 @@ pub(crate) struct Worker {
     forwarded_told: Cell<ForwardedCounts>,
     passwords_told: Cell<(u64, u64)>,
     external_told: Cell<ExternalCounts>,
-    /// Whether somebody looks at the record of each request, with or without a log.
-    watched: bool,
     clock: Clock,
     ids: RequestIds,
     snapshot: RefCell<Rc<LocalSnapshot>>,
@@ -76,16 +74,10 @@ impl Worker {
             cache_told: Cell::default(),
             passwords_told: Cell::default(),
             external_told: Cell::default(),
-            watched: false,
             clock,
             ids: RequestIds::default(),
             snapshot: RefCell::new(Rc::new(LocalSnapshot::new(snapshot))),
         }
-    }
-
-    /// One whose requests are looked at by whoever asks them.
-    pub(crate) fn watched(self) -> Self {
-        Self { watched: true, ..self }
     }
 
     /// Time since the request was opened.

@@ -137,7 +137,7 @@ impl Rehearsal {
         clock.advance(WARM_UP);
         let snapshot = Arc::new(compiled.snapshot);
         let pools = Pools::new(PoolSettings::default());
-        let worker = Worker::new(Arc::clone(&snapshot), pools, None, Clock::Manual(clock.clone())).watched();
+        let worker = Worker::new(Arc::clone(&snapshot), pools, None, Clock::Manual(clock.clone()));
         let local = tokio::task::LocalSet::new();
         Ok(Self { runtime, local, worker: Rc::new(worker), snapshot, clock })
     }
