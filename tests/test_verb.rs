@@ -269,3 +269,12 @@ fn a_case_about_one_api_that_another_answers_fails() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("expected policy `accounts`, got `other`"), "{said}");
 }
+
+#[test]
+fn an_api_of_many_hosts_is_asked_at_one_of_them() {
+    for host in ["\"*\"", "\"*.bank.example\""] {
+        let directory = directory(&API.replace("host: api.bank.example", &format!("host: {host}")), TESTS);
+        let (code, said) = run(directory.path(), &[]);
+        assert_eq!(code, Some(0), "{host}: {said}");
+    }
+}

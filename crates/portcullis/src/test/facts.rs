@@ -230,13 +230,22 @@ fn introspect(node: &Node) -> Introspect {
     }
 }
 
+/// A host that a pattern takes; `None` where it takes all.
+fn host(pattern: &str) -> Option<String> {
+    match pattern.strip_prefix('*') {
+        Some("") => None,
+        Some(rest) => Some(format!("any{rest}")),
+        None => Some(pattern.to_owned()),
+    }
+}
+
 fn api(root: &Node) -> Option<ApiFacts> {
     let name = at(root, "api")?;
     let rules = at(root, "allow").map(members).unwrap_or_default().iter();
     let rules = rules.filter_map(|rule| at(rule, "name"));
     Some(ApiFacts {
         name: Spanned::new(text(name)?.to_owned(), name.place),
-        host: along(root, &["match", "host"]).and_then(text).filter(|host| *host != "*").map(str::to_owned),
+        host: along(root, &["match", "host"]).and_then(text).and_then(host),
         authenticate: at(root, "authenticate").cloned(),
         rules: rules.filter_map(|rule| Some((text(rule)?.to_owned(), rule.place))).collect(),
     })
