@@ -29,7 +29,7 @@ HEADERS = ("User-Agent: load/1.0", "Accept: application/json", "Accept-Encoding:
 
 
 # More requests a second than a gateway answers that checks a proof with each.
-PROOFS = 25_000
+PROOFS = 100_000
 
 
 class Scenario:
