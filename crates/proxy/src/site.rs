@@ -46,9 +46,11 @@ impl Site {
                 (Host::Name(bare.into()), ServerName::DnsName(name))
             }
         };
-        // `Authority` takes a port that is no number and calls it none; the default would hide the mistake.
+        // `Authority` takes `+443` for a number, and a port that is none for no port; the default would hide the mistake.
+        let signed = authority.port().is_some_and(|port| port.as_str().starts_with('+'));
         let port = match authority.port_u16() {
             Some(0) => return Err("has no valid port"),
+            Some(_) if signed => return Err("has no valid port"),
             Some(port) => port,
             None if authority.as_str().len() > authority.host().len() => return Err("has no valid port"),
             None if secure => 443,

@@ -116,9 +116,12 @@ fn endpoint(document: &Object, name: &'static str, reach: Reach<'_>) -> Endpoint
     Ok(Some(url.clone()))
 }
 
-/// Whether a port that is written is a number.
+/// Whether a port that is written is a number: `Authority` takes `+443` for one, and what is none for no port.
 pub(super) fn has_sound_port(authority: &Authority) -> bool {
-    authority.port_u16().is_some() || authority.as_str().len() == authority.host().len()
+    match authority.port() {
+        Some(port) => port.as_str().bytes().all(|byte| byte.is_ascii_digit()),
+        None => authority.as_str().len() == authority.host().len(),
+    }
 }
 
 /// Whether a host is a loopback address.

@@ -60,6 +60,7 @@ fn a_document_is_the_issuers_own_and_leads_nowhere_else() {
         "https://idp.example:8443/jwks",
         "https://idp.example:80/jwks",
         "https://idp.example:/jwks",
+        "https://idp.example:+443/jwks",
         "https://idp.example:99999/jwks",
         "https://keys.example:8443/jwks",
         "https://mtls.example/jwks",

@@ -119,4 +119,9 @@ fn messages_speak_to_the_writer() {
     let faults = compile(&spec, &files()).unwrap_err();
     assert_eq!(faults[0].message, "`http://user@a` has a user name in it");
     assert_eq!(faults[0].notes, ["write `https://host:port` or `http://host:port`"]);
+    for port in ["", "0", "+80", "-80", "x", "65536"] {
+        let faults = compile(&json!({ "urls": format!("http://a:{port}") }), &files()).unwrap_err();
+        let said = &faults[0].message;
+        assert!(said.ends_with("has no valid port") || said.ends_with("is not a URL"), "{port}: {said}");
+    }
 }
