@@ -1,7 +1,7 @@
 //! Calls of the admin API of a gateway that runs on this machine.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
@@ -13,11 +13,25 @@ use hyper_util::rt::TokioIo;
 use portcullis_gateway::{AdminAccess, Environment};
 use serde_json::Value;
 
-use crate::output;
+use crate::output::{self, Format};
 use crate::report::{self, Look};
 
 /// The longest answer that is read: a list of the keys of one client.
 const MOST_BYTES: usize = 8 << 20;
+
+/// Which gateway is asked, and how to print what it says.
+#[derive(clap::Args)]
+pub(crate) struct OfGateway {
+    /// The policy directory the gateway serves, whose gateway.yaml names the token of `admin`
+    #[arg(long, value_name = "DIR", default_value = "policies")]
+    pub(crate) policies: PathBuf,
+    /// The admin address of the gateway, where it is another one than in gateway.yaml
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
 
 /// A gateway on this machine.
 pub(crate) struct AdminClient {
@@ -25,17 +39,18 @@ pub(crate) struct AdminClient {
 }
 
 impl AdminClient {
-    /// The gateway that serves a policy directory; at another address, if one is named.
+    /// The gateway that is meant.
     ///
     /// # Errors
     /// The policies do not say how it is reached.
-    pub(crate) fn of(policies: &Path, address: Option<SocketAddr>) -> anyhow::Result<Self> {
+    pub(crate) fn of(gateway: &OfGateway) -> anyhow::Result<Self> {
+        let policies = &gateway.policies;
         let found = portcullis_gateway::admin_access(policies, &Environment::of_process());
         let mut access = found.map_err(|none| {
             output::say(&report::human(&none.faults, &none.sources, Look::of(&std::io::stderr())));
             anyhow!("`{}` does not say how its gateway is reached", policies.display())
         })?;
-        access.address = address.unwrap_or(access.address);
+        access.address = gateway.admin.unwrap_or(access.address);
         Ok(Self { access })
     }
 

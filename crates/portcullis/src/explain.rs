@@ -1,8 +1,6 @@
 //! `portcullis explain`: why the running gateway refused a request.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
@@ -10,7 +8,7 @@ use http::Method;
 use portcullis_core::Reason;
 use serde_json::Value;
 
-use crate::admin_client::AdminClient;
+use crate::admin_client::{AdminClient, OfGateway};
 use crate::output::{self, Format};
 
 /// Arguments of `explain`.
@@ -18,15 +16,8 @@ use crate::output::{self, Format};
 pub(crate) struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// The policy directory the gateway serves, whose gateway.yaml names the token of `admin`
-    #[arg(long, value_name = "DIR", default_value = "policies")]
-    policies: PathBuf,
-    /// The admin address of the gateway, where it is another one than in gateway.yaml
-    #[arg(long, value_name = "ADDRESS")]
-    admin: Option<SocketAddr>,
-    /// How to print it
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    gateway: OfGateway,
 }
 
 #[derive(clap::Args)]
@@ -53,7 +44,7 @@ fn request_id(text: &str) -> Result<String, String> {
 /// # Errors
 /// The policies do not say how the gateway is reached, there is none, or it does not remember the request.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let gateway = AdminClient::of(&arguments.policies, arguments.admin)?;
+    let gateway = AdminClient::of(&arguments.gateway)?;
     let denial = match &arguments.which.request_id {
         Some(id) => gateway.call(Method::GET, &format!("/v1/denials/{id}"), None)?,
         None => {
@@ -62,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             last.ok_or_else(|| anyhow!("the gateway has refused nothing since it started"))?
         }
     };
-    let text = match arguments.format {
+    let text = match arguments.gateway.format {
         Format::Json => format!("{denial}\n"),
         Format::Human => told(&denial),
     };

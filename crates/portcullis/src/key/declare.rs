@@ -150,7 +150,7 @@ clients:
 #[cfg(test)]
 mod tests {
     use super::{Create, Terms, client_name, moment, network, shown};
-    use crate::key::OfGateway;
+    use crate::admin_client::OfGateway;
     use crate::output::Format;
     use portcullis_authn::{KeyHash, hash_key};
     use portcullis_core::Secret;

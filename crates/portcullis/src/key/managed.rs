@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::{Create, OfClient, OfGateway, OneKey, Rotate};
-use crate::admin_client::AdminClient;
+use super::{Create, OfClient, OneKey, Rotate};
+use crate::admin_client::{AdminClient, OfGateway};
 use crate::output::{self, Format};
 
 /// The columns of a list: the member of an answer, and its heading.
@@ -54,7 +54,7 @@ pub(super) fn revoke(key: &OneKey) -> anyhow::Result<ExitCode> {
 }
 
 fn call(gateway: &OfGateway, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-    AdminClient::of(&gateway.policies, gateway.admin)?.call(method, path, body)
+    AdminClient::of(gateway)?.call(method, path, body)
 }
 
 /// A client's name here is letters, digits, `-`, `_` and `.`, and so is an id.

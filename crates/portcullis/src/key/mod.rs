@@ -3,13 +3,11 @@
 mod declare;
 mod managed;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::output::Format;
+use crate::admin_client::OfGateway;
 use declare::{Terms, client_name};
 
 /// Arguments of `key`.
@@ -31,20 +29,6 @@ enum Verb {
     Rotate(Rotate),
     /// Take it out of use, for good
     Revoke(OneKey),
-}
-
-/// Which gateway, and how to print what it says.
-#[derive(clap::Args)]
-struct OfGateway {
-    /// The policy directory the gateway serves, whose gateway.yaml names the token of `admin` and the pepper
-    #[arg(long, value_name = "DIR", default_value = "policies")]
-    policies: PathBuf,
-    /// The admin address of the gateway, where it is another one than in gateway.yaml
-    #[arg(long, value_name = "ADDRESS")]
-    admin: Option<SocketAddr>,
-    /// How to print it
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
 }
 
 #[derive(clap::Args)]
