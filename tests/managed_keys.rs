@@ -176,7 +176,8 @@ fn what_makes_no_sense_makes_no_key() {
     for (body, status, code) in [
         (json!({"name": "first"}), 409, "name_taken"),
         (json!({"name": ""}), 400, "unfit"),
-        (json!({"name": "a b"}), 400, "unfit"),
+        (json!({"name": "a "}), 400, "unfit"),
+        (json!({"name": format!("pc_{}", "a".repeat(49))}), 400, "unfit"),
         (json!({"name": "a\nb"}), 400, "unfit"),
         (json!({"name": "a".repeat(65)}), 400, "unfit"),
         (json!({"name": 1}), 400, "unfit"),
@@ -192,6 +193,7 @@ fn what_makes_no_sense_makes_no_key() {
         (json!({"value": "short"}), 400, "unfit"),
         (json!({"value": "a b c d e f g h i j k l m n"}), 400, "unfit"),
         (json!({"value": "x".repeat(513)}), 400, "unfit"),
+        (json!({"value": format!("pc_{}", "a".repeat(49))}), 400, "unfit"),
         (json!({"value": "EXAMPLE-0123456789-0123", "name": "EXAMPLE-0123456789-0123"}), 400, "unfit"),
     ] {
         let answer = call(&world, Method::POST, KEYS, &body);
@@ -247,6 +249,101 @@ fn on_a_full_disk_no_key_is_made() {
     assert_eq!(call(&world, Method::GET, KEYS, &Value::Null).json()["keys"], json!([]));
 }
 
+/// What takes something away does so whatever the disk says, and is kept as soon as that is possible.
+#[test]
+fn on_a_full_disk_a_key_is_revoked_and_none_is_enabled() {
+    let world = plan().start_with_full_disk();
+    world.gateway.disk_is_full(false);
+    let (leaked, leaked_key) = make(&world, KEYS, &json!({"name": "leaked"}));
+    let (lent, lent_key) = make(&world, KEYS, &json!({"name": "lent"}));
+    let (off, off_key) = make(&world, KEYS, &json!({"name": "off"}));
+    let one = |id: &str| format!("{KEYS}/{id}");
+    assert_eq!(call(&world, Method::PATCH, &one(&off), &json!({"disabled": true})).status, 200);
+    world.gateway.disk_is_full(true);
+    let revoke = || call(&world, Method::DELETE, &one(&leaked), &Value::Null);
+    let disable = call(&world, Method::PATCH, &one(&lent), &json!({"disabled": true}));
+    for (answer, expected) in [
+        (revoke(), "in_force_not_kept"),
+        (revoke(), "in_force_not_kept"),
+        (disable, "in_force_not_kept"),
+        (call(&world, Method::PATCH, &one(&off), &json!({"disabled": false})), "store_unavailable"),
+        (call(&world, Method::POST, &format!("{}/rotate", one(&lent)), &Value::Null), "not_in_force"),
+    ] {
+        assert_eq!(answer.json()["code"].as_str(), Some(expected), "{}", answer.text());
+    }
+    for key in [&leaked_key, &lent_key, &off_key] {
+        ask(&world, "/orders/1", key).assert_refused(Reason::ApiKeyInvalid);
+    }
+    world.gateway.disk_is_full(false);
+    eventually("it is kept", || (revoke().status != 503).then_some(()));
+    let world = world.kill_and_restart();
+    for key in [&leaked_key, &lent_key, &off_key] {
+        ask(&world, "/orders/1", key).assert_refused(Reason::ApiKeyInvalid);
+    }
+    let list = call(&world, Method::GET, KEYS, &Value::Null).json();
+    assert_eq!(list["keys"].as_array().map(Vec::len), Some(2), "{list}");
+}
+
+/// A rotation gives nobody more than the key gave, and what it leaves of the key can only become less.
+#[test]
+fn a_rotation_goes_on_with_the_terms_and_extends_nothing() {
+    let world = plan().start();
+    let (id, old) = make(&world, KEYS, &json!({"expires": "2100-01-01"}));
+    let (new_id, new) = make(&world, &format!("{KEYS}/{id}/rotate"), &json!({"expires": "2101-01-01"}));
+    let shown = |id: &str| call(&world, Method::GET, &format!("{KEYS}/{id}"), &Value::Null).json();
+    assert_eq!(
+        (shown(&new_id)["expires"].as_str(), shown(&new_id)["state"].as_str()),
+        (Some("2101-01-01T00:00:00Z"), Some("in_force"))
+    );
+    let alter = |id: &str, change: Value| call(&world, Method::PATCH, &format!("{KEYS}/{id}"), &change);
+    let longer = alter(&id, json!({"expires": "2100-01-01"}));
+    assert_eq!((longer.status, longer.json()["code"].as_str()), (409, Some("rotated_already")));
+    assert_eq!(alter(&id, json!({"disabled": true})).json()["state"], "disabled");
+    ask(&world, "/orders/1", &old).assert_refused(Reason::ApiKeyInvalid);
+    ask(&world, "/orders/1", &new).assert_passed();
+    assert_eq!(alter(&id, json!({"disabled": false})).status, 409, "it stays less");
+    // A key that is not in force has nothing to go on with.
+    assert_eq!(alter(&new_id, json!({"disabled": true})).status, 200);
+    let rotated = call(&world, Method::POST, &format!("{KEYS}/{new_id}/rotate"), &Value::Null);
+    assert_eq!((rotated.status, rotated.json()["code"].as_str()), (409, Some("not_in_force")));
+    // One that does not count yet is followed by one that does not count yet.
+    let (later, _) = make(&world, KEYS, &json!({"not_before": "2100-01-01"}));
+    let (_, next) = make(&world, &format!("{KEYS}/{later}/rotate"), &Value::Null);
+    ask(&world, "/orders/1", &next).assert_refused(Reason::ApiKeyInvalid);
+}
+
+/// The log says what was changed, and never a key, wherever somebody put it.
+#[test]
+fn every_change_is_a_line_in_the_log_and_no_key_is() {
+    let world = plan().start();
+    let (id, key) = make(&world, KEYS, &json!({"name": "mobile 2027"}));
+    for (method, path) in [(Method::DELETE, ""), (Method::PATCH, ""), (Method::POST, "/rotate")] {
+        assert_eq!(call(&world, method, &format!("{KEYS}/{key}{path}"), &Value::Null).status, 404);
+    }
+    assert_eq!(call(&world, Method::GET, &format!("/v1/clients/{key}/keys"), &Value::Null).status, 404);
+    let (next, _) = make(&world, &format!("{KEYS}/{id}/rotate"), &Value::Null);
+    let change = |body: Value| call(&world, Method::PATCH, &format!("{KEYS}/{next}"), &body);
+    assert_eq!(change(json!({"disabled": true})).status, 200);
+    let lines = || world.gateway.log().lines().filter(|line| line.contains("\"changed over")).count();
+    assert_eq!(lines(), 3);
+    assert_eq!(change(json!({"disabled": true})).status, 200);
+    assert_eq!(lines(), 3, "nothing is other than it was");
+    let log = world.gateway.log();
+    for said in [&id, "mobile 2027", &format!("its successor is {next}"), "disabled: true"] {
+        assert!(log.contains(said), "{said} in {log}");
+    }
+    assert!(!(log + &world.gateway.output()).contains(&key));
+    // What nobody here was asked is told in the same form.
+    for (method, path, status, code) in [
+        (Method::GET, "/v2", 404, "no_such_path"),
+        (Method::PUT, KEYS, 405, "no_such_method"),
+        (Method::GET, "/v1/clients/%ff/keys", 400, "unfit"),
+    ] {
+        let answer = call(&world, method, path, &Value::Null);
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (status, Some(code)), "{path}");
+    }
+}
+
 /// The verbs of the command line, as somebody uses them one after the other.
 #[test]
 fn the_verbs_make_and_look_after_keys() {
@@ -254,8 +351,11 @@ fn the_verbs_make_and_look_after_keys() {
     let policies = world.plan.directory.path().to_string_lossy().into_owned();
     let address = world.gateway.admin_address().to_string();
     let run = |verb: &[&str]| {
-        let gateway = ["--client", "acme", "--policies", &policies, "--admin", &address];
-        let output = portcullis(&[&["key"], verb, &gateway].concat(), &[]);
+        let mut arguments = [&["key"], verb, &["--client", "acme", "--policies", &policies]].concat();
+        if !verb.contains(&"--admin") {
+            arguments.extend(["--admin", &address]);
+        }
+        let output = portcullis(&arguments, &[]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), said, String::from_utf8_lossy(&output.stderr).into_owned())
     };
@@ -274,7 +374,7 @@ fn the_verbs_make_and_look_after_keys() {
     assert_eq!(json(&["show", id])["apis"], json!(["orders"]));
     let (code, said, _) = run(&["rotate", id, "--overlap", "1h"]);
     let new = said.lines().next().expect("a key").to_owned();
-    assert!(code == Some(0) && said.ends_with("The old one counts for 1h longer.\n"), "{said}");
+    assert!(code == Some(0) && said.ends_with("The old one counts for 1h longer at most.\n"), "{said}");
     ask(&world, "/orders/1", key).assert_passed();
     ask(&world, "/orders/1", &new).assert_passed();
     assert_eq!(run(&["revoke", id]).1, format!("{id} counts no more\n"));
@@ -282,6 +382,10 @@ fn the_verbs_make_and_look_after_keys() {
     ask(&world, "/orders/1", &new).assert_passed();
     let (code, _, complaint) = run(&["revoke", id]);
     assert!(code == Some(1) && complaint.contains("404 unknown_key: no key of this client"), "{complaint}");
+    let (code, _, complaint) = run(&["revoke", &new]);
+    assert!(code == Some(1) && complaint.contains("16 hexadecimal digits") && !complaint.contains(&new));
+    let (code, _, complaint) = run(&["list", "--admin", "192.0.2.1:9901"]);
+    assert!(code == Some(2) && complaint.contains("an address of this machine"), "{complaint}");
     let (code, _, complaint) = run(&["create", "--name", "a", "--expires", "2020-01-01"]);
     assert!(code == Some(1) && complaint.contains("would end before it begins"), "{complaint}");
     let nobody = portcullis(

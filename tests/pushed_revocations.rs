@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::rig::certificates::unix_now;
 use crate::rig::client::{Answer, Call};
-use crate::rig::gateway::portcullis;
+use crate::rig::eventually;
+use crate::rig::gateway::{Gateway, portcullis};
 use crate::rig::world::{BEARER, Plan, World};
 
 const TOKEN: &str = "EXAMPLE-only-the-bank's-fraud-desk-knows-this";
@@ -92,14 +93,18 @@ fn an_entry_says_what_one_in_a_file_says() {
     let (hacked, forgiven) = (token("hacked"), token("forgiven"));
     let entry = json!({"sub": "hacked", "issued_before": unix_now() + 5});
     assert_eq!(push(&world, ENTRIES, &entry.to_string()).status, 201);
-    let over = json!({"sub": "forgiven", "until": "2020-01-01"});
-    assert_eq!(push(&world, ENTRIES, &over.to_string()).status, 201);
+    let short = json!({"sub": "forgiven", "until": unix_now() + 3});
+    assert_eq!(push(&world, ENTRIES, &short.to_string()).status, 201);
     let ask = |token: &str| world.plain().get("/bearer/1").bearer(token).send();
+    ask(&forgiven).assert_refused(Reason::TokenRevoked);
+    eventually("the entry ends", || (ask(&forgiven).status == 200).then_some(()));
     ask(&hacked).assert_refused(Reason::TokenRevoked);
-    ask(&forgiven).assert_passed();
     let mut kept: Vec<_> = entries(&world).into_iter().map(|kept| kept["entry"].clone()).collect();
     kept.sort_by_key(|entry| entry["sub"].to_string());
-    assert_eq!(kept, [json!({"sub": "forgiven", "until": 1_577_836_800}), entry]);
+    assert_eq!(kept, [short, entry]);
+    // One that is over would revoke nothing.
+    let over = push(&world, ENTRIES, &json!({"sub": "forgiven", "until": "2020-01-01"}).to_string());
+    assert_eq!((over.status, over.json()["code"].as_str()), (400, Some("bad_entry")), "{}", over.text());
 }
 
 /// Every call that may not be made, and every body that is no entry: nothing changes.
@@ -134,7 +139,6 @@ fn a_call_that_may_not_change_anything_changes_nothing() {
     }
     for body in [
         "",
-        "[]",
         "{}",
         "null",
         "{\"jti\": 1}",
@@ -150,7 +154,8 @@ fn a_call_that_may_not_change_anything_changes_nothing() {
         let answer = push(&world, ENTRIES, body);
         assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some("bad_entry")), "{body}");
     }
-    assert_eq!(push(&world, ENTRIES, &format!("{{\"jti\": \"{}\"}}", "a".repeat(9000))).status, 413);
+    let large = push(&world, ENTRIES, &format!("{{\"jti\": \"{}\"}}", "a".repeat(2 << 20)));
+    assert_eq!((large.status, large.json()["code"].as_str()), (413, Some("too_large")));
     // A page in a browser of this machine comes with a name of its own.
     let foreign = admin().host("evil.example").request(Method::POST, ENTRIES).bearer(TOKEN);
     assert_eq!(post(foreign).send().status, 403);
@@ -197,16 +202,74 @@ fn check_asks_for_a_token_and_for_a_store() {
     assert!(!good && shown.contains("32 printable characters or more"), "{shown}");
 }
 
-/// Nothing is said to be revoked that is not kept.
+/// Many are told in one call, all or none, and may all be taken back.
 #[test]
-fn on_a_full_disk_a_revocation_is_refused_and_the_gateway_goes_on() {
+fn a_list_of_entries_is_taken_as_a_whole() {
+    let world = plan().start();
+    assert_eq!(push(&world, ENTRIES, r#"{"jti": "one"}"#).status, 201);
+    let bad = push(&world, ENTRIES, r#"[{"jti": "two"}, {"jit": "three"}]"#);
+    assert_eq!((bad.status, bad.json()["code"].as_str()), (400, Some("bad_entry")));
+    assert!(bad.text().contains("entry 2: an entry has no `jit`"), "{}", bad.text());
+    ask(&world, "two").assert_passed();
+    let answer = push(&world, ENTRIES, r#"[{"jti": "one"}, {"jti": "two"}, {"jti": "three"}]"#);
+    assert_eq!((answer.status, answer.json()["new"].as_u64()), (201, Some(2)), "{}", answer.text());
+    assert_eq!(answer.json()["entries"].as_array().map(Vec::len), Some(3));
+    let again = push(&world, ENTRIES, r#"[{"jti": "one"}, {"jti": "two"}]"#);
+    assert_eq!((again.status, again.json()["new"].as_u64()), (200, Some(0)));
+    let many: Vec<Value> = (0..1_001).map(|n| json!({"jti": format!("t{n}")})).collect();
+    assert_eq!(push(&world, ENTRIES, &json!(many).to_string()).status, 400);
+    assert_eq!(push(&world, ENTRIES, &json!(many[..1_000]).to_string()).status, 201);
+    let world = world.kill_and_restart();
+    for jti in ["one", "two", "three", "t0", "t999"] {
+        ask(&world, jti).assert_refused(Reason::TokenRevoked);
+    }
+    ask(&world, "t1000").assert_passed();
+    let back = call(&world, Method::DELETE, ENTRIES).send();
+    assert_eq!((back.status, back.json()["taken_back"].as_u64()), (200, Some(1_003)));
+    ask(&world, "one").assert_passed();
+    assert!(world.kill_and_restart().gateway.log().contains("the store was opened"));
+}
+
+/// On a full disk: what is revoked is revoked, is said not to be kept, and is kept as soon as that is possible; what is to
+/// be taken back stays revoked.
+#[test]
+fn on_a_full_disk_tokens_are_revoked_and_none_is_given_back() {
     let world = plan().start_with_full_disk();
+    let code = |answer: &Answer| (answer.status, answer.json()["code"].as_str().map(str::to_owned));
+    let not_kept = (503, Some("in_force_not_kept".to_owned()));
     let answer = push(&world, ENTRIES, r#"{"jti": "stolen"}"#);
-    assert_eq!(
-        (answer.status, answer.json()["code"].as_str()),
-        (503, Some("store_unavailable")),
-        "{}",
-        answer.text()
-    );
-    ask(&world, "stolen").assert_passed();
+    assert_eq!(code(&answer), not_kept, "{}", answer.text());
+    ask(&world, "stolen").assert_refused(Reason::TokenRevoked);
+    assert_eq!(code(&push(&world, ENTRIES, r#"{"jti": "stolen"}"#)), not_kept, "saying it again is no lie");
+    let id = entries(&world)[0]["id"].as_str().expect("an id").to_owned();
+    let back = call(&world, Method::DELETE, &format!("{ENTRIES}/{id}")).send();
+    assert_eq!(code(&back), (503, Some("store_unavailable".to_owned())), "{}", back.text());
+    ask(&world, "stolen").assert_refused(Reason::TokenRevoked);
+    world.gateway.disk_is_full(false);
+    eventually("it is kept", || (push(&world, ENTRIES, r#"{"jti": "stolen"}"#).status != 503).then_some(()));
+    let world = world.kill_and_restart();
+    ask(&world, "stolen").assert_refused(Reason::TokenRevoked);
+}
+
+/// What was revoked under a name is not lost because the name is: then the gateway does not start, and says why.
+#[test]
+fn a_start_that_would_forget_revocations_is_no_start() {
+    let world = plan().start();
+    assert!(world.gateway.log().contains("a new store was made; if this is not the first start"));
+    assert_eq!(push(&world, ENTRIES, r#"{"jti": "stolen"}"#).status, 201);
+    let World { plan, gateway, .. } = world;
+    gateway.kill();
+    let yaml = plan.gateway_yaml();
+    let start = |yaml: &str| {
+        plan.directory.write("gateway.yaml", yaml);
+        let mut gateway = Gateway::spawn(plan.directory.path(), &[]);
+        (gateway.wait().success(), gateway.log())
+    };
+    let written = "push: true, entries: [{ sub: mallory }]";
+    assert!(yaml.contains(written));
+    let (good, log) = start(&yaml.replace(written, "entries: [{ sub: mallory }]"));
+    let said = "1 revocations of tokens of issuer `bank-idp` would be lost";
+    assert!(!good && log.contains(said), "{log}");
+    let (good, log) = start(&yaml.replace("  bank-idp:", "  other-idp:"));
+    assert!(!good && log.contains("`bank-idp`"), "{log}");
 }

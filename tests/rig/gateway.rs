@@ -95,16 +95,20 @@ impl Gateway {
         Self::spawn(directory, environment).until_ready(directory)
     }
 
-    /// The same; once it is ready every write to a file fails.
-    pub(crate) fn start_with_full_disk(directory: &Path) -> Self {
+    /// The same, of a gateway whose disk can be filled.
+    pub(crate) fn start_with_small_disk(directory: &Path) -> Self {
         // The signal that comes with a write beyond the limit would end the process; a full disk sends none.
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", PORTCULLIS]);
         command.arg("run").arg("--policies").arg(directory);
-        let gateway = Self::of(command).until_ready(directory);
-        let limit = Command::new("prlimit").arg(format!("--pid={}", gateway.id())).arg("--fsize=0").status();
-        assert!(limit.expect("prlimit").success());
-        gateway
+        Self::of(command).until_ready(directory)
+    }
+
+    /// From now on every write to a file fails, or none does.
+    pub(crate) fn disk_is_full(&self, full: bool) {
+        let limit = if full { "--fsize=0:" } else { "--fsize=unlimited:" };
+        let set = Command::new("prlimit").arg(format!("--pid={}", self.id())).arg(limit).status();
+        assert!(set.expect("prlimit").success());
     }
 
     fn until_ready(self, directory: &Path) -> Self {

@@ -201,7 +201,8 @@ impl Plan {
     /// Starts the gateway, and then lets no file grow or change any more, as on a disk that is full.
     pub(crate) fn start_with_full_disk(self) -> World {
         self.write();
-        let gateway = Gateway::start_with_full_disk(self.directory.path());
+        let gateway = Gateway::start_with_small_disk(self.directory.path());
+        gateway.disk_is_full(true);
         World { tpp_a: Arc::new(self.third_parties.client("tpp-a")), plan: self, gateway }
     }
 }

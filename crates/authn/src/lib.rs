@@ -34,8 +34,8 @@ mod token;
 mod tokens;
 
 pub use api_key::{
-    CannotIssue, IssuedKeys, KeyHash, KeyTerms, NewKey, NotAKeyHash, PepperSpec, generate_key, hash_key,
-    random_id,
+    BadKeyName, CannotIssue, IssuedKeys, KeyHash, KeyTerms, NewKey, NotAKeyHash, PepperSpec, check_key_name,
+    generate_key, hash_key, is_mistyped, random_id,
 };
 pub use basic::{CheckCounts, PasswordChecks, UserPass, UserPassError};
 pub use certificate::{

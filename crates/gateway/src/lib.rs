@@ -45,7 +45,7 @@ pub use config::{
 };
 pub use denials::{Denial, DenialFilter};
 pub use managed::{
-    ApiKeyChange, ApiKeyError, ApiKeyView, ManagedApiKeys, NewApiKey, RestoreError, RevokeError,
+    ApiKeyChange, ApiKeyError, ApiKeyView, KeyState, ManagedApiKeys, NewApiKey, RestoreError, RevokeError,
 };
 pub use path::is_normal_path;
 pub use readiness::Check;

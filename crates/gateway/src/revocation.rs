@@ -75,7 +75,6 @@ struct TokenWatch {
 
 impl TokenWatch {
     async fn run(self) {
-        self.tell_length();
         let Some(interval) = self.list.interval() else { return };
         self.tell_reading();
         let mut looking = tokio::time::interval(interval);
@@ -101,7 +100,6 @@ impl TokenWatch {
             RevokedReload::Unchanged => return,
             RevokedReload::Replaced => {
                 tracing::info!(%issuer, entries = self.list.len(), "another list of revoked tokens is in force");
-                self.tell_length();
                 "replaced"
             }
             RevokedReload::Failed { why, again } => {
@@ -120,11 +118,6 @@ impl TokenWatch {
         let labels = vec![Label::new("issuer", Arc::clone(self.list.issuer()))];
         let now = self.clock.now().unix_seconds();
         self.telemetry.gauge("portcullis_revoked_tokens_last_read_timestamp_seconds", labels, now as f64);
-    }
-
-    fn tell_length(&self) {
-        let labels = vec![Label::new("issuer", Arc::clone(self.list.issuer()))];
-        self.telemetry.gauge("portcullis_revoked_tokens", labels, self.list.len() as f64);
     }
 }
 

@@ -112,7 +112,8 @@ impl Gateway {
             return Err(no_longer_good(sources, faults));
         };
         let Compiled { snapshot, listeners: settings, api_keys, durable, admin_token } = compiled;
-        let managed = Managed::restore(&resources.store, durable, &snapshot.revoked, api_keys)?;
+        let now = options.clock.now();
+        let managed = Managed::restore(&resources.store, durable, &snapshot.revoked, api_keys, now)?;
         let telemetry = Telemetry::new();
         await_first_second(&resources, &options.clock);
         let workers = workers(plan);
@@ -134,7 +135,7 @@ impl Gateway {
         };
         let crew = Crew::start(sockets, &equipment)?;
         resources.keys.warm();
-        let kept = (resources.store.clone(), resources.replays.clone(), managed.api_keys.clone());
+        let kept = (resources.store.clone(), resources.replays.clone(), managed.clone());
         background.spawn(housekeeping(kept, equipment.clock.clone()));
         let watched = revocation::Watched { listeners: settings, revoked: snapshot.revoked.clone() };
         background.spawn(revocation::watch(sources, watched, telemetry.clone(), equipment.clock));
@@ -194,15 +195,14 @@ impl Gateway {
         self.managed.revocations.of(issuer)
     }
 
-    /// Revokes tokens of an issuer, and says whether they were not revoked before. When this returns, it is on disk,
-    /// and the next request with one of them is refused. Waits for the disk.
+    /// Revokes tokens of an issuer, all that the entries name or none, and says which entries are new. When this returns,
+    /// it is on disk, and the next request with such a token is refused. Waits for the disk.
     ///
     /// # Errors
-    /// See [`RevokeError`]. Then nothing has changed.
-    pub fn revoke(&self, issuer: &str, entry: RevokedEntry) -> Result<bool, RevokeError> {
-        let added = self.managed.revocations.add(issuer, entry, self.resources.clock.now());
-        self.tell_revoked(issuer);
-        added
+    /// See [`RevokeError`]. With [`RevokeError::InForceNotKept`] they are revoked all the same; otherwise nothing has
+    /// changed.
+    pub fn revoke(&self, issuer: &str, entries: Vec<RevokedEntry>) -> Result<Vec<bool>, RevokeError> {
+        self.managed.revocations.add(issuer, entries, self.resources.clock.now())
     }
 
     /// Takes a revocation back. Waits for the disk.
@@ -210,16 +210,15 @@ impl Gateway {
     /// # Errors
     /// See [`RevokeError`]. Then nothing has changed.
     pub fn take_back(&self, issuer: &str, id: &str) -> Result<(), RevokeError> {
-        let removed = self.managed.revocations.remove(issuer, id);
-        self.tell_revoked(issuer);
-        removed
+        self.managed.revocations.remove(issuer, id)
     }
 
-    fn tell_revoked(&self, issuer: &str) {
-        if let Some(list) = self.snapshot.revoked.iter().find(|list| **list.issuer() == *issuer) {
-            let labels = vec![Label::new("issuer", Arc::clone(list.issuer()))];
-            self.telemetry.gauge("portcullis_revoked_tokens", labels, list.len() as f64);
-        }
+    /// Takes every revocation of an issuer back, and says how many there were. Waits for the disk.
+    ///
+    /// # Errors
+    /// See [`RevokeError`]. Then nothing has changed.
+    pub fn take_all_back(&self, issuer: &str) -> Result<usize, RevokeError> {
+        self.managed.revocations.remove_all(issuer)
     }
 
     /// The background runtime, for the admin API.
@@ -243,6 +242,10 @@ impl Gateway {
         readiness::record(&self.resources, &self.telemetry);
         let keys = self.managed.api_keys.as_ref().map_or(0, |keys| keys.count());
         self.telemetry.gauge("portcullis_managed_api_keys", vec![], keys as f64);
+        for list in &self.snapshot.revoked {
+            let labels = vec![Label::new("issuer", Arc::clone(list.issuer()))];
+            self.telemetry.gauge("portcullis_revoked_tokens", labels, list.len() as f64);
+        }
         for listener in &self.listeners {
             let labels = vec![Label::new("listener", Arc::clone(&listener.settings().name))];
             self.telemetry.gauge("portcullis_connections", labels, listener.open() as f64);
@@ -268,9 +271,7 @@ impl Gateway {
     /// The store could not write its last counters; what it promised to keep is kept.
     pub fn finish(self) -> Result<(), portcullis_store::StoreError> {
         self.crew.join();
-        if let Some(keys) = &self.managed.api_keys {
-            keys.finish();
-        }
+        self.managed.finish(self.resources.clock.now());
         // The store first: what comes after may have to wait for others.
         let closed = self.resources.store.close();
         if let Some((log, writer)) = self.access_log {
@@ -307,19 +308,17 @@ fn await_first_second(resources: &Resources, clock: &Clock) {
     std::thread::sleep(Duration::from_millis(u64::try_from(left_ms).unwrap_or_default()));
 }
 
-/// Drops what is over: counters, used credentials, and API keys.
-async fn housekeeping(kept: (Store, Replays, Option<Arc<ManagedApiKeys>>), clock: Clock) {
+/// Drops what is over: counters, used credentials, and what operators told.
+async fn housekeeping(kept: (Store, Replays, Managed), clock: Clock) {
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {
         tick.tick().await;
-        let ((store, replays, keys), now) = (kept.clone(), clock.now());
+        let ((store, replays, managed), now) = (kept.clone(), clock.now());
         // It looks at every counter, which may take a while.
         let sweep = move || {
             store.sweep(now);
             replays.sweep(now);
-            if let Some(keys) = keys {
-                keys.tidy(now);
-            }
+            managed.tidy(now);
         };
         drop(tokio::task::spawn_blocking(sweep).await);
     }

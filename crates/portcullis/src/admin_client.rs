@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
@@ -19,18 +20,33 @@ use crate::report::{self, Look};
 /// The longest answer that is read: a list of the keys of one client.
 const MOST_BYTES: usize = 8 << 20;
 
+/// How long an answer may take: longer than the store, which a change waits for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Which gateway is asked, and how to print what it says.
 #[derive(clap::Args)]
 pub(crate) struct OfGateway {
     /// The policy directory the gateway serves, whose gateway.yaml names the token of `admin`
     #[arg(long, value_name = "DIR", default_value = "policies")]
     pub(crate) policies: PathBuf,
-    /// The admin address of the gateway, where it is another one than in gateway.yaml
-    #[arg(long, value_name = "ADDRESS")]
+    /// The admin address of the gateway on this machine, where it is another one than in gateway.yaml
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     pub(crate) admin: Option<SocketAddr>,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+/// SECURITY: the token goes there in clear text.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "write an address and a port, such as 127.0.0.1:9901")?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("this must be an address of this machine, such as 127.0.0.1:9901: the token is sent to it"
+            .to_owned())
+    }
 }
 
 /// A gateway on this machine.
@@ -59,8 +75,12 @@ impl AdminClient {
     /// # Errors
     /// There is no gateway, or it says no.
     pub(crate) fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        runtime.block_on(self.exchange(method, path, body))
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let answer = tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await;
+            answer
+                .context("the gateway did not answer in time; what was asked for may be done all the same")?
+        })
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
@@ -94,7 +114,12 @@ impl AdminClient {
         if status.is_success() {
             return Ok(said);
         }
-        let told = |member: &str| said.get(member).and_then(Value::as_str).unwrap_or("no more");
-        Err(anyhow!("the gateway says {} {}: {}", status.as_u16(), told("code"), told("detail")))
+        let told = |member: &str| said.get(member).and_then(Value::as_str);
+        match (told("code"), told("detail")) {
+            (Some(code), Some(detail)) => {
+                Err(anyhow!("the gateway says {} {code}: {detail}", status.as_u16()))
+            }
+            _ => Err(anyhow!("what answers at {address} is no gateway: it says {status}")),
+        }
     }
 }

@@ -15,8 +15,8 @@ use crate::admin::{self, Observed, Text};
 use crate::output;
 use crate::report::{self, Look};
 
-/// How long the end waits for an answer of the admin listener that is still being made.
-const ADMIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the end waits for an answer of the admin listener that is still being made, which may wait for the store.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A gateway that serves.
 pub(crate) struct Service {

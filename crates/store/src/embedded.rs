@@ -48,17 +48,19 @@ pub struct Embedded {
     counters: Arc<Counters>,
     thread: Mutex<Option<JoinHandle<()>>>,
     keys_per_table: usize,
+    is_new: bool,
 }
 
 impl Embedded {
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
-        let file = LedgerFile::open_or_create(path)?;
+        let (file, is_new) = LedgerFile::open_or_create(path)?;
         let last = file
             .clock()
             .map_err(|error| OpenError::Corrupt { path: path.to_owned(), detail: error.to_string() })?;
         let path = path.to_owned();
         // Only the first opening may make a file: one that has vanished under a running gateway is a failure.
-        Self::over(file, last, Box::new(move || LedgerFile::open(&path)), Tuning::default())
+        let store = Self::over(file, last, Box::new(move || LedgerFile::open(&path)), Tuning::default())?;
+        Ok(Self { is_new, ..store })
     }
 
     pub(crate) fn in_memory() -> Result<Self, OpenError> {
@@ -112,6 +114,7 @@ impl Embedded {
             counters,
             thread: Mutex::new(Some(thread)),
             keys_per_table: tuning.keys_per_table,
+            is_new: false,
         })
     }
 
@@ -123,6 +126,10 @@ impl Embedded {
 
     pub(crate) fn quotas(&self, id: &LimitId, rule: QuotaRule) -> Arc<QuotaTable> {
         QuotaTable::over(&self.quotas.cells(id), rule, Arc::clone(&self.clock), self.commands.clone())
+    }
+
+    pub(crate) const fn is_new(&self) -> bool {
+        self.is_new
     }
 
     pub(crate) fn records(&self, subject: &str) -> Records {

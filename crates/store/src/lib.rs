@@ -92,7 +92,7 @@ pub use figures::StoreFigures;
 pub use limit_id::LimitId;
 pub use quota::{QuotaOutcome, QuotaRule, QuotaTable};
 pub use rate::{RateOutcome, RateRule, RateTable};
-pub use records::Records;
+pub use records::{RecordChanges, RecordRow, Records};
 pub use replays::{Claim, REPLAYS, ReplayFigures, ReplaySpace, Replays, SingleUse, claim_all};
 
 use portcullis_core::Moment;
@@ -153,6 +153,13 @@ impl Store {
     pub fn quotas(&self, id: &LimitId, rule: QuotaRule) -> Arc<QuotaTable> {
         match self {
             Self::Embedded(store) => store.quotas(id, rule),
+        }
+    }
+
+    /// Whether opening it made its file: then nothing is known of an earlier run.
+    pub fn is_new(&self) -> bool {
+        match self {
+            Self::Embedded(store) => store.is_new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What operators have told a running gateway and a restart must not forget: few, small, and written at once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::StoreError;
@@ -17,42 +18,30 @@ impl Records {
         Self { subject: subject.into(), commands }
     }
 
-    /// Every record whose key begins like that, in the order of the keys.
+    /// Every record whose key begins like that, in the order of the keys. Waits as long as it takes.
     ///
     /// # Errors
-    /// The store cannot be read, or does not answer in time.
-    pub fn beginning(&self, start: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.commands.ask(|reply| RecordCommand::Beginning {
-            subject: self.subject.clone(),
-            start: start.to_owned(),
-            reply,
-        })
+    /// The store cannot be read.
+    pub fn beginning(&self, start: &str) -> Result<Vec<RecordRow>, StoreError> {
+        self.commands.read_records(Arc::clone(&self.subject), start.to_owned())
     }
 
-    /// Writes a record, in the place of one of that key. When this returns, it is on disk.
+    /// Writes and removes records, all or none; one that is removed and is not there counts as removed. When this
+    /// returns, it is on disk.
     ///
     /// # Errors
-    /// The store cannot be written, or does not answer in time. Whether the record was written is not known then.
-    pub fn put(&self, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
-        self.change(vec![(key.to_owned(), Some(value))])
-    }
-
-    /// Removes records, all or none. Those that are not there count as removed.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub fn remove(&self, keys: &[String]) -> Result<(), StoreError> {
-        self.change(keys.iter().map(|key| (key.clone(), None)).collect())
-    }
-
-    /// Writes and removes records, all or none. Without a value, a record goes.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub fn change(&self, changes: Vec<(String, Option<Vec<u8>>)>) -> Result<(), StoreError> {
-        self.commands.ask(|reply| RecordCommand::Change { subject: self.subject.clone(), changes, reply })
+    /// The store cannot be written, or does not answer within two seconds. Whether anything was written is not known
+    /// then, and may be decided later; but what is asked for after this is done after it.
+    pub fn change(&self, changes: RecordChanges) -> Result<(), StoreError> {
+        self.commands.change_records(Arc::clone(&self.subject), changes)
     }
 }
+
+/// A record's key, and the record.
+pub type RecordRow = (String, Vec<u8>);
+
+/// What is to become of records, by their keys. Without a value, a record goes.
+pub type RecordChanges = BTreeMap<String, Option<Vec<u8>>>;
 
 /// Where whoever asked hears what came of it.
 pub(crate) type RecordReply<T> = std::sync::mpsc::SyncSender<Result<T, StoreError>>;
@@ -60,24 +49,15 @@ pub(crate) type RecordReply<T> = std::sync::mpsc::SyncSender<Result<T, StoreErro
 /// What the store's thread is asked to do with records.
 #[derive(Debug)]
 pub(crate) enum RecordCommand {
-    Beginning {
-        subject: Arc<str>,
-        start: String,
-        reply: RecordReply<Vec<(String, Vec<u8>)>>,
-    },
-    /// Without a value, the record goes.
-    Change {
-        subject: Arc<str>,
-        changes: Vec<(String, Option<Vec<u8>>)>,
-        reply: RecordReply<()>,
-    },
+    Beginning { subject: Arc<str>, start: String, reply: RecordReply<Vec<RecordRow>> },
+    Change { subject: Arc<str>, changes: RecordChanges, reply: RecordReply<()> },
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use crate::{Store, StoreSettings};
+    use crate::{RecordChanges, Records, Store, StoreError, StoreSettings};
 
     fn open(path: &Path) -> Store {
         Store::open(&StoreSettings { path: path.to_owned() }).expect("a store")
@@ -88,6 +68,10 @@ mod tests {
         found.into_iter().map(|(key, _)| key).collect()
     }
 
+    fn put(records: &Records, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        records.change(RecordChanges::from([(key.to_owned(), Some(value.to_vec()))]))
+    }
+
     #[test]
     fn records_survive_a_restart_and_subjects_are_apart() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -96,13 +80,14 @@ mod tests {
         let records = store.records("one");
         assert!(keys(&store, "one", "").is_empty(), "a new store knows nothing");
         for key in ["a/1", "a/2", "b/1", "a"] {
-            records.put(key, key.as_bytes().to_vec()).expect("written");
+            put(&records, key, key.as_bytes()).expect("written");
         }
-        records.put("a/1", b"anew".to_vec()).expect("written");
-        store.records("other").put("a/9", Vec::new()).expect("written");
-        records.remove(&["a/2".to_owned(), "never".to_owned()]).expect("removed");
+        put(&records, "a/1", b"anew").expect("written");
+        put(&store.records("other"), "a/9", b"").expect("written");
+        let gone = ["a/2", "never"].map(|key| (key.to_owned(), None));
+        records.change(gone.into()).expect("removed");
         store.close().expect("closed");
-        assert!(records.put("late", Vec::new()).is_err(), "the store is closed");
+        assert_eq!(put(&records, "late", b""), Err(StoreError::Closed));
         let store = open(&path);
         assert_eq!(keys(&store, "one", ""), ["a", "a/1", "b/1"]);
         assert_eq!(keys(&store, "one", "a/"), ["a/1"]);
@@ -119,7 +104,7 @@ mod tests {
         let path = directory.path().join("store.redb");
         let copy = directory.path().join("copy.redb");
         let store = open(&path);
-        store.records("one").put("a", b"1".to_vec()).expect("written");
+        put(&store.records("one"), "a", b"1").expect("written");
         std::fs::copy(&path, &copy).expect("what a crash would leave");
         assert_eq!(keys(&open(&copy), "one", ""), ["a"]);
     }

@@ -7,13 +7,10 @@ use ipnet::IpNet;
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{AuthMethod, Client, Diagnostic, Faults, Identity, Place, Spanned};
 
-use super::key::holds_key;
+use super::key::{BadKeyName, check_key_name};
 use super::{ApiKeys, KeyHash, KeyOwner, KeyTerms, identity_until};
 use crate::certificate::{CertificateBinding, NamedCertificates};
 use crate::clients::{Registering, read_moment};
-
-/// The longest name of a key, in bytes.
-const MAX_NAME: usize = 64;
 
 /// One stored key.
 #[derive(Debug)]
@@ -165,19 +162,17 @@ fn read_hash(node: &Node, faults: &mut Faults) -> Option<Spanned<KeyHash>> {
 /// SECURITY: the text is not repeated in the message: it could be a key.
 fn read_name(node: &Node, faults: &mut Faults) -> Option<Spanned<String>> {
     let text = node.text(faults)?;
-    let name = text.value.as_str();
-    if holds_key(name) {
-        faults.push(key_as_name(text.place));
-        return None;
+    match check_key_name(&text.value) {
+        Ok(()) => Some(text),
+        Err(BadKeyName::IsKey) => {
+            faults.push(key_as_name(text.place));
+            None
+        }
+        Err(fault @ BadKeyName::Unprintable) => {
+            faults.error("bad_name", text.place, fault.to_string());
+            None
+        }
     }
-    let printable = name.bytes().all(|byte| matches!(byte, b' '..=b'~')) && name.trim() == name;
-    if name.is_empty() || name.len() > MAX_NAME || !printable {
-        let fault =
-            format!("the name of a key is 1 to {MAX_NAME} printable characters of ASCII, no space at an end");
-        faults.error("bad_name", text.place, fault);
-        return None;
-    }
-    Some(text)
 }
 
 fn key_as_name(place: Place) -> Diagnostic {

@@ -77,26 +77,50 @@ impl IssuedKeys {
         self.table.hash(key)
     }
 
+    /// Whether a key can be issued.
+    ///
+    /// # Errors
+    /// See [`CannotIssue`].
+    pub fn check(&self, client: &str, key: &NewKey) -> Result<(), CannotIssue> {
+        self.free(client, key).map(drop)
+    }
+
     /// Lets a key count from the next request on.
     ///
     /// # Errors
     /// See [`CannotIssue`]; nothing has changed then.
     pub fn issue(&self, client: &str, key: NewKey) -> Result<(), CannotIssue> {
+        let client = self.free(client, &key)?;
+        self.put(client, key);
+        Ok(())
+    }
+
+    /// The client, if neither the key nor its name is somebody's already.
+    fn free(&self, client: &str, key: &NewKey) -> Result<&Arc<Client>, CannotIssue> {
         let client = self.clients.get(client).ok_or(CannotIssue::UnknownClient)?;
-        if self.table.declares(&key.hash) || self.table.issued.pin().contains_key(&key.hash) {
+        if self.table.declares(&key.hash) || self.is_issued(&key.hash) {
             return Err(CannotIssue::Taken);
         }
         if self.table.declares_name(client, &key.name) {
             return Err(CannotIssue::NameTaken);
         }
-        self.put(client, key);
-        Ok(())
+        Ok(client)
+    }
+
+    /// Whether this is an issued key, be it on terms on which it does not count at this moment.
+    pub fn is_issued(&self, hash: &KeyHash) -> bool {
+        self.table.issued.pin().contains_key(hash)
+    }
+
+    /// Second since 1970 from which the client is none any more, if that is declared.
+    pub fn end_of(&self, client: &str) -> Option<i64> {
+        self.clients.get(client).and_then(|client| client.expires_at)
     }
 
     /// Puts other terms in the place of those of an issued key. Nothing happens if it is none any more.
     pub fn change(&self, client: &str, key: NewKey) {
         if let Some(client) = self.clients.get(client)
-            && self.table.issued.pin().contains_key(&key.hash)
+            && self.is_issued(&key.hash)
         {
             self.put(client, key);
         }

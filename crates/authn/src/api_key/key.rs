@@ -17,6 +17,9 @@ const CHECKSUM: usize = 4;
 /// The length of a key with a checksum: the prefix, 43 characters of secret, 6 of checksum.
 const LENGTH: usize = PREFIX.len() + 43 + 6;
 
+/// The longest name of a key, in bytes.
+const MAX_NAME: usize = 64;
+
 /// What marks a stored hash, and says how it was made: HMAC-SHA-256 of the key under the pepper.
 const HASH_PREFIX: &str = "pk1:";
 
@@ -49,7 +52,7 @@ fn checksum(before: &[u8]) -> String {
 
 /// Whether this is a key of the form we make, whose checksum is wrong: nobody has it. A key that others made, or that
 /// was made before keys had checksums, is none of that form.
-pub(super) fn is_mistyped(key: &[u8]) -> bool {
+pub fn is_mistyped(key: &[u8]) -> bool {
     if key.len() != LENGTH || !key.starts_with(PREFIX.as_bytes()) {
         return false;
     }
@@ -57,9 +60,30 @@ pub(super) fn is_mistyped(key: &[u8]) -> bool {
     checksum(before).as_bytes() != sum
 }
 
-/// Whether there is room in the text for a key of the form we make.
-pub(super) fn holds_key(text: &str) -> bool {
-    text.find(PREFIX).is_some_and(|at| text.len() - at >= LENGTH)
+/// Why a text cannot be the name of a key. SECURITY: the text is not repeated, for it could be a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadKeyName {
+    /// There is room in it for a key of the form we make.
+    #[error("this name is a key, and names are shown in logs and headers")]
+    IsKey,
+    /// It cannot be shown as it is.
+    #[error("the name of a key is 1 to {MAX_NAME} printable characters of ASCII, no space at an end")]
+    Unprintable,
+}
+
+/// Whether a key may be called that in logs and headers.
+///
+/// # Errors
+/// Why it may not.
+pub fn check_key_name(name: &str) -> Result<(), BadKeyName> {
+    if name.find(PREFIX).is_some_and(|at| name.len() - at >= LENGTH) {
+        return Err(BadKeyName::IsKey);
+    }
+    let printable = name.bytes().all(|byte| matches!(byte, b' '..=b'~')) && name.trim() == name;
+    if name.is_empty() || name.len() > MAX_NAME || !printable {
+        return Err(BadKeyName::Unprintable);
+    }
+    Ok(())
 }
 
 /// What is stored of a key (KEY-02).

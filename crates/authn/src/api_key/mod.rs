@@ -16,7 +16,9 @@ use portcullis_core::{AuthMethod, Client, Identity, Reason, Rejection, Scheme};
 
 pub(crate) use credential::ApiKeyCredential;
 pub use issued::{CannotIssue, IssuedKeys, NewKey};
-pub use key::{KeyHash, NotAKeyHash, generate_key, hash_key, random_id};
+pub use key::{
+    BadKeyName, KeyHash, NotAKeyHash, check_key_name, generate_key, hash_key, is_mistyped, random_id,
+};
 pub(crate) use spec::ApiKeySpec;
 pub use spec::PepperSpec;
 pub use table::KeyTerms;
@@ -70,7 +72,7 @@ impl ApiKey {
         if key.len() > MAX_KEY || !key.iter().all(u8::is_ascii_graphic) {
             return refused(Reason::CredentialsMalformed, "the key is too long or has characters no key has");
         }
-        if key::is_mistyped(&key) {
+        if is_mistyped(&key) {
             return refused(Reason::ApiKeyInvalid, "the checksum of the key is wrong");
         }
         let Some(found) = self.table.find(&key) else {

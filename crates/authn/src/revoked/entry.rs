@@ -49,6 +49,14 @@ pub enum BadEntry {
     /// It narrows nothing down.
     #[error("an entry needs one of `jti`, `sub`, `client` and `issued_before`, or it would name every token")]
     NamesEverything,
+    /// One of several cannot be read.
+    #[error("entry {at}: {why}")]
+    OneOfSeveral {
+        /// Which one, counted from 1.
+        at: usize,
+        /// What is wrong with it.
+        why: Box<Self>,
+    },
 }
 
 impl Entry {
@@ -59,6 +67,25 @@ impl Entry {
     pub fn parse(text: &[u8]) -> Result<Self, BadEntry> {
         let limits = Limits { depth: 1, list: 0, members: 8 };
         Self::read(&parse(text, limits).map_err(BadEntry::NotJson)?)
+    }
+
+    /// Reads an entry, or a list of at most `most` entries, from JSON text.
+    ///
+    /// # Errors
+    /// See [`BadEntry`].
+    pub fn parse_some(text: &[u8], most: usize) -> Result<Vec<Self>, BadEntry> {
+        let limits = Limits { depth: 2, list: most, members: 8 };
+        match parse(text, limits).map_err(BadEntry::NotJson)? {
+            Value::List(items) => Self::read_all(&items),
+            one => Ok(vec![Self::read(&one)?]),
+        }
+    }
+
+    pub(super) fn read_all(items: &[Value]) -> Result<Vec<Self>, BadEntry> {
+        let read = |(at, item)| {
+            Self::read(item).map_err(|why| BadEntry::OneOfSeveral { at: at + 1, why: Box::new(why) })
+        };
+        items.iter().enumerate().map(read).collect()
     }
 
     /// The entry as JSON, always in the same words: what is not said is left out, and moments are seconds since 1970.
@@ -194,6 +221,20 @@ pub(super) struct ListedFile {
     pub(super) is_empty: bool,
 }
 
+/// Of entries that say nothing but when a token was issued, those that no other one makes needless. They are looked at
+/// for every token.
+fn widest(mut entries: Vec<Entry>) -> Vec<Entry> {
+    let end = |entry: &Entry| entry.until.unwrap_or(i64::MAX);
+    entries.sort_by_key(|entry| std::cmp::Reverse((entry.issued_before, end(entry))));
+    let mut latest = i64::MIN;
+    entries.retain(|entry| {
+        let adds = end(entry) > latest;
+        latest = latest.max(end(entry));
+        adds
+    });
+    entries
+}
+
 impl List {
     /// `files` are those the entries were read from.
     pub(super) fn new(entries: Vec<Entry>, files: Vec<ListedFile>) -> Self {
@@ -208,6 +249,7 @@ impl List {
             };
             place.push(entry);
         }
+        list.others = widest(list.others);
         list
     }
 

@@ -187,15 +187,5 @@ fn read_file(source: &SourceFile, faults: &mut Faults) -> Option<Vec<Entry>> {
             return None;
         }
     };
-    let mut entries = Vec::with_capacity(items.len());
-    for (at, item) in items.iter().enumerate() {
-        match Entry::read(item) {
-            Ok(entry) => entries.push(entry),
-            Err(why) => {
-                faults.error("bad_entry", place, format!("`{name}`, entry {}: {why}", at + 1));
-                return None;
-            }
-        }
-    }
-    Some(entries)
+    Entry::read_all(&items).map_err(|why| faults.error("bad_entry", place, format!("`{name}`, {why}"))).ok()
 }

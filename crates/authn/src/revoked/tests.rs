@@ -93,6 +93,25 @@ fn an_entry_names_the_tokens_of_which_all_of_it_holds() {
     }
 }
 
+/// Entries that say nothing but when a token was issued are looked at for every token: those that add nothing are left out,
+/// and nothing else is.
+#[test]
+fn of_entries_without_a_name_each_that_adds_something_counts() {
+    let entry = |before: i64, until: Option<i64>| json!({"issued_before": before, "until": until.unwrap_or(i64::MAX)});
+    let (early, soon, late) = (NOW - 300, NOW - 200, NOW - 100);
+    for entries in [
+        [entry(soon, None), entry(early, None), entry(early, Some(NOW + 9)), entry(late, Some(NOW))],
+        [entry(late, Some(NOW)), entry(early, Some(NOW + 9)), entry(soon, None), entry(soon, Some(NOW + 5))],
+    ] {
+        let list = list(&json!({ "entries": entries }), &Memory::default());
+        assert_eq!(list.len(), 4);
+        assert!(refused(&list, &json!({"iat": soon - 1})));
+        assert!(!refused(&list, &json!({"iat": soon})), "the entry about it is over");
+        let token = token(&json!({"iat": late - 1}));
+        assert!(list.check(&token, moment(NOW - 1)).is_err(), "and was in force before");
+    }
+}
+
 /// Where providers name the client in a claim of their own, that one counts, and no other beside it.
 #[test]
 fn the_claim_that_names_the_client_can_be_another_one() {

@@ -1,14 +1,13 @@
 //! One API key as the store keeps it, as operators ask for it, and as it is shown to them.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use portcullis_authn::{KeyHash, KeyTerms, NewKey, moment};
+use portcullis_authn::{KeyHash, KeyTerms, NewKey, check_key_name, is_mistyped, moment};
 use serde::{Deserialize, Serialize};
 
-/// The longest name of a key, in bytes.
-const MAX_NAME: usize = 64;
 /// Bounds of a value that was made elsewhere, in bytes: what cannot be guessed, and what is looked at.
 const VALUE_BYTES: std::ops::RangeInclusive<usize> = 20..=512;
 
@@ -27,7 +26,18 @@ pub struct NewApiKey {
     /// The networks it may be used from; all, if none is named.
     pub from: Option<Vec<String>>,
     /// The key itself, where it was made elsewhere.
-    pub value: Option<String>,
+    pub value: Option<KeyValue>,
+}
+
+/// A key that was made elsewhere. SECURITY: whoever prints what was asked for does not print it.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub struct KeyValue(String);
+
+impl fmt::Debug for KeyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 /// What is to be different about a key.
@@ -38,6 +48,24 @@ pub struct ApiKeyChange {
     pub disabled: Option<bool>,
     /// The moment from which it no longer counts.
     pub expires: Option<String>,
+}
+
+/// Whether a key counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyState {
+    /// It counts.
+    InForce,
+    /// It was disabled.
+    Disabled,
+    /// It does not count yet.
+    NotYet,
+    /// It no longer counts.
+    Expired,
+    /// The client is none any more.
+    ClientExpired,
+    /// The policy files have come to declare this key or its name themselves.
+    DeclaredElsewhere,
 }
 
 /// A key as operators see it: everything but the key.
@@ -57,6 +85,8 @@ pub struct ApiKeyView {
     pub expires: Option<Timestamp>,
     /// Whether it does not count, although it is kept.
     pub disabled: bool,
+    /// Whether it counts at this moment, and if not, why.
+    pub state: KeyState,
     /// The APIs it may be used at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apis: Option<Vec<String>>,
@@ -72,7 +102,7 @@ pub struct ApiKeyView {
 }
 
 /// A key as it is kept: a hash under the pepper, never the key.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
     hash: String,
@@ -94,14 +124,10 @@ impl Record {
     /// What is wrong with what the operator says.
     pub(super) fn new(id: &str, asked: &NewApiKey, hash: KeyHash, now: i64) -> Result<Self, String> {
         let name = asked.name.as_deref().unwrap_or(id);
-        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
-            return Err(format!("`name` is 1 to {MAX_NAME} printable characters of ASCII, and no space"));
-        }
+        check_key_name(name).map_err(|why| format!("`name`: {why}"))?;
         let (not_before, expires) =
             (second("not_before", &asked.not_before)?, second("expires", &asked.expires)?);
-        if expires.is_some_and(|end| end <= not_before.unwrap_or(now)) {
-            return Err("the key would end before it begins to count".to_owned());
-        }
+        check_end(expires, not_before, now)?;
         let networks = asked.from.as_ref().map(|from| from.iter().map(|text| network(text)).collect());
         let record = Self {
             hash: hash.to_string(),
@@ -123,29 +149,59 @@ impl Record {
         Ok(record)
     }
 
-    /// The same terms for another key, from now on.
-    pub(super) fn successor(&self, id: &str, hash: KeyHash, now: i64) -> Self {
-        Self {
-            hash: hash.to_string(),
-            name: id.to_owned(),
-            created: now,
-            not_before: None,
-            last_used: None,
-            replaced_by: None,
-            ..self.clone()
-        }
-    }
-
-    /// Changes what an operator wants changed.
+    /// A key on the same terms, which ends when it is said to, or when this one would have.
     ///
     /// # Errors
     /// What is wrong with what the operator says.
-    pub(super) fn change(&mut self, change: &ApiKeyChange) -> Result<(), String> {
-        if let Some(end) = second("expires", &change.expires)? {
-            self.expires = Some(end);
+    pub(super) fn successor(
+        &self,
+        id: &str,
+        hash: KeyHash,
+        expires: &Option<String>,
+        now: i64,
+    ) -> Result<Self, String> {
+        let expires = second("expires", expires)?.or(self.expires);
+        check_end(expires, self.not_before, now)?;
+        Ok(Self {
+            hash: hash.to_string(),
+            name: id.to_owned(),
+            created: now,
+            expires,
+            last_used: None,
+            replaced_by: None,
+            ..self.clone()
+        })
+    }
+
+    /// What an operator wants of it.
+    ///
+    /// # Errors
+    /// What is wrong with what the operator says.
+    pub(super) fn changed(&self, change: &ApiKeyChange) -> Result<Self, String> {
+        Ok(Self {
+            expires: second("expires", &change.expires)?.or(self.expires),
+            disabled: change.disabled.unwrap_or(self.disabled),
+            ..self.clone()
+        })
+    }
+
+    /// Whether it counts at no moment at which the other one does not.
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        let end = |record: &Self| record.expires.unwrap_or(i64::MAX);
+        self.disabled || (!other.disabled && end(self) <= end(other))
+    }
+
+    /// Whether its own terms let it count.
+    pub(super) fn state(&self, now: i64) -> KeyState {
+        if self.disabled {
+            KeyState::Disabled
+        } else if self.expires.is_some_and(|end| now >= end) {
+            KeyState::Expired
+        } else if self.not_before.is_some_and(|from| now < from) {
+            KeyState::NotYet
+        } else {
+            KeyState::InForce
         }
-        self.disabled = change.disabled.unwrap_or(self.disabled);
-        Ok(())
     }
 
     /// The APIs it may be used at.
@@ -181,7 +237,7 @@ impl Record {
     }
 
     /// What operators see of it.
-    pub(super) fn view(&self, id: &str, last_used: Option<i64>) -> ApiKeyView {
+    pub(super) fn view(&self, id: &str, last_used: Option<i64>, state: KeyState) -> ApiKeyView {
         let shown = |second: Option<i64>| second.and_then(|second| Timestamp::from_second(second).ok());
         ApiKeyView {
             id: id.to_owned(),
@@ -190,6 +246,7 @@ impl Record {
             not_before: shown(self.not_before),
             expires: shown(self.expires),
             disabled: self.disabled,
+            state,
             apis: self.apis.clone(),
             from: self.from.clone(),
             last_used: shown(last_used.max(self.last_used)),
@@ -198,16 +255,32 @@ impl Record {
     }
 }
 
-/// Whether a value that was made elsewhere can be a key.
-///
-/// # Errors
-/// Why it cannot. SECURITY: the value is not repeated.
-pub(super) fn check_value(value: &str) -> Result<(), String> {
-    if VALUE_BYTES.contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(());
+impl KeyValue {
+    /// The key.
+    ///
+    /// # Errors
+    /// Why this can be none. SECURITY: it is not repeated.
+    pub(super) fn check(&self) -> Result<&str, String> {
+        let Self(value) = self;
+        if !VALUE_BYTES.contains(&value.len()) || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let (least, most) = (VALUE_BYTES.start(), VALUE_BYTES.end());
+            return Err(format!("`value` is {least} to {most} printable characters of ASCII, and no space"));
+        }
+        if is_mistyped(value.as_bytes()) {
+            return Err(
+                "`value` is a key of the form made here, and its checksum says that a character is wrong"
+                    .to_owned(),
+            );
+        }
+        Ok(value)
     }
-    let (least, most) = (VALUE_BYTES.start(), VALUE_BYTES.end());
-    Err(format!("`value` is {least} to {most} printable characters of ASCII, and no space"))
+}
+
+fn check_end(expires: Option<i64>, not_before: Option<i64>, now: i64) -> Result<(), String> {
+    if expires.is_some_and(|end| end <= not_before.unwrap_or(now).max(now)) {
+        return Err("the key would end before it begins to count".to_owned());
+    }
+    Ok(())
 }
 
 fn second(member: &str, text: &Option<String>) -> Result<Option<i64>, String> {

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use portcullis_authn::{CannotIssue, IssuedKeys, NoRandomness, generate_key, random_id};
 use portcullis_core::Moment;
-use portcullis_store::{Records, StoreError};
+use portcullis_store::{RecordChanges, Records, StoreError};
 
-use super::api_key_record::{ApiKeyChange, ApiKeyView, NewApiKey, Record, check_value};
+use super::RestoreError;
+use super::api_key_record::{ApiKeyChange, ApiKeyView, KeyState, NewApiKey, Record};
+use super::kept::Kept;
 
 /// Most keys one client may have, so that a script that has run wild does not fill the disk.
 const MOST: usize = 1_000;
@@ -47,26 +49,29 @@ pub enum ApiKeyError {
     /// The key was rotated before.
     #[error("the key was rotated already, its successor is `{0}`")]
     Replaced(String),
+    /// There is nothing to take the place of.
+    #[error("the key is not in force; make a new one")]
+    NotInForce,
     /// There are too many.
     #[error("the client has {MOST} keys already")]
     Full,
     /// A restart would forget it.
     #[error("nothing is kept: add `store: {{ path: data/portcullis.redb }}` to gateway.yaml")]
     NotKept,
-    /// The store could not keep it.
-    #[error("the key is not kept: {0}")]
+    /// The store could not keep it, so it is not in force.
+    #[error("nothing has changed: {0}")]
     Store(#[from] StoreError),
+    /// The store could not keep what is in force.
+    #[error(
+        "this is in force on this gateway, and a restart would forget it: {0}; it is written when the store can be"
+    )]
+    InForceNotKept(StoreError),
     /// The system gives no randomness.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
-    /// A record the store holds cannot be read.
-    #[error("the record of a key of client `{client}` is damaged: {why}")]
-    Damaged {
-        /// Whose.
-        client: String,
-        /// What is wrong with it.
-        why: String,
-    },
+    /// A record in memory is not to be understood; nothing has changed.
+    #[error("the key cannot be read: {0}")]
+    Damaged(String),
 }
 
 impl From<CannotIssue> for ApiKeyError {
@@ -95,7 +100,6 @@ type OfClient = BTreeMap<String, Record>;
 /// All keys that were made while gateways ran.
 pub struct ManagedApiKeys {
     ring: KeyRing,
-    records: Records,
     durable: bool,
     /// Held while one is changed. Never locked by a request.
     held: Mutex<Held>,
@@ -103,8 +107,8 @@ pub struct ManagedApiKeys {
     count: AtomicUsize,
 }
 
-#[derive(Default)]
 struct Held {
+    kept: Kept,
     clients: BTreeMap<String, OfClient>,
     uses_written: i64,
 }
@@ -112,20 +116,22 @@ struct Held {
 impl ManagedApiKeys {
     /// Puts in force what was made before. Keys of a client that is no longer declared stay in the store and count no
     /// more, until it is declared again.
-    pub(super) fn restore(records: Records, durable: bool, ring: KeyRing) -> Result<Self, ApiKeyError> {
-        let mut held = Held::default();
-        for (key, text) in records.beginning("")? {
+    pub(super) fn restore(records: Records, durable: bool, ring: KeyRing) -> Result<Self, RestoreError> {
+        let kept = Kept::new(records);
+        let mut clients: BTreeMap<String, OfClient> = BTreeMap::new();
+        for (key, text) in kept.all().map_err(RestoreError::Store)? {
             let (client, id) = key.split_once(BETWEEN).unwrap_or((&key, ""));
-            let damaged = |why: String| ApiKeyError::Damaged { client: client.to_owned(), why };
-            let record: Record = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-            match ring.keys.issue(client, record.key().map_err(damaged)?) {
+            let unreadable = |why: String| RestoreError::ApiKey { client: client.to_owned(), why };
+            let record: Record =
+                serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
+            match ring.keys.issue(client, record.key().map_err(unreadable)?) {
                 Ok(()) => {}
                 Err(why) => tracing::warn!(%client, key = %id, %why, "a key of the store does not count"),
             }
-            held.clients.entry(client.to_owned()).or_default().insert(id.to_owned(), record);
+            clients.entry(client.to_owned()).or_default().insert(id.to_owned(), record);
         }
-        let count = AtomicUsize::new(held.clients.values().map(OfClient::len).sum());
-        Ok(Self { ring, records, durable, held: Mutex::new(held), count })
+        let count = AtomicUsize::new(clients.values().map(OfClient::len).sum());
+        Ok(Self { ring, durable, held: Mutex::new(Held { kept, clients, uses_written: 0 }), count })
     }
 
     /// How many there are.
@@ -137,21 +143,21 @@ impl ManagedApiKeys {
     ///
     /// # Errors
     /// There is no such client.
-    pub fn of(&self, client: &str) -> Result<Vec<ApiKeyView>, ApiKeyError> {
+    pub fn of(&self, client: &str, now: Moment) -> Result<Vec<ApiKeyView>, ApiKeyError> {
         self.known(client)?;
         let held = self.held();
         let keys = held.clients.get(client).into_iter().flatten();
-        Ok(keys.map(|(id, record)| self.view(id, record)).collect())
+        Ok(keys.map(|(id, record)| self.view(client, id, record, now)).collect())
     }
 
     /// One key of a client.
     ///
     /// # Errors
     /// There is no such client, or no such key.
-    pub fn one(&self, client: &str, id: &str) -> Result<ApiKeyView, ApiKeyError> {
+    pub fn one(&self, client: &str, id: &str, now: Moment) -> Result<ApiKeyView, ApiKeyError> {
         self.known(client)?;
         let held = self.held();
-        Ok(self.view(id, find(&held, client, id)?))
+        Ok(self.view(client, id, held.find(client, id)?, now))
     }
 
     /// Makes a key. What is handed back with it is the key itself, which is shown once and kept nowhere.
@@ -166,7 +172,7 @@ impl ManagedApiKeys {
     ) -> Result<(ApiKeyView, String), ApiKeyError> {
         self.known(client)?;
         let value = match &asked.value {
-            Some(value) => check_value(value).map(|()| value.clone()).map_err(ApiKeyError::Unfit)?,
+            Some(value) => value.check().map_err(ApiKeyError::Unfit)?.to_owned(),
             None => generate_key()?,
         };
         let (id, hash) = (random_id()?, self.ring.keys.hash(&value));
@@ -178,11 +184,12 @@ impl ManagedApiKeys {
             return Err(ApiKeyError::Unfit("`name` is shown in logs, so it cannot be the key".to_owned()));
         }
         let mut held = self.held();
-        let view = self.add(&mut held, client, &id, record, None)?;
-        Ok((view, value))
+        self.add(&mut held, client, &id, &record, None)?;
+        Ok((self.view(client, &id, &record, now), value))
     }
 
-    /// Makes a successor on the same terms, and lets the key itself count for the overlap and no longer.
+    /// Makes a successor on the same terms, and lets the key itself count for the overlap and no longer. The successor
+    /// ends when `expires` says, or when the key would have.
     ///
     /// # Errors
     /// See [`ApiKeyError`]; nothing has changed then.
@@ -191,6 +198,7 @@ impl ManagedApiKeys {
         client: &str,
         id: &str,
         overlap: Duration,
+        expires: &Option<String>,
         now: Moment,
     ) -> Result<(ApiKeyView, String), ApiKeyError> {
         self.known(client)?;
@@ -199,52 +207,77 @@ impl ManagedApiKeys {
             return Err(ApiKeyError::Unfit(format!("two keys count beside one another for {days}d at most")));
         }
         let mut held = self.held();
-        let mut old = find(&held, client, id)?.clone();
+        let mut old = held.find(client, id)?.clone();
         if let Some(successor) = old.replaced_by {
             return Err(ApiKeyError::Replaced(successor));
         }
-        let (value, new_id) = (generate_key()?, random_id()?);
-        let now = now.unix_seconds();
-        let new = old.successor(&new_id, self.ring.keys.hash(&value), now);
-        let end = now.saturating_add(i64::try_from(overlap.as_secs()).unwrap_or(i64::MAX));
+        let (value, new_id, second) = (generate_key()?, random_id()?, now.unix_seconds());
+        if matches!(old.state(second), KeyState::Disabled | KeyState::Expired) {
+            return Err(ApiKeyError::NotInForce);
+        }
+        let new = old.successor(&new_id, self.ring.keys.hash(&value), expires, second);
+        let new = new.map_err(ApiKeyError::Unfit)?;
+        let end = second.saturating_add(i64::try_from(overlap.as_secs()).unwrap_or(i64::MAX));
         old.expires = Some(old.expires.map_or(end, |before| before.min(end)));
         old.replaced_by = Some(new_id.clone());
-        let view = self.add(&mut held, client, &new_id, new, Some((id, old)))?;
-        Ok((view, value))
+        old.last_used = self.last_used(&old);
+        self.add(&mut held, client, &new_id, &new, Some((id, old)))?;
+        Ok((self.view(client, &new_id, &new, now), value))
     }
 
-    /// Changes a key.
+    /// Changes a key, and says whether it is another one than before.
     ///
     /// # Errors
-    /// See [`ApiKeyError`]; nothing has changed then.
-    pub fn change(&self, client: &str, id: &str, change: &ApiKeyChange) -> Result<ApiKeyView, ApiKeyError> {
+    /// With [`ApiKeyError::InForceNotKept`] it is changed, and not known to be on disk; with every other error nothing
+    /// has changed.
+    pub fn change(
+        &self,
+        client: &str,
+        id: &str,
+        change: &ApiKeyChange,
+        now: Moment,
+    ) -> Result<(ApiKeyView, bool), ApiKeyError> {
         self.known(client)?;
         let mut held = self.held();
-        let mut record = find(&held, client, id)?.clone();
-        record.change(change).map_err(ApiKeyError::Unfit)?;
-        record.last_used = self.last_used(&record);
-        self.records.put(&key(client, id), text(&record))?;
-        self.put_in_force(client, &record);
-        let view = self.view(id, &record);
-        held.clients.entry(client.to_owned()).or_default().insert(id.to_owned(), record);
-        Ok(view)
+        let old = held.find(client, id)?.clone();
+        let mut new = old.changed(change).map_err(ApiKeyError::Unfit)?;
+        let (is_other, narrows) = (new != old, new.is_within(&old));
+        if let Some(successor) = old.replaced_by.as_ref().filter(|_| !narrows) {
+            return Err(ApiKeyError::Replaced(successor.clone()));
+        }
+        new.last_used = self.last_used(&old);
+        let view = self.view(client, id, &new, now);
+        let changes = RecordChanges::from([row(client, id, Some(&new))]);
+        if narrows {
+            // SECURITY: a key that somebody wants less of must not count on because a disk is full.
+            self.put(&mut held, client, id, new);
+            held.kept.insist(changes).map_err(ApiKeyError::InForceNotKept)?;
+        } else {
+            held.kept.attempt(changes, [row(client, id, Some(&old))].into())?;
+            self.put(&mut held, client, id, new);
+        }
+        Ok((view, is_other))
     }
 
     /// Takes a key out of use, for good, and out of the store.
     ///
     /// # Errors
-    /// See [`ApiKeyError`]; nothing has changed then.
+    /// With [`ApiKeyError::InForceNotKept`] it counts no more, and is not known to be off the disk; with every other
+    /// error nothing has changed.
     pub fn revoke(&self, client: &str, id: &str) -> Result<(), ApiKeyError> {
         self.known(client)?;
         let mut held = self.held();
-        find(&held, client, id)?;
-        self.records.remove(&[key(client, id)])?;
+        let (key, gone) = row(client, id, None);
+        // One that was revoked before and is still on disk is not unknown.
+        if !held.kept.owes(&key) {
+            held.find(client, id)?;
+        }
         self.forget(&mut held, client, id);
-        Ok(())
+        held.kept.insist([(key, gone)].into()).map_err(ApiKeyError::InForceNotKept)
     }
 
-    /// Removes keys that have been over for long enough, and writes down which are in use. To be called every few
-    /// seconds, never by a worker.
+    /// Removes keys that have been over for long enough, writes down which are in use, and what is owed to the disk. To
+    /// be called every few seconds, never by a worker.
     pub(crate) fn tidy(&self, now: Moment) {
         let now = now.unix_seconds();
         let mut held = self.held();
@@ -252,41 +285,35 @@ impl ManagedApiKeys {
         let is_over = |record: &Record| record.expires.is_some_and(|end| end.saturating_add(keep) <= now);
         let over = pairs(&held).filter(|(_, _, record)| is_over(record));
         let over: Vec<_> = over.map(|(client, id, _)| (client.to_owned(), id.to_owned())).collect();
-        if !over.is_empty() {
-            let keys: Vec<String> = over.iter().map(|(client, id)| key(client, id)).collect();
-            match self.records.remove(&keys) {
-                Ok(()) => over.iter().for_each(|(client, id)| self.forget(&mut held, client, id)),
-                // They count no more whether or not they are still on disk; the next call tries again.
-                Err(error) => tracing::warn!(%error, "expired API keys could not be removed"),
-            }
-        }
+        let mut changes: RecordChanges = over.iter().map(|(client, id)| row(client, id, None)).collect();
+        over.iter().for_each(|(client, id)| self.forget(&mut held, client, id));
         if now.saturating_sub(held.uses_written) >= USES_EVERY_SECONDS {
             held.uses_written = now;
-            self.write_uses(&mut held);
+            changes.extend(self.uses(&mut held));
         }
+        write(&mut held, changes);
     }
 
-    /// Writes down which keys were used last when.
+    /// Writes down which keys were used last when, and what is owed to the disk.
     pub(crate) fn finish(&self) {
-        self.write_uses(&mut self.held());
+        let mut held = self.held();
+        let uses = self.uses(&mut held);
+        write(&mut held, uses);
     }
 
-    fn write_uses(&self, held: &mut Held) {
-        let mut changes = Vec::new();
+    /// The keys that were used since that was last written down.
+    fn uses(&self, held: &mut Held) -> RecordChanges {
+        let mut changes = RecordChanges::new();
         for (client, keys) in &mut held.clients {
             for (id, record) in keys {
                 let last = self.last_used(record);
                 if last > record.last_used {
                     record.last_used = last;
-                    changes.push((key(client, id), Some(text(record))));
+                    changes.extend([row(client, id, Some(record))]);
                 }
             }
         }
-        if !changes.is_empty()
-            && let Err(error) = self.records.change(changes)
-        {
-            tracing::warn!(%error, "it could not be written down which API keys are in use");
-        }
+        changes
     }
 
     /// Adds a key and, in the same step, changes the one it takes the place of.
@@ -295,9 +322,9 @@ impl ManagedApiKeys {
         held: &mut Held,
         client: &str,
         id: &str,
-        record: Record,
+        record: &Record,
         replaced: Option<(&str, Record)>,
-    ) -> Result<ApiKeyView, ApiKeyError> {
+    ) -> Result<(), ApiKeyError> {
         if !self.durable {
             return Err(ApiKeyError::NotKept);
         }
@@ -308,33 +335,31 @@ impl ManagedApiKeys {
         if others.into_iter().flatten().any(|(_, other)| other.name == record.name) {
             return Err(ApiKeyError::NameTaken);
         }
-        let damaged = |why| ApiKeyError::Damaged { client: client.to_owned(), why };
-        let hash = record.hash().map_err(damaged)?;
-        // In force first, because nobody has the key yet and what cannot be issued must not be kept.
-        self.ring.keys.issue(client, record.key().map_err(damaged)?)?;
-        let mut changes = vec![(key(client, id), Some(text(&record)))];
-        changes.extend(replaced.as_ref().map(|(id, old)| (key(client, id), Some(text(old)))));
-        if let Err(error) = self.records.change(changes) {
-            self.ring.keys.withdraw(&hash);
-            return Err(error.into());
+        let key = record.key().map_err(ApiKeyError::Damaged)?;
+        // What cannot be issued must not be kept, and nothing else issues keys while these are held.
+        self.ring.keys.check(client, &key)?;
+        let mut changes = RecordChanges::from([row(client, id, Some(record))]);
+        let mut before = RecordChanges::from([row(client, id, None)]);
+        if let Some((old_id, old)) = &replaced {
+            changes.extend([row(client, old_id, Some(old))]);
+            before.extend([row(client, old_id, Some(held.find(client, old_id)?))]);
         }
-        let view = self.view(id, &record);
-        let keys = held.clients.entry(client.to_owned()).or_default();
-        keys.insert(id.to_owned(), record);
+        held.kept.attempt(changes, before)?;
+        self.ring.keys.issue(client, key)?;
+        held.clients.entry(client.to_owned()).or_default().insert(id.to_owned(), record.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
-        if let Some((id, old)) = replaced {
-            self.put_in_force(client, &old);
-            keys.insert(id.to_owned(), old);
+        if let Some((old_id, old)) = replaced {
+            self.put(held, client, old_id, old);
         }
-        Ok(view)
+        Ok(())
     }
 
-    fn put_in_force(&self, client: &str, record: &Record) {
-        let last_used = self.last_used(record);
-        if let Ok(mut key) = record.key() {
-            key.last_used = last_used;
+    /// Puts another record in the place of a key's.
+    fn put(&self, held: &mut Held, client: &str, id: &str, record: Record) {
+        if let Ok(key) = record.key() {
             self.ring.keys.change(client, key);
         }
+        held.clients.entry(client.to_owned()).or_default().insert(id.to_owned(), record);
     }
 
     fn forget(&self, held: &mut Held, client: &str, id: &str) {
@@ -348,8 +373,16 @@ impl ManagedApiKeys {
         }
     }
 
-    fn view(&self, id: &str, record: &Record) -> ApiKeyView {
-        record.view(id, self.last_used(record))
+    fn view(&self, client: &str, id: &str, record: &Record, now: Moment) -> ApiKeyView {
+        let now = now.unix_seconds();
+        let state = if !record.hash().is_ok_and(|hash| self.ring.keys.is_issued(&hash)) {
+            KeyState::DeclaredElsewhere
+        } else if self.ring.keys.end_of(client).is_some_and(|end| now >= end) {
+            KeyState::ClientExpired
+        } else {
+            record.state(now)
+        };
+        record.view(id, self.last_used(record), state)
     }
 
     fn last_used(&self, record: &Record) -> Option<i64> {
@@ -365,21 +398,29 @@ impl ManagedApiKeys {
     }
 }
 
+impl Held {
+    fn find(&self, client: &str, id: &str) -> Result<&Record, ApiKeyError> {
+        self.clients.get(client).and_then(|keys| keys.get(id)).ok_or(ApiKeyError::UnknownKey)
+    }
+}
+
+/// Writes what nobody waits for; what fails is tried again.
+fn write(held: &mut Held, changes: RecordChanges) {
+    let written = if changes.is_empty() { held.kept.settle() } else { held.kept.insist(changes) };
+    if let Err(error) = written {
+        tracing::warn!(%error, "what was changed of API keys is not yet on disk");
+    }
+}
+
 fn pairs(held: &Held) -> impl Iterator<Item = (&str, &str, &Record)> {
     held.clients.iter().flat_map(|(client, keys)| {
         keys.iter().map(move |(id, record)| (client.as_str(), id.as_str(), record))
     })
 }
 
-fn find<'h>(held: &'h Held, client: &str, id: &str) -> Result<&'h Record, ApiKeyError> {
-    held.clients.get(client).and_then(|keys| keys.get(id)).ok_or(ApiKeyError::UnknownKey)
-}
-
-fn key(client: &str, id: &str) -> String {
-    format!("{client}{BETWEEN}{id}")
-}
-
-/// A record has no member that cannot be written as JSON.
-fn text(record: &Record) -> Vec<u8> {
-    serde_json::to_vec(record).unwrap_or_default()
+/// A record as the store has it; without one, it goes.
+fn row(client: &str, id: &str, record: Option<&Record>) -> (String, Option<Vec<u8>>) {
+    // A record has no member that cannot be written as JSON.
+    let text = record.map(|record| serde_json::to_vec(record).unwrap_or_default());
+    (format!("{client}{BETWEEN}{id}"), text)
 }

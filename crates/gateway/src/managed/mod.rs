@@ -2,14 +2,16 @@
 
 mod api_key_record;
 mod api_keys;
+mod kept;
 mod revocations;
 
 use std::sync::Arc;
 
 use portcullis_authn::RevokedTokens;
-use portcullis_store::Store;
+use portcullis_core::Moment;
+use portcullis_store::{Store, StoreError};
 
-pub use api_key_record::{ApiKeyChange, ApiKeyView, NewApiKey};
+pub use api_key_record::{ApiKeyChange, ApiKeyView, KeyState, NewApiKey};
 pub(crate) use api_keys::KeyRing;
 pub use api_keys::{ApiKeyError, ManagedApiKeys};
 pub(crate) use revocations::PushedRevocations;
@@ -20,9 +22,10 @@ const REVOKED_TOKENS: &str = "revoked_tokens";
 /// Under which subject it keeps API keys.
 const API_KEYS: &str = "api_keys";
 
-/// Everything that is managed while the gateway runs.
+/// Everything that is managed while the gateway runs. Clones are the same.
+#[derive(Clone)]
 pub(crate) struct Managed {
-    pub(crate) revocations: PushedRevocations,
+    pub(crate) revocations: Arc<PushedRevocations>,
     /// `None` if no pepper is set.
     pub(crate) api_keys: Option<Arc<ManagedApiKeys>>,
 }
@@ -30,12 +33,36 @@ pub(crate) struct Managed {
 /// Why what was told before cannot be put in force again.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// What was revoked.
-    #[error("the revoked tokens the store holds: {0}")]
-    Revocations(#[from] RevokeError),
-    /// Keys that were made.
-    #[error("the API keys the store holds: {0}")]
-    ApiKeys(#[from] ApiKeyError),
+    /// The store cannot be read.
+    #[error("what operators told before cannot be read: {0}")]
+    Store(StoreError),
+    /// An entry is not to be understood.
+    #[error("the store holds a revocation of tokens of issuer `{issuer}` that cannot be read: {why}")]
+    Revocation {
+        /// Whose tokens.
+        issuer: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Tokens that were revoked would count again.
+    #[error(
+        "{count} revocations of tokens of issuer `{issuer}` would be lost: no issuer of this name has `revoked: {{ push: \
+         true }}`; give it that, and take the revocations back before it goes: DELETE /v1/issuers/{issuer}/revoked-tokens"
+    )]
+    Orphaned {
+        /// Whose tokens.
+        issuer: String,
+        /// How many entries.
+        count: usize,
+    },
+    /// A key that was made.
+    #[error("the store holds a key of client `{client}` that cannot be read: {why}")]
+    ApiKey {
+        /// Whose key.
+        client: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl Managed {
@@ -45,10 +72,46 @@ impl Managed {
         durable: bool,
         lists: &[Arc<RevokedTokens>],
         ring: Option<KeyRing>,
+        now: Moment,
     ) -> Result<Self, RestoreError> {
-        let revocations = PushedRevocations::restore(store.records(REVOKED_TOKENS), lists)?;
+        let revocations = PushedRevocations::restore(store.records(REVOKED_TOKENS), lists, now)?;
         let records = store.records(API_KEYS);
         let api_keys = ring.map(|ring| ManagedApiKeys::restore(records, durable, ring)).transpose()?;
-        Ok(Self { revocations, api_keys: api_keys.map(Arc::new) })
+        let managed = Self { revocations: Arc::new(revocations), api_keys: api_keys.map(Arc::new) };
+        if durable {
+            managed.tell(store.is_new(), lists);
+        }
+        Ok(managed)
+    }
+
+    /// SECURITY: a volume that was not mounted looks like a first start, and then what was revoked opens doors again.
+    fn tell(&self, is_new: bool, lists: &[Arc<RevokedTokens>]) {
+        let (revocations, keys) =
+            (self.revocations.count(), self.api_keys.as_ref().map_or(0, |keys| keys.count()));
+        if !is_new {
+            tracing::info!(revocations, api_keys = keys, "the store was opened");
+        } else if lists.iter().any(|list| list.push_place().is_some()) {
+            tracing::warn!(
+                "a new store was made; if this is not the first start, tokens revoked before count again"
+            );
+        } else {
+            tracing::info!("a new store was made");
+        }
+    }
+
+    /// Removes what is over, and writes what is owed to the disk. To be called every few seconds, never by a worker.
+    pub(crate) fn tidy(&self, now: Moment) {
+        self.revocations.tidy(now);
+        if let Some(keys) = &self.api_keys {
+            keys.tidy(now);
+        }
+    }
+
+    /// Writes what is to outlive the gateway and is not on disk yet.
+    pub(crate) fn finish(&self, now: Moment) {
+        self.revocations.tidy(now);
+        if let Some(keys) = &self.api_keys {
+            keys.finish();
+        }
     }
 }

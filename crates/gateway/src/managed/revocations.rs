@@ -1,15 +1,21 @@
 //! Tokens that are revoked while the gateway runs (REV-02): told over the admin API, kept in the store.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use portcullis_authn::{BadEntry, RevokedEntry, RevokedTokens};
 use portcullis_core::Moment;
-use portcullis_store::{Records, StoreError};
+use portcullis_store::{RecordChanges, Records, StoreError};
+
+use super::RestoreError;
+use super::kept::Kept;
 
 /// Most entries one issuer may have been told, so that a script that has run wild does not fill the disk.
 const MOST: usize = 100_000;
-
+/// How long an entry that is over is kept. SECURITY: by the clock that nobody can set, or a wall clock that jumps ahead
+/// for a moment would give revoked tokens back for good.
+const KEPT_WHEN_OVER: Duration = Duration::from_hours(1);
 /// Stands between issuer and entry in the key of a record; no name of an entry of `issuers` holds one.
 const BETWEEN: char = '\n';
 
@@ -22,103 +28,252 @@ pub enum RevokeError {
     /// The entry cannot be read.
     #[error("{0}")]
     BadEntry(#[from] BadEntry),
+    /// The entry ended before it was told.
+    #[error("`until` is over, so no token would be revoked")]
+    Over,
     /// There is no such entry.
     #[error("no entry of this issuer has this id")]
     UnknownEntry,
     /// There are too many.
-    #[error("the issuer has {MOST} entries already; take back what is over, or list tokens in files")]
+    #[error(
+        "the issuer may have {MOST} entries; take some back, let them end with `until`, or list tokens in files"
+    )]
     Full,
-    /// The store could not keep it.
-    #[error("the revocation is not kept: {0}")]
+    /// The store could not keep that it is taken back; it is in force as before.
+    #[error("it is not taken back: {0}")]
     Store(#[from] StoreError),
+    /// The store could not keep what is in force.
+    #[error(
+        "the tokens are revoked on this gateway, and a restart would forget it: {0}; it is written when the store can be"
+    )]
+    InForceNotKept(StoreError),
 }
 
 /// What was told of each issuer that takes revocations.
 pub(crate) struct PushedRevocations {
-    records: Records,
     /// Held while one is changed, so that no two changes lose one of them. Never locked by a request.
-    told: Mutex<HashMap<Arc<str>, Told>>,
+    told: Mutex<Told>,
+}
+
+struct Told {
+    kept: Kept,
+    issuers: HashMap<Arc<str>, OfIssuer>,
 }
 
 /// One issuer's, by the ids of the entries.
-struct Told {
+struct OfIssuer {
     list: Arc<RevokedTokens>,
     entries: BTreeMap<String, RevokedEntry>,
+    over: Over,
 }
 
+/// Since when each entry that is over was seen to be, by the monotonic clock.
+#[derive(Default)]
+struct Over(BTreeMap<String, Duration>);
+
 impl PushedRevocations {
-    /// Puts in force what was told before. SECURITY: an entry that cannot be read back is an error of the start:
-    /// without it a revoked token would open doors again.
-    pub(crate) fn restore(records: Records, lists: &[Arc<RevokedTokens>]) -> Result<Self, RevokeError> {
-        let mut told = HashMap::new();
-        for list in lists.iter().filter(|list| list.push_place().is_some()) {
-            let mut entries = BTreeMap::new();
-            for (key, text) in records.beginning(&key(list.issuer(), ""))? {
-                let id = key.rsplit(BETWEEN).next().unwrap_or_default().to_owned();
-                entries.insert(id, RevokedEntry::parse(&text)?);
+    /// Puts in force what was told before. SECURITY: an entry that cannot be read back, or that is of an issuer that no
+    /// longer takes any, is an error of the start: without it a revoked token would open doors again.
+    pub(super) fn restore(
+        records: Records,
+        lists: &[Arc<RevokedTokens>],
+        now: Moment,
+    ) -> Result<Self, RestoreError> {
+        let kept = Kept::new(records);
+        let takes = lists.iter().filter(|list| list.push_place().is_some());
+        let mut issuers: HashMap<Arc<str>, OfIssuer> =
+            takes.map(|list| (Arc::clone(list.issuer()), OfIssuer::new(list))).collect();
+        let mut orphans: BTreeMap<String, usize> = BTreeMap::new();
+        for (key, text) in kept.all().map_err(RestoreError::Store)? {
+            let (issuer, id) = key.split_once(BETWEEN).unwrap_or((&key, ""));
+            let entry = RevokedEntry::parse(&text).map_err(|why| RestoreError::Revocation {
+                issuer: issuer.to_owned(),
+                why: why.to_string(),
+            })?;
+            match issuers.get_mut(issuer) {
+                Some(told) => drop(told.entries.insert(id.to_owned(), entry)),
+                None if entry.is_over(now) => {}
+                None => *orphans.entry(issuer.to_owned()).or_default() += 1,
             }
-            let restored = Told { list: Arc::clone(list), entries };
-            restored.put_in_force();
-            told.insert(Arc::clone(list.issuer()), restored);
         }
-        Ok(Self { records, told: Mutex::new(told) })
+        if let Some((issuer, count)) = orphans.pop_first() {
+            return Err(RestoreError::Orphaned { issuer, count });
+        }
+        issuers.values().for_each(OfIssuer::put_in_force);
+        Ok(Self { told: Mutex::new(Told { kept, issuers }) })
+    }
+
+    /// How many entries there are.
+    pub(super) fn count(&self) -> usize {
+        self.told().issuers.values().map(|told| told.entries.len()).sum()
     }
 
     /// The entries of an issuer, by their ids.
     pub(crate) fn of(&self, issuer: &str) -> Result<BTreeMap<String, RevokedEntry>, RevokeError> {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.get(issuer).map(|told| told.entries.clone()).ok_or(RevokeError::UnknownIssuer)
+        let told = self.told();
+        told.issuers.get(issuer).map(|told| told.entries.clone()).ok_or(RevokeError::UnknownIssuer)
     }
 
-    /// Takes an entry, and says whether it is new. When this returns it is on disk and in force on every worker.
-    pub(crate) fn add(&self, issuer: &str, entry: RevokedEntry, now: Moment) -> Result<bool, RevokeError> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = told.get_mut(issuer).ok_or(RevokeError::UnknownIssuer)?;
-        let id = entry.id();
-        if told.entries.contains_key(&id) {
-            return Ok(false);
+    /// Takes entries, all or none, and says which are new. When this returns they are in force on every worker, and on
+    /// disk.
+    ///
+    /// # Errors
+    /// With [`RevokeError::InForceNotKept`] they are in force, and not known to be on disk; with every other error
+    /// nothing has changed.
+    pub(crate) fn add(
+        &self,
+        issuer: &str,
+        entries: Vec<RevokedEntry>,
+        now: Moment,
+    ) -> Result<Vec<bool>, RevokeError> {
+        let mut told = self.told();
+        let Told { kept, issuers } = &mut *told;
+        let of = issuers.get_mut(issuer).ok_or(RevokeError::UnknownIssuer)?;
+        if entries.iter().any(|entry| entry.is_over(now)) {
+            return Err(RevokeError::Over);
         }
-        if told.entries.len() >= MOST {
-            self.forget_what_is_over(issuer, told, now)?;
-        }
-        if told.entries.len() >= MOST {
+        let named: BTreeMap<String, RevokedEntry> =
+            entries.iter().map(|entry| (entry.id(), entry.clone())).collect();
+        let mut fresh = named;
+        fresh.retain(|id, _| !of.entries.contains_key(id) || kept.owes(&key(issuer, id)));
+        let added = fresh.keys().filter(|id| !of.entries.contains_key(*id)).count();
+        if of.entries.len().saturating_add(added) > MOST {
             return Err(RevokeError::Full);
         }
-        self.records.put(&key(issuer, &id), entry.to_json().to_string().into_bytes())?;
-        told.entries.insert(id, entry);
-        told.put_in_force();
-        Ok(true)
+        let is_new = entries.iter().map(|entry| fresh.contains_key(&entry.id())).collect();
+        if fresh.is_empty() {
+            return Ok(is_new);
+        }
+        let changes = fresh.iter().map(|(id, entry)| (key(issuer, id), Some(text(entry)))).collect();
+        of.entries.extend(fresh);
+        of.put_in_force();
+        kept.insist(changes).map_err(RevokeError::InForceNotKept)?;
+        Ok(is_new)
     }
 
     /// Takes an entry back.
+    ///
+    /// # Errors
+    /// See [`RevokeError`]; nothing has changed then.
     pub(crate) fn remove(&self, issuer: &str, id: &str) -> Result<(), RevokeError> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = told.get_mut(issuer).ok_or(RevokeError::UnknownIssuer)?;
-        if !told.entries.contains_key(id) {
-            return Err(RevokeError::UnknownEntry);
-        }
-        self.records.remove(&[key(issuer, id)])?;
-        told.entries.remove(id);
-        told.put_in_force();
-        Ok(())
+        self.take_back(issuer, |of| {
+            if of.entries.contains_key(id) { Ok(vec![id.to_owned()]) } else { Err(RevokeError::UnknownEntry) }
+        })
+        .map(drop)
     }
 
-    fn forget_what_is_over(&self, issuer: &str, told: &mut Told, now: Moment) -> Result<(), RevokeError> {
-        let over: Vec<String> =
-            told.entries.iter().filter(|(_, entry)| entry.is_over(now)).map(|(id, _)| id.clone()).collect();
-        let keys: Vec<String> = over.iter().map(|id| key(issuer, id)).collect();
-        self.records.remove(&keys)?;
-        over.iter().for_each(|id| drop(told.entries.remove(id)));
-        Ok(())
+    /// Takes every entry of an issuer back, and says how many there were.
+    ///
+    /// # Errors
+    /// See [`RevokeError`]; nothing has changed then.
+    pub(crate) fn remove_all(&self, issuer: &str) -> Result<usize, RevokeError> {
+        self.take_back(issuer, |of| Ok(of.entries.keys().cloned().collect()))
+    }
+
+    fn take_back(
+        &self,
+        issuer: &str,
+        which: impl FnOnce(&OfIssuer) -> Result<Vec<String>, RevokeError>,
+    ) -> Result<usize, RevokeError> {
+        let mut told = self.told();
+        let Told { kept, issuers } = &mut *told;
+        let of = issuers.get_mut(issuer).ok_or(RevokeError::UnknownIssuer)?;
+        let ids = which(of)?;
+        let before = ids.iter().map(|id| (key(issuer, id), of.entries.get(id).map(text))).collect();
+        kept.attempt(gone(issuer, &ids), before)?;
+        of.forget(&ids);
+        Ok(ids.len())
+    }
+
+    /// Removes what has been over for long enough, and writes what is owed to the disk. To be called every few seconds,
+    /// never by a worker.
+    pub(crate) fn tidy(&self, now: Moment) {
+        let mut told = self.told();
+        let Told { kept, issuers } = &mut *told;
+        let mut changes = RecordChanges::new();
+        for (issuer, of) in issuers {
+            let ids = of.long_over(now);
+            if !ids.is_empty() {
+                changes.extend(gone(issuer, &ids));
+                of.forget(&ids);
+            }
+        }
+        let written = if changes.is_empty() { kept.settle() } else { kept.insist(changes) };
+        if let Err(error) = written {
+            tracing::warn!(%error, "what was told of revoked tokens is in force, and not yet on disk");
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Told {
+impl OfIssuer {
+    fn new(list: &Arc<RevokedTokens>) -> Self {
+        Self { list: Arc::clone(list), entries: BTreeMap::new(), over: Over::default() }
+    }
+
     fn put_in_force(&self) {
         self.list.set_pushed(self.entries.values().cloned().collect());
+    }
+
+    fn forget(&mut self, ids: &[String]) {
+        for id in ids {
+            self.entries.remove(id);
+        }
+        self.put_in_force();
+    }
+
+    /// The entries that have been over for long enough.
+    fn long_over(&mut self, now: Moment) -> Vec<String> {
+        let over = self.entries.iter().filter(|(_, entry)| entry.is_over(now)).map(|(id, _)| id.clone());
+        self.over.long(over, now.monotonic)
+    }
+}
+
+impl Over {
+    /// Those of them that were over each time they were looked at, for long enough.
+    fn long(&mut self, over: impl Iterator<Item = String>, now: Duration) -> Vec<String> {
+        let since = |id: &str| self.0.get(id).copied().unwrap_or(now);
+        let held: BTreeMap<_, _> = over.map(|id| (id.clone(), since(&id))).collect();
+        self.0 = held;
+        let long = |since: Duration| now.saturating_sub(since) >= KEPT_WHEN_OVER;
+        self.0.iter().filter(|(_, since)| long(**since)).map(|(id, _)| id.clone()).collect()
     }
 }
 
 fn key(issuer: &str, id: &str) -> String {
     format!("{issuer}{BETWEEN}{id}")
+}
+
+fn gone(issuer: &str, ids: &[String]) -> RecordChanges {
+    ids.iter().map(|id| (key(issuer, id), None)).collect()
+}
+
+fn text(entry: &RevokedEntry) -> Vec<u8> {
+    entry.to_json().to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{KEPT_WHEN_OVER, Over};
+
+    /// A wall clock that jumps ahead and is set right again has removed nothing.
+    #[test]
+    fn an_entry_goes_when_it_was_over_for_an_hour_without_a_break() {
+        let mut over = Over::default();
+        let start = Duration::from_secs(100);
+        let mut long =
+            |ids: &[&str], later: Duration| over.long(ids.iter().map(|id| (*id).to_owned()), start + later);
+        let second = Duration::from_secs(1);
+        assert!(long(&["a", "b"], Duration::ZERO).is_empty());
+        assert!(long(&["a"], second).is_empty());
+        assert!(long(&["a", "b"], KEPT_WHEN_OVER - second).is_empty());
+        assert_eq!(long(&["a", "b"], KEPT_WHEN_OVER), ["a"]);
+        assert_eq!(long(&["b"], KEPT_WHEN_OVER * 2 - second), ["b"]);
+        assert!(long(&[], KEPT_WHEN_OVER * 9).is_empty());
+    }
 }

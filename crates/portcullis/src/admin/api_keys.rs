@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::answer;
-use super::changes::{Refusal, change, look, not_json, problem, token_only};
+use super::changes::{Made, change, look, not_json, token_only};
+use super::problem::{Refusal, problem};
 
 /// The largest body that says something of a key.
 const MOST_BYTES: usize = 64 * 1024;
@@ -37,7 +38,7 @@ pub(super) fn router(gateway: Weak<Gateway>) -> Router {
 
 /// A key that was just made: what everybody may see of it, and, this once, itself.
 #[derive(Serialize)]
-struct Made<'a> {
+struct Shown<'a> {
     key: &'a str,
     #[serde(flatten)]
     view: &'a ApiKeyView,
@@ -48,6 +49,8 @@ struct Made<'a> {
 #[serde(deny_unknown_fields)]
 struct Rotation {
     overlap: Option<String>,
+    /// When the successor ends, where that is not when the key would have.
+    expires: Option<String>,
 }
 
 /// Why a call about keys is refused.
@@ -75,25 +78,34 @@ impl Refusal for KeyRefusal {
                 ApiKeyError::Replaced(_) => (StatusCode::CONFLICT, "rotated_already"),
                 ApiKeyError::Full => (StatusCode::CONFLICT, "too_many_keys"),
                 ApiKeyError::NotKept => (StatusCode::CONFLICT, "no_store"),
+                ApiKeyError::NotInForce => (StatusCode::CONFLICT, "not_in_force"),
                 ApiKeyError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
-                ApiKeyError::Randomness(_) | ApiKeyError::Damaged { .. } => {
+                ApiKeyError::InForceNotKept(_) => (StatusCode::SERVICE_UNAVAILABLE, "in_force_not_kept"),
+                ApiKeyError::Randomness(_) | ApiKeyError::Damaged(_) => {
                     (StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
                 }
             },
         }
     }
+
+    fn is_in_force(&self) -> bool {
+        matches!(self, Self::Keys(ApiKeyError::InForceNotKept(_)))
+    }
 }
 
 async fn list(State(gateway): State<Weak<Gateway>>, Path(client): Path<String>) -> Response {
     let seen = move |gateway: &Gateway| {
-        let keys = keys(gateway)?.of(&client)?;
+        let keys = keys(gateway)?.of(&client, gateway.clock().now())?;
         Ok::<_, KeyRefusal>(json!({ "client": client, "keys": keys }))
     };
     look(&gateway, seen).await
 }
 
 async fn show(State(gateway): State<Weak<Gateway>>, Path((client, id)): Path<(String, String)>) -> Response {
-    look(&gateway, move |gateway| Ok::<_, KeyRefusal>(keys(gateway)?.one(&client, &id)?)).await
+    let seen = move |gateway: &Gateway| {
+        Ok::<_, KeyRefusal>(keys(gateway)?.one(&client, &id, gateway.clock().now())?)
+    };
+    look(&gateway, seen).await
 }
 
 async fn create(
@@ -108,9 +120,10 @@ async fn create(
     };
     let of = client.clone();
     let make = move |gateway: &Gateway| {
-        keys(gateway).and_then(|keys| Ok(keys.create(&client, &asked, gateway.clock().now())?))
+        let (view, key) = keys(gateway)?.create(&client, &asked, gateway.clock().now())?;
+        Ok::<_, KeyRefusal>(made(&view, &key, format!("{}, {:?}", view.id, view.name)))
     };
-    change(&gateway, "API key made", of, make, made).await
+    change(&gateway, "API key made", of, make).await
 }
 
 async fn rotate(
@@ -119,19 +132,21 @@ async fn rotate(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let rotation: Rotation = match said(&headers, &body) {
+    let Rotation { overlap, expires } = match said(&headers, &body) {
         Ok(rotation) => rotation,
         Err(refusal) => return *refusal,
     };
-    let overlap = match rotation.overlap.as_deref().map_or(Ok(OVERLAP), quantity::duration) {
+    let overlap = match overlap.as_deref().map_or(Ok(OVERLAP), quantity::duration) {
         Ok(overlap) => overlap,
         Err(why) => return problem(StatusCode::BAD_REQUEST, "unfit", &format!("`overlap`: {why}")),
     };
     let of = format!("{client}/{id}");
     let make = move |gateway: &Gateway| {
-        keys(gateway).and_then(|keys| Ok(keys.rotate(&client, &id, overlap, gateway.clock().now())?))
+        let now = gateway.clock().now();
+        let (view, key) = keys(gateway)?.rotate(&client, &id, overlap, &expires, now)?;
+        Ok::<_, KeyRefusal>(made(&view, &key, format!("its successor is {}", view.id)))
     };
-    change(&gateway, "API key rotated", of, make, made).await
+    change(&gateway, "API key rotated", of, make).await
 }
 
 async fn alter(
@@ -145,8 +160,13 @@ async fn alter(
         Err(refusal) => return *refusal,
     };
     let of = format!("{client}/{id}");
-    let make = move |gateway: &Gateway| keys(gateway).and_then(|keys| Ok(keys.change(&client, &id, &asked)?));
-    change(&gateway, "API key changed", of, make, |view| answer(StatusCode::OK, Json(view))).await
+    let make = move |gateway: &Gateway| {
+        let (view, is_other) = keys(gateway)?.change(&client, &id, &asked, gateway.clock().now())?;
+        let expires = view.expires.map_or_else(|| "never".to_owned(), |end| end.to_string());
+        let note = is_other.then(|| format!("disabled: {}, expires: {expires}", view.disabled));
+        Ok::<_, KeyRefusal>(Made { answer: answer(StatusCode::OK, Json(&view)), note })
+    };
+    change(&gateway, "API key changed", of, make).await
 }
 
 async fn revoke(
@@ -154,12 +174,16 @@ async fn revoke(
     Path((client, id)): Path<(String, String)>,
 ) -> Response {
     let of = format!("{client}/{id}");
-    let make = move |gateway: &Gateway| keys(gateway).and_then(|keys| Ok(keys.revoke(&client, &id)?));
-    change(&gateway, "API key revoked", of, make, |()| answer(StatusCode::NO_CONTENT, ())).await
+    let make = move |gateway: &Gateway| {
+        keys(gateway)?.revoke(&client, &id)?;
+        let note = Some("it counts no more".to_owned());
+        Ok::<_, KeyRefusal>(Made { answer: answer(StatusCode::NO_CONTENT, ()), note })
+    };
+    change(&gateway, "API key revoked", of, make).await
 }
 
-fn made((view, key): (ApiKeyView, String)) -> Response {
-    answer(StatusCode::CREATED, Json(Made { key: &key, view: &view }))
+fn made(view: &ApiKeyView, key: &str, note: String) -> Made {
+    Made { answer: answer(StatusCode::CREATED, Json(Shown { key, view })), note: Some(note) }
 }
 
 fn keys(gateway: &Gateway) -> Result<&Arc<ManagedApiKeys>, KeyRefusal> {

@@ -14,62 +14,45 @@ use portcullis_jose::digest::constant_time_eq;
 use serde::Serialize;
 
 use super::answer;
+use super::problem::{Refusal, problem, refused};
 
-/// The body of an answer that says no (RFC 9457).
-#[derive(Serialize)]
-struct Problem<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    title: &'a str,
-    status: u16,
-    code: &'static str,
-    detail: &'a str,
+/// What a change came to.
+pub(super) struct Made {
+    /// What whoever asked is told.
+    pub(super) answer: Response,
+    /// What is written down of it, and is no secret; nothing, if all is as it was.
+    pub(super) note: Option<String>,
 }
 
-/// Says no.
-pub(super) fn problem(status: StatusCode, code: &'static str, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or_default();
-    let body = Problem { kind: "about:blank", title, status: status.as_u16(), code, detail };
-    let mut response = answer(status, Json(body));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    response
-}
-
-/// An error of a call, and how it is told.
-pub(super) trait Refusal: std::fmt::Display {
-    /// Status and code.
-    fn refusal(&self) -> (StatusCode, &'static str);
-}
-
-/// Tells an error.
-pub(super) fn refused(error: &impl Refusal) -> Response {
-    let (status, code) = error.refusal();
-    problem(status, code, &error.to_string())
-}
-
-/// Makes a change on a thread that may wait for the disk, and writes down that it was made or why it was not. `of` says
-/// what is changed, and is no secret.
-pub(super) async fn change<T: Send + 'static, E: Refusal + Send + 'static>(
+/// Makes a change on a thread that may wait for the disk, and writes down what was made or why it was not. `of` says what
+/// is changed.
+pub(super) async fn change<E: Refusal + Send + 'static>(
     gateway: &Weak<Gateway>,
     action: &'static str,
     of: String,
-    make: impl FnOnce(&Gateway) -> Result<T, E> + Send + 'static,
-    done: impl FnOnce(T) -> Response,
+    make: impl FnOnce(&Gateway) -> Result<Made, E> + Send + 'static,
 ) -> Response {
     let Some(gateway) = gateway.upgrade() else { return ended() };
-    let made = tokio::task::spawn_blocking(move || {
-        let made = make(&gateway);
-        match &made {
-            Ok(_) => tracing::info!(action, of, "changed over the admin API"),
-            Err(why) => tracing::warn!(action, of, %why, "not changed over the admin API"),
+    let made = tokio::task::spawn_blocking(move || match make(&gateway) {
+        Ok(Made { answer, note }) => {
+            if let Some(what) = note {
+                tracing::info!(action, of, what, "changed over the admin API");
+            }
+            answer
         }
-        made
+        Err(why) => {
+            match why.refusal() {
+                _ if why.is_in_force() => tracing::error!(action, of, %why, "changed over the admin API"),
+                // SECURITY: what nobody knows may be a key that was put where its id belongs.
+                (StatusCode::NOT_FOUND, code) => {
+                    tracing::warn!(action, code, "not changed over the admin API");
+                }
+                _ => tracing::warn!(action, of, %why, "not changed over the admin API"),
+            }
+            refused(&why)
+        }
     });
-    match made.await {
-        Ok(Ok(made)) => done(made),
-        Ok(Err(error)) => refused(&error),
-        Err(_panicked) => broken(),
-    }
+    made.await.unwrap_or_else(|_panicked| broken())
 }
 
 /// Looks something up on a thread that may wait for a change that is being made.

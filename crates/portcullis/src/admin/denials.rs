@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer;
-use super::changes::{ended, problem, token_only};
+use super::changes::{ended, token_only};
+use super::problem::problem;
 
 /// How many are told where nothing is said, and at most.
 const SOME: usize = 50;

@@ -6,6 +6,7 @@
 mod api_keys;
 mod changes;
 mod denials;
+mod problem;
 mod revoked_tokens;
 
 use std::net::IpAddr;
@@ -65,6 +66,7 @@ pub(crate) fn router(observed: Arc<dyn Observed>, gateway: Weak<Gateway>) -> Rou
         .merge(api_keys::router(gateway.clone()))
         .merge(denials::router(gateway))
         .layer(middleware::from_fn(loopback_host_only))
+        .layer(middleware::map_response(problem::as_problem))
 }
 
 /// The process answers, which is all this says. A restart would mend nothing that `/readyz` reports.
@@ -100,7 +102,8 @@ async fn loopback_host_only(request: Request, next: Next) -> Response {
     if names_loopback(request.headers()) {
         next.run(request).await
     } else {
-        answer(StatusCode::FORBIDDEN, "the admin listener answers requests for a loopback host only\n")
+        let how = "the admin listener answers requests for a loopback host only";
+        problem::problem(StatusCode::FORBIDDEN, "not_loopback", how)
     }
 }
 

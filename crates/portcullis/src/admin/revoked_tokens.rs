@@ -14,15 +14,18 @@ use portcullis_gateway::{Gateway, RevokeError};
 use serde_json::{Value, json};
 
 use super::answer;
-use super::changes::{Refusal, change, look, not_json, refused, token_only};
+use super::changes::{Made, change, look, not_json, token_only};
+use super::problem::{Refusal, refused};
 
+/// Most entries of one call.
+const MOST: usize = 1_000;
 /// The largest entry there can be has three names of 255 bytes.
-const MOST_BYTES: usize = 8 * 1024;
+const MOST_BYTES: usize = MOST * 1024;
 
 /// The service.
 pub(super) fn router(gateway: Weak<Gateway>) -> Router {
     Router::new()
-        .route("/v1/issuers/{issuer}/revoked-tokens", get(list).post(add))
+        .route("/v1/issuers/{issuer}/revoked-tokens", get(list).post(add).delete(remove_all))
         .route("/v1/issuers/{issuer}/revoked-tokens/{id}", delete(remove))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .route_layer(middleware::from_fn_with_state(gateway.clone(), token_only))
@@ -47,23 +50,49 @@ async fn add(
     if let Some(refusal) = not_json(&headers) {
         return refusal;
     }
-    let entry = match RevokedEntry::parse(&body) {
-        Ok(entry) => entry,
+    let entries = match RevokedEntry::parse_some(&body, MOST) {
+        Ok(entries) => entries,
         Err(why) => return refused(&RevokeError::from(why)),
     };
-    let (id, said) = (entry.id(), shown(&entry.id(), &entry));
-    let make = move |gateway: &Gateway| gateway.revoke(&issuer, entry);
-    let done = |new| answer(if new { StatusCode::CREATED } else { StatusCode::OK }, Json(&said));
-    change(&gateway, "tokens revoked", id, make, done).await
+    let is_list = body.trim_ascii_start().starts_with(b"[");
+    let of = issuer.clone();
+    let make = move |gateway: &Gateway| {
+        let is_new = gateway.revoke(&issuer, entries.clone())?;
+        let all: Vec<Value> = entries.iter().map(|entry| shown(&entry.id(), entry)).collect();
+        let new: Vec<&Value> =
+            all.iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(one, _)| one).collect();
+        let status = if new.is_empty() { StatusCode::OK } else { StatusCode::CREATED };
+        let note = (!new.is_empty()).then(|| json!(new).to_string());
+        let told = match all.first() {
+            Some(one) if !is_list => one.clone(),
+            _ => json!({ "new": new.len(), "entries": all }),
+        };
+        Ok::<_, RevokeError>(Made { answer: answer(status, Json(told)), note })
+    };
+    change(&gateway, "tokens revoked", of, make).await
 }
 
 async fn remove(
     State(gateway): State<Weak<Gateway>>,
     Path((issuer, id)): Path<(String, String)>,
 ) -> Response {
-    let of = id.clone();
-    let make = move |gateway: &Gateway| gateway.take_back(&issuer, &id);
-    change(&gateway, "revocation taken back", of, make, |()| answer(StatusCode::NO_CONTENT, ())).await
+    let of = issuer.clone();
+    let make = move |gateway: &Gateway| {
+        gateway.take_back(&issuer, &id)?;
+        Ok::<_, RevokeError>(Made { answer: answer(StatusCode::NO_CONTENT, ()), note: Some(id) })
+    };
+    change(&gateway, "revocation taken back", of, make).await
+}
+
+async fn remove_all(State(gateway): State<Weak<Gateway>>, Path(issuer): Path<String>) -> Response {
+    let of = issuer.clone();
+    let make = move |gateway: &Gateway| {
+        let count = gateway.take_all_back(&issuer)?;
+        let note = (count > 0).then(|| format!("all {count}"));
+        let told = json!({ "taken_back": count });
+        Ok::<_, RevokeError>(Made { answer: answer(StatusCode::OK, Json(told)), note })
+    };
+    change(&gateway, "revocation taken back", of, make).await
 }
 
 fn shown(id: &str, entry: &RevokedEntry) -> Value {
@@ -75,9 +104,14 @@ impl Refusal for RevokeError {
         match self {
             Self::UnknownIssuer => (StatusCode::NOT_FOUND, "unknown_issuer"),
             Self::UnknownEntry => (StatusCode::NOT_FOUND, "unknown_entry"),
-            Self::BadEntry(_) => (StatusCode::BAD_REQUEST, "bad_entry"),
+            Self::BadEntry(_) | Self::Over => (StatusCode::BAD_REQUEST, "bad_entry"),
             Self::Full => (StatusCode::CONFLICT, "too_many_entries"),
             Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            Self::InForceNotKept(_) => (StatusCode::SERVICE_UNAVAILABLE, "in_force_not_kept"),
         }
+    }
+
+    fn is_in_force(&self) -> bool {
+        matches!(self, Self::InForceNotKept(_))
     }
 }

@@ -53,7 +53,7 @@ impl Terms {
     }
 }
 
-fn moment(text: &str) -> Result<String, String> {
+pub(super) fn moment(text: &str) -> Result<String, String> {
     match portcullis_authn::moment(text) {
         Some(_) => Ok(text.to_owned()),
         None => Err("write a day such as 2027-06-30, or a moment such as 2027-06-30T12:00:00Z".to_owned()),

@@ -35,20 +35,23 @@ pub(super) fn list(of: &OfClient) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn show(key: &OneKey) -> anyhow::Result<ExitCode> {
-    let answer = call(&key.of.gateway, Method::GET, &path_of(key), None)?;
+    let answer = call(&key.of.gateway, Method::GET, &path_of(key)?, None)?;
     say(key.of.gateway.format, &answer, &members(&answer))
 }
 
 pub(super) fn rotate(rotate: &Rotate) -> anyhow::Result<ExitCode> {
-    let (key, body) = (&rotate.key, json!({ "overlap": rotate.overlap }));
-    let path = format!("{}/rotate", path_of(key));
+    let (key, mut body) = (&rotate.key, json!({ "overlap": rotate.overlap }));
+    if let (Some(expires), Some(body)) = (&rotate.expires, body.as_object_mut()) {
+        body.insert("expires".to_owned(), expires.as_str().into());
+    }
+    let path = format!("{}/rotate", path_of(key)?);
     let made = call(&key.of.gateway, Method::POST, &path, Some(&body))?;
-    let text = format!("{}The old one counts for {} longer.\n", new_key(&made), rotate.overlap);
+    let text = format!("{}The old one counts for {} longer at most.\n", new_key(&made), rotate.overlap);
     say(key.of.gateway.format, &made, &text)
 }
 
 pub(super) fn revoke(key: &OneKey) -> anyhow::Result<ExitCode> {
-    call(&key.of.gateway, Method::DELETE, &path_of(key), None)?;
+    call(&key.of.gateway, Method::DELETE, &path_of(key)?, None)?;
     let done = json!({ "id": key.id, "revoked": true });
     say(key.of.gateway.format, &done, &format!("{} counts no more\n", key.id))
 }
@@ -57,14 +60,17 @@ fn call(gateway: &OfGateway, method: Method, path: &str, body: Option<&Value>) -
     AdminClient::of(gateway)?.call(method, path, body)
 }
 
-/// A client's name here is letters, digits, `-`, `_` and `.`, and so is an id.
+/// A client's name here is letters, digits, `-`, `_` and `.`.
 fn keys_of(client: &str) -> String {
     format!("/v1/clients/{client}/keys")
 }
 
-fn path_of(key: &OneKey) -> String {
-    let id: String = key.id.chars().filter(char::is_ascii_hexdigit).collect();
-    format!("{}/{id}", keys_of(&key.of.client))
+/// SECURITY: a key that is put where its id belongs goes no further, and is not repeated.
+fn path_of(key: &OneKey) -> anyhow::Result<String> {
+    if key.id.len() != 16 || !key.id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        anyhow::bail!("the id of a key is 16 hexadecimal digits; `portcullis key list` shows it");
+    }
+    Ok(format!("{}/{}", keys_of(&key.of.client), key.id))
 }
 
 fn say(format: Format, answer: &Value, text: &str) -> anyhow::Result<ExitCode> {
@@ -77,8 +83,12 @@ fn say(format: Format, answer: &Value, text: &str) -> anyhow::Result<ExitCode> {
 
 fn new_key(made: &Value) -> String {
     let (key, id) = (text(made, "key"), text(made, "id"));
+    let from = match made.get("not_before").and_then(Value::as_str) {
+        Some(from) => format!("counts from {from} on"),
+        None => "counts from now on".to_owned(),
+    };
     format!(
-        "{key}\n\nThis is the key, its id is {id}. It counts from now on, is shown once, and is kept only as a hash.\n"
+        "{key}\n\nThis is the key, its id is {id}. It {from}, is shown once, and is kept only as a hash.\n"
     )
 }
 
@@ -90,20 +100,15 @@ fn text(value: &Value, member: &str) -> String {
     }
 }
 
-fn state(key: &Value) -> &'static str {
-    if key.get("disabled").and_then(Value::as_bool).unwrap_or_default() {
-        "disabled"
-    } else if key.get("replaced_by").is_some() {
-        "replaced"
-    } else {
-        "in force"
-    }
+fn state(key: &Value) -> String {
+    let state = text(key, "state").replace('_', " ");
+    if state == "in force" && key.get("replaced_by").is_some() { "replaced".to_owned() } else { state }
 }
 
 /// Rows under headings, each column as wide as its widest cell.
 fn table(keys: &[Value]) -> String {
     let cell = |key: &Value, member: &str| match member {
-        "state" => state(key).to_owned(),
+        "state" => state(key),
         member => text(key, member),
     };
     let mut rows = vec![COLUMNS.map(|(_, heading)| heading.to_owned())];
@@ -138,7 +143,7 @@ mod tests {
     fn a_list_is_a_table_and_a_key_is_lines() {
         let key = json!({
             "id": "0011223344556677", "name": "mobile-2027", "created": "2026-11-26T12:00:00Z", "disabled": false,
-            "apis": ["orders"],
+            "state": "in_force", "apis": ["orders"],
         });
         let mut old = key.clone();
         old["replaced_by"] = "8899aabbccddeeff".into();

@@ -67,6 +67,9 @@ struct Rotate {
     /// How long both count, such as 24h; 0s ends the old one at once
     #[arg(long, value_name = "TIME", default_value = "24h")]
     overlap: String,
+    /// When the new one ends, where that is not when the old one would have
+    #[arg(long, value_name = "WHEN", value_parser = declare::moment)]
+    expires: Option<String>,
     #[command(flatten)]
     key: OneKey,
 }

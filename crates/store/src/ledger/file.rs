@@ -8,6 +8,7 @@ use super::probation::Probation;
 use crate::LimitId;
 use crate::error::{OpenError, StoreError};
 use crate::quota::ClockRow;
+use crate::records::RecordChanges;
 use ahash::RandomState;
 use redb::backends::FileBackend;
 use redb::{
@@ -79,15 +80,14 @@ pub(crate) struct LedgerFile {
 }
 
 impl LedgerFile {
-    /// Opens the store at `path`, or makes one if nothing is there.
-    pub(crate) fn open_or_create(path: &Path) -> Result<Self, OpenError> {
-        match fs::metadata(path) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                create(path)?;
-            }
-            _ => {}
+    /// Opens the store at `path`, or makes one if nothing is there, and says whether it made it.
+    pub(crate) fn open_or_create(path: &Path) -> Result<(Self, bool), OpenError> {
+        let is_new = fs::metadata(path)
+            .is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory));
+        if is_new {
+            create(path)?;
         }
-        Self::open(path)
+        Ok((Self::open(path)?, is_new))
     }
 
     /// Opens the store at `path`. Nothing is written before the file has proved to be ours.
@@ -187,11 +187,7 @@ impl LedgerFile {
     }
 
     /// Writes and removes records of a subject in one transaction; when this returns, that is on disk.
-    pub(crate) fn write_records(
-        &self,
-        subject: &str,
-        changes: &[(String, Option<Vec<u8>>)],
-    ) -> Result<(), StoreError> {
+    pub(crate) fn write_records(&self, subject: &str, changes: &RecordChanges) -> Result<(), StoreError> {
         let write = || -> Result<(), redb::Error> {
             let mut transaction = self.database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;

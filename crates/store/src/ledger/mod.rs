@@ -9,7 +9,7 @@ mod writer;
 
 use crate::error::StoreError;
 use crate::quota::{QuotaCell, QuotaCells, QuotaOutcome, QuotaRule};
-use crate::records::{RecordCommand, RecordReply};
+use crate::records::{RecordChanges, RecordCommand, RecordRow};
 pub(crate) use file::{LedgerFile, Opener};
 use portcullis_core::Moment;
 use std::sync::Arc;
@@ -79,11 +79,7 @@ impl Commands {
         now: Moment,
     ) -> Result<QuotaOutcome, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let take = Command::Take(Take { cells, key, rule, now, reply });
-        self.queue.try_send(take).map_err(|unsent| match unsent {
-            TrySendError::Full(_) => StoreError::Overloaded,
-            TrySendError::Disconnected(_) => StoreError::Closed,
-        })?;
+        self.post(Command::Take(Take { cells, key, rule, now, reply }))?;
         match tokio::time::timeout(self.deadline, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(StoreError::Closed),
@@ -91,18 +87,33 @@ impl Commands {
         }
     }
 
-    /// Asks about records and waits for the answer, on the thread of whoever asks.
-    pub(crate) fn ask<T>(
-        &self,
-        command: impl FnOnce(RecordReply<T>) -> RecordCommand,
-    ) -> Result<T, StoreError> {
+    /// Tells what is to become of records and waits until it is on disk, on the thread of whoever asks.
+    pub(crate) fn change_records(&self, subject: Arc<str>, changes: RecordChanges) -> Result<(), StoreError> {
         let (reply, answer) = sync_channel(1);
-        self.send(Command::Record(command(reply))).map_err(|_unsent| StoreError::Overloaded)?;
+        self.post(Command::Record(RecordCommand::Change { subject, changes, reply }))?;
         match answer.recv_timeout(self.deadline) {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Timeout) => Err(StoreError::TimedOut),
             Err(RecvTimeoutError::Disconnected) => Err(StoreError::Closed),
         }
+    }
+
+    /// Reads records, however long it takes: who asks can do nothing without them.
+    pub(crate) fn read_records(
+        &self,
+        subject: Arc<str>,
+        start: String,
+    ) -> Result<Vec<RecordRow>, StoreError> {
+        let (reply, answer) = sync_channel(1);
+        self.post(Command::Record(RecordCommand::Beginning { subject, start, reply }))?;
+        answer.recv().map_err(|_| StoreError::Closed)?
+    }
+
+    fn post(&self, command: Command) -> Result<(), StoreError> {
+        self.queue.try_send(command).map_err(|unsent| match unsent {
+            TrySendError::Full(_) => StoreError::Overloaded,
+            TrySendError::Disconnected(_) => StoreError::Closed,
+        })
     }
 
     /// Ends the thread and waits until it has written everything.

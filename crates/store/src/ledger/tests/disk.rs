@@ -370,3 +370,23 @@ fn a_disk_that_is_well_again_is_found_out_without_a_request() {
     }
     store.close().unwrap();
 }
+
+/// Whether a change that was not answered in time is on disk is decided later; what is asked for after it is done after
+/// it, so whoever asked can have the last word.
+#[test]
+fn a_change_that_was_not_answered_in_time_is_followed_by_what_was_asked_for_after_it() {
+    let disk = Disk::default();
+    let store = disk.store(Tuning { deadline: Duration::from_millis(20), ..AT_ONCE });
+    let records = store.records("one");
+    let change = |key: &str, value: Option<&[u8]>| {
+        records.change([(key.to_owned(), value.map(<[u8]>::to_vec))].into())
+    };
+    disk.hang();
+    assert_eq!(change("stays", Some(b"1")), Err(StoreError::TimedOut));
+    assert_eq!(change("goes", Some(b"1")), Err(StoreError::TimedOut));
+    assert_eq!(change("goes", None), Err(StoreError::TimedOut));
+    disk.go_on();
+    assert_eq!(records.beginning("").unwrap(), [("stays".to_owned(), b"1".to_vec())]);
+    store.close().unwrap();
+    assert_eq!(change("late", None), Err(StoreError::Closed));
+}

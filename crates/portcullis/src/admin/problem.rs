@@ -1,0 +1,68 @@
+//! How a call of the admin API that may not be is answered (RFC 9457).
+
+use axum::Json;
+use axum::response::Response;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use super::answer;
+
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// The body of an answer that says no.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'a str,
+    status: u16,
+    code: &'static str,
+    detail: &'a str,
+}
+
+/// Says no.
+pub(super) fn problem(status: StatusCode, code: &'static str, detail: &str) -> Response {
+    let title = status.canonical_reason().unwrap_or_default();
+    let body = Problem { kind: "about:blank", title, status: status.as_u16(), code, detail };
+    let mut response = answer(status, Json(body));
+    response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
+    response
+}
+
+/// An error of a call, and how it is told.
+pub(super) trait Refusal: std::fmt::Display {
+    /// Status and code.
+    fn refusal(&self) -> (StatusCode, &'static str);
+
+    /// Whether what was asked for is in force all the same.
+    fn is_in_force(&self) -> bool {
+        false
+    }
+}
+
+/// Tells an error.
+pub(super) fn refused(error: &impl Refusal) -> Response {
+    let (status, code) = error.refusal();
+    problem(status, code, &error.to_string())
+}
+
+/// Tells in the same way what was refused before any of this code was asked.
+pub(super) async fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let is_told = response.headers().get(CONTENT_TYPE) == Some(&PROBLEM_JSON);
+    if !status.is_client_error() || is_told {
+        return response;
+    }
+    let (code, detail) = match status {
+        StatusCode::NOT_FOUND => ("no_such_path", "there is nothing at this path"),
+        StatusCode::METHOD_NOT_ALLOWED => ("no_such_method", "this path has other methods, see `Allow`"),
+        StatusCode::PAYLOAD_TOO_LARGE => ("too_large", "the body is larger than any that makes sense here"),
+        _ => ("unfit", "the request cannot be read"),
+    };
+    let mut told = problem(status, code, detail);
+    if let Some(allow) = response.headers().get(http::header::ALLOW) {
+        told.headers_mut().insert(http::header::ALLOW, allow.clone());
+    }
+    told
+}
