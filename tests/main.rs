@@ -26,6 +26,8 @@ mod discovery;
 #[cfg(test)]
 mod dpop;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod external;
 #[cfg(test)]
 mod forwarded_certificates;

@@ -42,7 +42,7 @@ pub use certificate::{
     CertificateError, KnownAuthorities, ProxyProof, ProxyProofSpec, Validity, fingerprint_alone,
     peer_certificate, thumbprint, validity,
 };
-pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence, Uses};
+pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence, Step, Trace, Uses};
 pub use clients::{Clients, ClientsSpec, Registering, moment};
 pub use discovery::{DiscoveryError, Metadata, Reach};
 pub use dpop::{NoRandomness, Nonces};

@@ -309,6 +309,7 @@ pub(crate) fn evidence<'a>(
         now,
         clock: standing_at(now),
         on_trial: false,
+        trace: None,
         uses: None,
     }
 }

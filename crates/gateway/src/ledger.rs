@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use portcullis_authn::Trace;
 use portcullis_core::{AuthMethod, Moment, Reason};
-use portcullis_policy::Permit;
+use portcullis_policy::{Permit, Told};
 
 use crate::snapshot::LocalApi;
 
@@ -43,6 +44,17 @@ pub(crate) struct Ledger {
     /// The target's path, kept when no template says where a refused request went: no API, or no rule of the API
     /// that was asked.
     pub(crate) path: Option<String>,
+    /// What each stage has to say beside its verdict, where the request is explained.
+    pub(crate) notes: Option<Box<Notes>>,
+}
+
+/// What is noted of a request that somebody has explained; of others nothing is.
+#[derive(Default)]
+pub(crate) struct Notes {
+    /// What the chain did.
+    pub(crate) trace: Trace,
+    /// What each rule said.
+    pub(crate) rules: Vec<Told>,
 }
 
 /// How the authentication went.
@@ -80,6 +92,7 @@ impl Ledger {
             upstream_status: None,
             bytes_out: 0,
             path: None,
+            notes: None,
         }
     }
 }

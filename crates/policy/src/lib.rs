@@ -15,4 +15,4 @@ mod rules;
 pub use facts::Facts;
 pub use limits::{Admission, LimitFacts, Limits, LimitsPlan, LimitsSpec};
 pub use rules::template::PathTemplate;
-pub use rules::{Permit, Rules, RulesSpec};
+pub use rules::{Miss, Permit, Rules, RulesSpec, Told, Verdict};

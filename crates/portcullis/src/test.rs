@@ -10,7 +10,7 @@ mod play;
 mod stage;
 mod suite;
 mod tell;
-mod tree;
+pub(crate) mod tree;
 mod with;
 
 use std::path::PathBuf;

@@ -22,6 +22,7 @@ mod select;
 #[cfg(test)]
 mod tests;
 mod together;
+mod trace;
 mod uses;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use portcullis_core::{
 pub use compile::{ChainSpec, Compiling};
 pub use content::{Content, ContentFuture};
 pub(crate) use select::Addressed;
+pub use trace::{Step, Trace};
 pub(crate) use uses::Use;
 pub use uses::Uses;
 
@@ -72,6 +74,8 @@ pub struct Evidence<'a> {
     pub on_trial: bool,
     /// Where it is noted what the request uses up. The chain's own.
     pub uses: Option<&'a Uses>,
+    /// Where each step is noted, if somebody has the request explained.
+    pub trace: Option<&'a Trace>,
 }
 
 impl Evidence<'_> {
@@ -175,6 +179,9 @@ impl Chain {
             [only] => only,
             _ => self.selector.select(&self.alternatives, evidence)?,
         };
+        if let Some(trace) = evidence.trace {
+            trace.chosen(alternative);
+        }
         let watch = self.guard.watch(evidence.connection, evidence.now);
         alternative.authenticate((evidence, &uses), &self.rule, watch).await
     }
@@ -254,9 +261,14 @@ impl Alternative {
         let (mut others, mut upstream_fields) = (Vec::new(), None);
         for (at, member) in self.members.iter().enumerate() {
             let names = at == self.naming;
-            let attempt = watch.admit(member, evidence)?;
+            let attempt = watch.admit(member, evidence).inspect_err(|rejection| {
+                evidence.trace.iter().for_each(|trace| trace.held(member, rejection));
+            })?;
             let rule = Some(rule).filter(|_| names && self.named_alone);
             let outcome = member.authenticate(evidence, rule).await;
+            if let Some(trace) = evidence.trace {
+                trace.said(member, &outcome);
+            }
             watch.settle(attempt, &outcome, member, evidence)?;
             watched.extend(Some(attempt).filter(Attempt::tells));
             match outcome {

@@ -110,6 +110,18 @@ impl Resources {
         })
     }
 
+    /// The same, with the servers the policies name.
+    ///
+    /// # Errors
+    /// See [`NoResources`].
+    pub(crate) fn rehearsed_for_real(
+        clock: Clock,
+        background: tokio::runtime::Handle,
+    ) -> Result<Self, NoResources> {
+        let outside = (fetchers(Some(background.clone())), callers(Some(background.clone())));
+        Self::rehearsed(outside, clock, background)
+    }
+
     /// Resources of a running gateway, fetching on the given runtime.
     ///
     /// # Errors

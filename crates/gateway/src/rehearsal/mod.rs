@@ -14,9 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use portcullis_authn::Step;
 use portcullis_core::{
     Callers, Clock, Connection, Diagnostic, Faults, Fetchers, ManualClock, PeerCertificate, TlsFacts,
 };
+use portcullis_policy::Told;
 use portcullis_proxy::{PoolSettings, Pools};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tower::Service as _;
@@ -38,12 +40,17 @@ use crate::worker::Worker;
 /// in an earlier run, and is refused where it counts once.
 const WARM_UP: Duration = Duration::from_secs(60);
 
-/// Who answers in the place of the network.
-pub struct Outside {
-    /// Over HTTP.
-    pub fetchers: Fetchers,
-    /// Over gRPC.
-    pub callers: Callers,
+/// Who is asked for keys and answers.
+pub enum Outside {
+    /// Somebody who plays the network.
+    Played {
+        /// Over HTTP.
+        fetchers: Fetchers,
+        /// Over gRPC.
+        callers: Callers,
+    },
+    /// The servers the policies name.
+    Real,
 }
 
 /// A request, and the connection it comes by.
@@ -89,6 +96,14 @@ pub struct Outcome {
     pub sent: HeaderMap,
     /// The fields of the answer.
     pub answered: HeaderMap,
+    /// What a refusal says to the caller.
+    pub body: Bytes,
+    /// The caller's certificate, as the listener or a proxy in front of it has told it.
+    pub certificate: Option<Arc<PeerCertificate>>,
+    /// What the chain did.
+    pub steps: Vec<Step>,
+    /// What each rule said, down to the first that fits.
+    pub rules: Vec<Told>,
 }
 
 /// The reason of a request that there never was, because its handshake failed. It is none of those callers are told.
@@ -123,9 +138,17 @@ impl Rehearsal {
             .enable_all()
             .build()
             .map_err(|error| nowhere(error.to_string()))?;
-        let outside = (outside.fetchers, outside.callers);
-        let resources = Resources::rehearsed(outside, Clock::Manual(clock.clone()), runtime.handle().clone())
-            .map_err(|error| nowhere(error.to_string()))?;
+        let resources = match outside {
+            Outside::Played { fetchers, callers } => Resources::rehearsed(
+                (fetchers, callers),
+                Clock::Manual(clock.clone()),
+                runtime.handle().clone(),
+            ),
+            Outside::Real => {
+                Resources::rehearsed_for_real(Clock::Manual(clock.clone()), runtime.handle().clone())
+            }
+        };
+        let resources = resources.map_err(|error| nowhere(error.to_string()))?;
         let mut faults = Faults::default();
         let mut sources = written.sources.clone();
         sources.stand_in(stand_ins.files.clone());
@@ -227,14 +250,17 @@ impl Rehearsal {
         let request = Request::from_parts(head, IncomingBody::Empty);
         let mut exchange = self.worker.open(request, inbound);
         exchange.passage.body = RequestBody::whole(content);
+        exchange.passage.ledger.notes = Some(Box::default());
         let Ok(response) = stack_over(tower::service_fn(stand_in)).call(exchange).await;
         let mut outcome = response.body().passage().map(outcome).unwrap_or_default();
         outcome.status = response.status().as_u16();
         outcome.answered = response.headers().clone();
+        let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         if outcome.decision == "allow" {
-            let body = response.into_body().collect().await.map(|body| body.to_bytes());
-            outcome.group = body.ok().and_then(|group| String::from_utf8(group.to_vec()).ok());
-            outcome.group = outcome.group.filter(|group| !group.is_empty());
+            let group = String::from_utf8(body.to_vec()).ok();
+            outcome.group = group.filter(|group| !group.is_empty());
+        } else {
+            outcome.body = body;
         }
         outcome
     }
@@ -260,6 +286,7 @@ fn outcome(passage: &Passage) -> Outcome {
     let record = passage.record(Duration::ZERO);
     let sent = if record.decision == "allow" { passage.head.headers.clone() } else { HeaderMap::new() };
     let text = |text: Option<Arc<str>>| text.map(|text| text.to_string());
+    let notes = passage.ledger.notes.as_ref();
     Outcome {
         decision: record.decision,
         status: 0,
@@ -274,6 +301,10 @@ fn outcome(passage: &Passage) -> Outcome {
         shadow: record.shadow,
         sent,
         answered: HeaderMap::new(),
+        body: Bytes::new(),
+        certificate: passage.certificate().cloned(),
+        steps: notes.map(|notes| notes.trace.steps()).unwrap_or_default(),
+        rules: notes.map(|notes| notes.rules.clone()).unwrap_or_default(),
     }
 }
 

@@ -66,6 +66,7 @@ async fn ask(
         clock: exchange.passage.worker.clock(),
         on_trial: false,
         uses: None,
+        trace: exchange.passage.ledger.notes.as_ref().map(|notes| &notes.trace),
     };
     exchange.proof.api.chain.authenticate(&evidence).await
 }

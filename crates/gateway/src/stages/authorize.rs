@@ -1,14 +1,17 @@
 //! `Entitled` → `Authorized`: what the caller may do.
 
-use portcullis_core::Rejection;
-use portcullis_policy::{Facts, Permit};
+use portcullis_policy::Facts;
 
 use crate::exchange::{Authorized, Ended, Entitled, Exchange};
 use crate::host;
 
 /// The first rule that fits allows the request; none fits: denied.
 pub(crate) async fn authorize(mut exchange: Exchange<Entitled>) -> Result<Exchange<Authorized>, Ended> {
-    match judge(&exchange) {
+    if exchange.passage.ledger.notes.is_some() {
+        let told = exchange.proof.authenticated.routed.api.rules.tell(&facts(&exchange));
+        exchange.passage.ledger.notes.iter_mut().for_each(|notes| notes.rules.clone_from(&told));
+    }
+    match exchange.proof.authenticated.routed.api.rules.authorize(&facts(&exchange)) {
         Ok(permit) => {
             exchange.passage.ledger.rule = Some(permit);
             Ok(exchange.advance(|entitled| Authorized { entitled }))
@@ -20,11 +23,11 @@ pub(crate) async fn authorize(mut exchange: Exchange<Entitled>) -> Result<Exchan
     }
 }
 
-fn judge(exchange: &Exchange<Entitled>) -> Result<Permit, Rejection> {
+fn facts(exchange: &Exchange<Entitled>) -> Facts<'_> {
     let authenticated = &exchange.proof.authenticated;
     let head = exchange.head();
     let below = head.uri.path().get(authenticated.routed.below..).filter(|below| !below.is_empty());
-    authenticated.routed.api.rules.authorize(&Facts {
+    Facts {
         head,
         host: |head| host::of(head).ok(),
         path_in_api: below.unwrap_or("/"),
@@ -32,5 +35,5 @@ fn judge(exchange: &Exchange<Entitled>) -> Result<Permit, Rejection> {
         principal: &authenticated.principal,
         certificate: exchange.certificate().map(AsRef::as_ref),
         now: exchange.now(),
-    })
+    }
 }

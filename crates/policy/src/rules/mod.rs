@@ -3,6 +3,7 @@
 mod methods;
 mod reach;
 mod spec;
+mod tell;
 pub(crate) mod template;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ pub(crate) use methods::MethodSet;
 use spec::RuleSpec;
 pub use spec::RulesSpec;
 pub(crate) use spec::{read_methods, read_paths};
+pub use tell::{Told, Verdict};
 use template::PathTemplate;
 
 /// The compiled rules of one API, in the order written.
@@ -55,7 +57,20 @@ enum Fit {
     /// All but the scope, as far as could be said without evaluating `when`.
     AllButScope,
     /// Not even that.
-    Not,
+    Not(Miss),
+}
+
+/// What of a request is something else than a rule is about; the first of these that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// Its method.
+    Method,
+    /// Its path.
+    Path,
+    /// The caller's group.
+    Group,
+    /// The caller's address.
+    Address,
 }
 
 impl RulesSpec {
@@ -155,7 +170,7 @@ impl Rules {
         let mut undecided = None;
         for rule in &self.rules {
             let fit = rule.fit(method, facts);
-            if matches!(fit, Fit::Not) {
+            if matches!(fit, Fit::Not(_)) {
                 continue;
             }
             match rule.when.as_ref().map_or(Ok(true), |when| when.holds(facts)) {
@@ -175,20 +190,23 @@ impl Rule {
     /// Judges everything but `when`, the cheapest first.
     fn fit(&self, method: MethodSet, facts: &Facts<'_>) -> Fit {
         if self.methods.is_some_and(|methods| !methods.meets(method)) {
-            return Fit::Not;
+            return Fit::Not(Miss::Method);
         }
         let path = match &self.paths {
             None => None,
             Some(paths) => {
                 let fitting = paths.iter().position(|path| path.matches(facts.path_in_api).is_some());
                 if fitting.is_none() {
-                    return Fit::Not;
+                    return Fit::Not(Miss::Path);
                 }
                 fitting
             }
         };
-        if !self.takes_group(facts.principal.group.as_deref()) || !self.takes_address(facts.address) {
-            return Fit::Not;
+        if !self.takes_group(facts.principal.group.as_deref()) {
+            return Fit::Not(Miss::Group);
+        }
+        if !self.takes_address(facts.address) {
+            return Fit::Not(Miss::Address);
         }
         if self.scope.is_empty() && self.any_scope.is_empty() {
             return Fit::Whole { path };
@@ -219,7 +237,7 @@ impl Rule {
     }
 
     /// Names scopes that would do: all of `scope`, and of `any_scope` the first.
-    fn scope_refusal(&self) -> Rejection {
+    fn needed_scope(&self) -> String {
         let mut needed: Vec<&str> = self.scope.iter().map(|scope| &**scope).collect();
         needed.extend(
             self.any_scope
@@ -227,9 +245,13 @@ impl Rule {
                 .map(|scope| &**scope)
                 .filter(|any| !self.scope.iter().any(|scope| **scope == **any)),
         );
+        needed.join(" ")
+    }
+
+    fn scope_refusal(&self) -> Rejection {
         Rejection::new(Reason::ScopeInsufficient)
             .of(Scheme::Bearer)
-            .needing_scope(needed.join(" "))
+            .needing_scope(self.needed_scope())
             .because(format!("rule `{}` fits but for its scope", self.name))
     }
 }

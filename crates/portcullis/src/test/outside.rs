@@ -59,7 +59,7 @@ impl Play {
     /// The servers, as the gateway reaches them.
     pub(crate) fn outside(self: &Arc<Self>) -> Outside {
         let (fetch, call) = (Arc::clone(self), Arc::clone(self));
-        Outside {
+        Outside::Played {
             fetchers: Fetchers::new(move |_| Ok(Arc::new(Server(Arc::clone(&fetch))))),
             callers: Callers::new(move |_, _| Ok(Arc::new(Server(Arc::clone(&call))))),
         }

@@ -1,4 +1,4 @@
-//! `portcullis explain`: why the running gateway refused a request.
+//! Why the running gateway refused a request.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -11,27 +11,8 @@ use serde_json::Value;
 use crate::admin_client::{AdminClient, OfGateway};
 use crate::output::{self, Format};
 
-/// Arguments of `explain`.
-#[derive(clap::Args)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    which: Which,
-    #[command(flatten)]
-    gateway: OfGateway,
-}
-
-#[derive(clap::Args)]
-#[group(required = true, multiple = false)]
-struct Which {
-    /// The last request that was refused
-    #[arg(long)]
-    last_denied: bool,
-    /// The request of this id, which the body of a refusal and the access log have
-    #[arg(long, value_name = "ID", value_parser = request_id)]
-    request_id: Option<String>,
-}
-
-fn request_id(text: &str) -> Result<String, String> {
+/// The id of a request, as it is written.
+pub(super) fn request_id(text: &str) -> Result<String, String> {
     let plain = text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     (plain && !text.is_empty()).then(|| text.to_owned()).ok_or_else(|| {
         "a request's id is hexadecimal digits and `-`, such as 019a0b1c-2d3e-7f40-8a5b-6c7d8e9f0a1b"
@@ -43,9 +24,9 @@ fn request_id(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// The policies do not say how the gateway is reached, there is none, or it does not remember the request.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let gateway = AdminClient::of(&arguments.gateway)?;
-    let denial = match &arguments.which.request_id {
+pub(super) fn explain(request_id: Option<&str>, of: &OfGateway) -> anyhow::Result<ExitCode> {
+    let gateway = AdminClient::of(of)?;
+    let denial = match request_id {
         Some(id) => gateway.call(Method::GET, &format!("/v1/denials/{id}"), None)?,
         None => {
             let last = gateway.call(Method::GET, "/v1/denials?limit=1", None)?;
@@ -53,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             last.ok_or_else(|| anyhow!("the gateway has refused nothing since it started"))?
         }
     };
-    let text = match arguments.gateway.format {
+    let text = match of.format {
         Format::Json => format!("{denial}\n"),
         Format::Human => told(&denial),
     };
