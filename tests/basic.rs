@@ -7,8 +7,10 @@ use portcullis_jose::base64url;
 use portcullis_jose::digest::KeyedHash;
 
 use crate::rig::client::Answer;
+use crate::rig::eventually;
 use crate::rig::gateway::portcullis;
-use crate::rig::world::{PUBLIC, Plan, World};
+use crate::rig::raw::Raw;
+use crate::rig::world::{HOST, PUBLIC, Plan, World};
 
 const REPORTS: &str = "\
 api: reports
@@ -318,4 +320,28 @@ fn a_slow_password_delays_only_its_own_request() {
     let (answer, done) = waiting.join().expect("an answer");
     answer.assert_refused(Reason::PasswordInvalid);
     assert!(others_done < done, "others waited for the password");
+}
+
+/// Strangers who send their bodies up to the last byte have no more of them held than a worker has room for, and whoever
+/// comes then is told to come again.
+#[test]
+fn content_that_strangers_keep_back_is_held_within_bounds() {
+    let long = LOGIN.replace("1KiB", "80MiB");
+    let world = plan(&[&long]).with(|plan| plan.settings += "workers: 1\n").start();
+    let head =
+        |length: usize| format!("POST /login HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {length}\r\n\r\n");
+    let piece = vec![b'a'; 1 << 20];
+    let mut hoarder = Raw::connect(&world.plain());
+    hoarder.send(head(70 << 20));
+    for _ in 0..66 {
+        hoarder.send(&piece);
+    }
+    let good = "user=acme-old&password=U*U";
+    let post = || world.plain().post("/login", good).send();
+    eventually("the room is taken", || (post().status == 503).then_some(()));
+    let answer = post();
+    answer.assert_refused(Reason::Overloaded);
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    drop(hoarder);
+    eventually("the room is free again", || (post().status == 200).then_some(()));
 }

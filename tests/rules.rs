@@ -130,3 +130,59 @@ fn scopes_are_read_as_they_are_granted() {
     get(&[("scp", json!(["x accounts"]))]).assert_refused(Reason::ScopeInsufficient);
     get(&[]).assert_refused(Reason::ScopeInsufficient);
 }
+
+/// Of two spellings that an upstream takes for one, none finds a way around a rule: neither of a path, nor of a method, nor
+/// of a field.
+#[test]
+fn what_is_spelled_differently_is_not_judged_differently() {
+    const VERBS: &str = "\
+api: verbs
+match: { host: api.bank.example, path: /verbs/* }
+upstream: accounts
+authenticate: { jwt: { issuer: bank-idp } }
+allow:
+  - { name: release, paths: [\"/payments:release\"], scope: release }
+  - { name: start, methods: [POST], paths: [/start], scope: payments }
+  - { name: own, paths: [/own], when: 'request.path != \"/verbs/own\" || request.headers[\"x-tenant\"] == \"mine\"' }
+  - { name: anything else, paths: [\"/{id}\"], when: 'request.path != \"/verbs/payments:release\" && !request.path.endsWith(\"own\")' }
+";
+    const VERBS_ELSEWHERE: &str = "\
+api: elsewhere
+match: { host: api.bank.example, path: \"/verbs:all/*\" }
+upstream: accounts
+authenticate: { jwt: { issuer: bank-idp } }
+allow: [ { name: anything, paths: [\"/*\"] } ]
+";
+    const CATCH_ALL: &str = "\
+api: all
+match: { host: api.bank.example, path: /* }
+upstream: accounts
+authenticate: { anonymous: { because: public docs } }
+allow: [ { name: anything, paths: [\"/*\"] } ]
+";
+    let world = World::with(&[VERBS, VERBS_ELSEWHERE, CATCH_ALL]);
+    let token = world.idp().token().claim("scope", "accounts").sign();
+    let ask = |method: &str, path: &str| {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        world.plain().request(method, path).bearer(&token).send()
+    };
+    for path in ["/verbs/payments:release", "/verbs/payments%3Arelease"] {
+        ask("POST", path).assert_refused(Reason::ScopeInsufficient);
+    }
+    ask("GET", "/verbs/alice%40bank.example").assert_passed();
+    assert_eq!(world.upstream().last().line(), "GET /verbs/alice%40bank.example HTTP/1.1", "as it was sent");
+    ask("GET", "/verbs:all/x").assert_passed();
+    ask("GET", "/verbs%3Aall/x").assert_refused(Reason::PathNotNormal);
+    for method in ["post", "Post", "get", "PURGE", "M-SEARCH"] {
+        ask(method, "/verbs/start").assert_refused(Reason::MethodNotAllowed);
+    }
+    let own = |fields: &[(&str, &str)]| {
+        let call = world.plain().get("/verbs/own").bearer(&token);
+        fields.iter().fold(call, |call, (name, value)| call.header(name, value)).send()
+    };
+    own(&[("x-tenant", "mine")]).assert_passed();
+    own(&[("x-tenant", "theirs")]).assert_refused(Reason::AccessDenied);
+    for other in ["x_tenant", "X.Tenant"] {
+        own(&[("x-tenant", "mine"), (other, "theirs")]).assert_refused(Reason::RequestMalformed);
+    }
+}

@@ -117,7 +117,7 @@ reasons! {
     HostInvalid: "host_invalid", BAD_REQUEST, NONE, Info, "The request does not name one valid host.";
     /// `Connection` names a header that must reach the upstream.
     ConnectionHeaderInvalid: "connection_header_invalid", BAD_REQUEST, NONE, Info, "The Connection header names a header it may not name.";
-    /// `TRACE`, `CONNECT`, or a method the API does not list.
+    /// A method that no rule can name, `TRACE` and `CONNECT` among them, or one the API does not list.
     MethodNotAllowed: "method_not_allowed", METHOD_NOT_ALLOWED, NONE, Info, "The method is not allowed here.";
     /// The header block is larger than the listener allows.
     HeadersTooLarge: "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, NONE, Info, "The request's headers are too large.";
@@ -200,6 +200,8 @@ reasons! {
     PasswordInvalid: "password_invalid", UNAUTHORIZED, NONE, Warn, "The user name and the password are not acceptable.";
     /// More passwords wait to be checked than can be in time, so nothing can be said about this one; try again.
     PasswordChecksBusy: "password_checks_busy", SERVICE_UNAVAILABLE, NONE, Warn, "The credential cannot be checked right now.";
+    /// So much content is held for requests that are still being judged that no more of this one is read; try again.
+    Overloaded: "overloaded", SERVICE_UNAVAILABLE, NONE, Warn, "The gateway has too much to do right now.";
     /// The credentials belong to different clients.
     ClientsDiffer: "clients_differ", FORBIDDEN, NONE, Warn, "The credentials do not belong together.";
     /// No key of a client has made this signature over this request: unknown key, wrong signature, or something it
@@ -319,6 +321,7 @@ impl Reason {
             | Self::RevocationUnknown
             | Self::TooManyFailures
             | Self::PasswordChecksBusy
+            | Self::Overloaded
             | Self::ClientsDiffer
             | Self::SignatureIncomplete
             | Self::SignatureExpired

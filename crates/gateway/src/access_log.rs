@@ -19,6 +19,9 @@ const QUEUE: usize = 16_384;
 /// Bytes that are written at once.
 const BATCH_BYTES: usize = 64 << 10;
 
+/// The longest path and the longest words of one, in bytes: callers choose how long their paths are.
+const MOST_TEXT: usize = 512;
+
 /// How long the end waits for the reader of the log.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -61,6 +64,16 @@ pub(crate) struct Record {
     pub(crate) total_ms: f64,
     pub(crate) out: u64,
     pub(crate) config: Arc<str>,
+}
+
+/// A text that a caller may have made long, as it is written down.
+pub(crate) fn shortened(mut text: String) -> String {
+    if text.len() > MOST_TEXT {
+        text.truncate(text.floor_char_boundary(MOST_TEXT));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// The workers' end.
@@ -167,7 +180,7 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
-    use super::{AccessLog, Record};
+    use super::{AccessLog, MOST_TEXT, Record, shortened};
     use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
 
@@ -191,6 +204,13 @@ mod tests {
     }
 
     /// The table of the README has every field there is.
+    #[test]
+    fn what_a_caller_made_long_is_cut_at_a_character() {
+        let cut = shortened("ä".repeat(MOST_TEXT));
+        assert!(cut.len() <= MOST_TEXT + 3 && cut.ends_with("ä…"), "{}", cut.len());
+        assert_eq!(shortened("short".to_owned()), "short");
+    }
+
     #[test]
     fn every_field_has_its_words() {
         let full = Record {

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt::Display;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,17 +16,82 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::request_body::RequestBody;
 
+/// How many bytes a worker gathers at once for requests that are still being judged. One alone may be as long as its API
+/// takes.
+const ROOM: u64 = 64 << 20;
+
+/// The room of one worker for content that is being gathered.
+///
+/// SECURITY: whoever is being judged is a stranger, who may send many bodies up to their last byte and keep that back.
+#[derive(Default)]
+pub(crate) struct Room {
+    taken: Cell<u64>,
+}
+
+/// A part of the room, given back when it is dropped.
+struct Part<'r> {
+    room: &'r Room,
+    bytes: u64,
+}
+
+impl Part<'_> {
+    /// Takes more; `false` if there is no more.
+    fn grow(&mut self, by: usize) -> bool {
+        let by = by as u64;
+        let taken = self.room.taken.get();
+        let fits = taken.saturating_add(by) <= ROOM || taken == self.bytes;
+        if fits {
+            self.bytes = self.bytes.saturating_add(by);
+            self.room.taken.set(taken.saturating_add(by));
+        }
+        fits
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        self.room.taken.set(self.room.taken.get().saturating_sub(self.bytes));
+    }
+}
+
+/// Why content is not had.
+#[derive(Debug, PartialEq, Eq)]
+enum NotGathered {
+    /// The body itself is at fault.
+    Fault(BodyFault),
+    /// Others have taken the room.
+    Full,
+}
+
+impl From<BodyFault> for NotGathered {
+    fn from(fault: BodyFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<NotGathered> for Rejection {
+    fn from(why: NotGathered) -> Self {
+        match why {
+            NotGathered::Fault(fault) => Self::new(fault.reason()).because(format!("request body: {fault}")),
+            NotGathered::Full => Self::new(Reason::Overloaded)
+                .because("too much content is gathered for requests that are being judged")
+                .retry_after(Duration::from_secs(1)),
+        }
+    }
+}
+
 /// The body of a request whose chain may ask for its content.
 pub(crate) struct Content {
     /// Empty only while it is being read.
     body: Cell<Option<RequestBody>>,
     limits: BodyLimits,
+    room: Rc<Room>,
 }
 
 impl Content {
     /// Nothing is read yet.
-    pub(crate) const fn of(body: RequestBody, limits: BodyLimits) -> Self {
-        Self { body: Cell::new(Some(body)), limits }
+    pub(crate) const fn of(body: RequestBody, limits: BodyLimits, room: Rc<Room>) -> Self {
+        Self { body: Cell::new(Some(body)), limits, room }
     }
 
     /// Gives the body back: as it came, or whole if somebody has asked.
@@ -42,7 +108,7 @@ impl Content {
                 self.body.set(Some(RequestBody::Whole(content.clone())));
                 let content = content.unwrap_or_default();
                 return if content.len() as u64 > at_most {
-                    Err(refused(&BodyFault::TooLarge(at_most)))
+                    Err(NotGathered::Fault(BodyFault::TooLarge(at_most)).into())
                 } else {
                     Ok(content)
                 };
@@ -50,21 +116,17 @@ impl Content {
             streaming @ RequestBody::Streaming(_) => streaming,
         };
         let limits = BodyLimits { max_bytes: self.limits.max_bytes.min(at_most), ..self.limits };
-        match collect(&mut streaming, limits).await {
+        match collect(&mut streaming, limits, &self.room).await {
             Ok(content) => {
                 self.body.set(Some(RequestBody::whole(content.clone())));
                 Ok(content)
             }
-            Err(fault) => {
+            Err(why) => {
                 self.body.set(Some(streaming));
-                Err(refused(&fault))
+                Err(why.into())
             }
         }
     }
-}
-
-fn refused(fault: &BodyFault) -> Rejection {
-    Rejection::new(fault.reason()).because(format!("request body: {fault}"))
 }
 
 impl portcullis_authn::Content for Content {
@@ -81,13 +143,14 @@ impl portcullis_authn::Content for Content {
 }
 
 /// All of a body, under the limits that hold for one that is passed on. Trailers are dropped, as they are there.
-async fn collect<B>(body: &mut B, limits: BodyLimits) -> Result<Bytes, BodyFault>
+async fn collect<B>(body: &mut B, limits: BodyLimits, room: &Room) -> Result<Bytes, NotGathered>
 where
     B: Body<Data = Bytes, Error: Display> + Unpin,
 {
     if body.size_hint().lower() > limits.max_bytes {
-        return Err(BodyFault::TooLarge(limits.max_bytes));
+        return Err(BodyFault::TooLarge(limits.max_bytes).into());
     }
+    let mut part = Part { room, bytes: 0 };
     let start = Instant::now();
     let end = start.checked_add(limits.total);
     let mut clock = pin!(sleep_until(start));
@@ -96,14 +159,18 @@ where
         let patience = wind(clock.as_mut(), end, limits);
         let frame = tokio::select! {
             frame = body.frame() => frame,
-            () = clock.as_mut() => return Err(BodyFault::TimedOut(patience)),
+            () = clock.as_mut() => return Err(BodyFault::TimedOut(patience).into()),
         };
         match frame {
             None => break,
-            Some(Err(error)) => return Err(BodyFault::Broken(error.to_string())),
+            Some(Err(error)) => return Err(BodyFault::Broken(error.to_string()).into()),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
+                let length = data.len();
                 gathered.add(data, limits.max_bytes)?;
+                if !part.grow(length) {
+                    return Err(NotGathered::Full);
+                }
             }
         }
     }
@@ -152,6 +219,7 @@ impl Gathered {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
     use std::time::Duration;
 
     use bytes::Bytes;
@@ -163,7 +231,7 @@ mod tests {
     use portcullis_authn::Content as _;
     use portcullis_core::Reason;
 
-    use super::{Content, collect};
+    use super::{Content, NotGathered, Part, ROOM, Room, collect};
     use crate::request_body::RequestBody;
 
     const LIMITS: BodyLimits =
@@ -187,6 +255,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_is_gathered_within_its_limits() {
         let too_slow = |seconds| Err(BodyFault::TimedOut(Duration::from_secs(seconds)));
+        let room = Room::default();
         for (pieces, expected) in [
             (&[][..], Ok("")),
             (&[(0, "")], Ok("")),
@@ -201,16 +270,17 @@ mod tests {
             // Never silent for long, and never done.
             (&[(4, "a"), (4, "b"), (3, "c"), (3, "d")], too_slow(12)),
         ] {
-            let gathered = collect(&mut body(pieces), LIMITS).await;
+            let gathered = collect(&mut body(pieces), LIMITS, &room).await;
             let gathered = gathered.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-            assert_eq!(gathered, expected.map(str::to_owned), "{pieces:?}");
+            assert_eq!(gathered, expected.map(str::to_owned).map_err(NotGathered::Fault), "{pieces:?}");
+            assert_eq!(room.taken.get(), 0, "what ended holds nothing");
         }
     }
 
     /// Whoever wants less than there is gets nothing of it, also of a body that was read before.
     #[tokio::test]
     async fn a_body_that_is_there_is_held_to_what_is_asked_for() {
-        let content = Content::of(RequestBody::whole(Bytes::from_static(b"hello")), LIMITS);
+        let content = Content::of(RequestBody::whole(Bytes::from_static(b"hello")), LIMITS, Rc::default());
         assert_eq!(content.read(5).await.expect("a body"), "hello");
         let refused = content.read(4).await.expect_err("a refusal");
         assert_eq!(refused.reason(), Reason::BodyTooLarge);
@@ -220,10 +290,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_says_it_is_too_long_is_not_read() {
         let mut long = Full::new(Bytes::from_static(b"hello world"));
-        assert_eq!(collect(&mut long, LIMITS).await, Err(BodyFault::TooLarge(10)));
+        let refused = collect(&mut long, LIMITS, &Room::default()).await;
+        assert_eq!(refused, Err(NotGathered::Fault(BodyFault::TooLarge(10))));
         assert!(!http_body::Body::is_end_stream(&long));
         let mut none = Empty::<Bytes>::new();
-        let nothing: Result<_, BodyFault> = collect::<Empty<Bytes>>(&mut none, LIMITS).await;
+        let nothing = collect::<Empty<Bytes>>(&mut none, LIMITS, &Room::default()).await;
         assert_eq!(nothing, Ok(Bytes::new()));
     }
 
@@ -231,7 +302,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_of_one_piece_keeps_its_memory() {
         let content = Bytes::from(vec![7; 10]);
-        let gathered = collect(&mut Full::new(content.clone()), LIMITS).await.expect("a body");
+        let gathered =
+            collect(&mut Full::new(content.clone()), LIMITS, &Room::default()).await.expect("a body");
         assert_eq!(gathered.as_ptr(), content.as_ptr());
+    }
+
+    /// Strangers who send all but the last byte do not have more held than a worker has room for; one alone may be long.
+    #[tokio::test(start_paused = true)]
+    async fn no_more_is_gathered_at_once_than_there_is_room_for() {
+        let room = Room::default();
+        let mut alone = Part { room: &room, bytes: 0 };
+        assert!(alone.grow(usize::try_from(ROOM).expect("a length")) && alone.grow(1));
+        let refused = collect(&mut Full::new(Bytes::from_static(b"hello")), LIMITS, &room).await;
+        assert_eq!(refused, Err(NotGathered::Full));
+        drop(alone);
+        assert_eq!(
+            collect(&mut Full::new(Bytes::from_static(b"hello")), LIMITS, &room).await.expect("room"),
+            "hello"
+        );
+        assert_eq!(room.taken.get(), 0);
     }
 }

@@ -10,8 +10,6 @@ use crate::access_log::Record;
 
 /// How many refusals a worker remembers.
 const HELD: usize = 4_096;
-/// The longest path and the longest words of one, in bytes: callers choose how long their paths are.
-const MOST_BYTES: usize = 512;
 
 /// Which refusals are asked for. What is not said does not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,10 +46,7 @@ impl Denial {
 pub(crate) struct Denials(RefCell<VecDeque<Denial>>);
 
 impl Denials {
-    pub(crate) fn note(&self, mut record: Record) {
-        for text in [&mut record.path, &mut record.detail].into_iter().flatten() {
-            shorten(text);
-        }
+    pub(crate) fn note(&self, record: Record) {
         let mut held = self.0.borrow_mut();
         if held.len() >= HELD {
             held.pop_front();
@@ -77,17 +72,9 @@ impl DenialFilter {
     }
 }
 
-fn shorten(text: &mut String) {
-    if text.len() > MOST_BYTES {
-        text.truncate(text.floor_char_boundary(MOST_BYTES));
-        text.push('…');
-        text.shrink_to_fit();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{DenialFilter, Denials, HELD, MOST_BYTES};
+    use super::{DenialFilter, Denials, HELD};
     use crate::access_log::Record;
 
     fn refused(id: usize, api: &str, reason: &'static str) -> Record {
@@ -95,7 +82,6 @@ mod tests {
             request_id: format!("r{id}"),
             api: Some(api.into()),
             reason: Some(reason),
-            path: Some("ä".repeat(MOST_BYTES)),
             ..Record::of_tests()
         }
     }
@@ -123,7 +109,5 @@ mod tests {
         let one = |id: usize| DenialFilter { request_id: Some(format!("r{id}")), most: 9, ..two.clone() };
         assert!(ids(&denials, &one(2)).is_empty(), "the oldest are forgotten");
         assert_eq!(ids(&denials, &one(3)), ["r3"]);
-        let path = denials.find(&one(3))[0].0.path.clone().expect("a path");
-        assert!(path.len() <= MOST_BYTES + 3 && path.ends_with('…'), "{}", path.len());
     }
 }

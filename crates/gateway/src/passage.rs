@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{Request, StatusCode};
 use portcullis_core::{LogLevel, PeerCertificate, Reason};
 
-use crate::access_log::Record;
+use crate::access_log::{Record, shortened};
 use crate::forward::hex;
 use crate::ledger::{AuthRecord, Ledger};
 use crate::listener::Inbound;
@@ -103,11 +103,12 @@ impl Passage {
             path: template
                 .map(|template| template.to_string())
                 .or_else(|| ledger.path.clone())
-                .or_else(|| Some(api?.path.to_string())),
+                .or_else(|| Some(api?.path.to_string()))
+                .map(shortened),
             status: ledger.status.as_u16(),
             decision: ledger.decision(),
             reason: ledger.reason.map(|reason| reason.code()),
-            detail: ledger.inner.clone(),
+            detail: ledger.inner.clone().map(shortened),
             limit: ledger.limit.clone(),
             identity: ledger.principal.clone(),
             key_id: ledger.key_id.clone(),

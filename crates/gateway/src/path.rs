@@ -141,7 +141,7 @@ fn escape(tail: &[u8]) -> Result<&[u8], PathFault> {
     }
     match decoded(*high, *low) {
         0..=0x1f | 0x7f | b'/' | b'\\' | b'.' | b';' | b'%' => Err(PathFault::ForbiddenEscape),
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => Err(PathFault::NeedlessEscape),
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b'*' => Err(PathFault::NeedlessEscape),
         _ => Ok(rest),
     }
 }
@@ -224,6 +224,7 @@ mod tests {
             ("/a%0D%0A", PathFault::ForbiddenEscape),
             ("/a%252F", PathFault::ForbiddenEscape),
             ("/%41", PathFault::NeedlessEscape),
+            ("/a%2Ab", PathFault::NeedlessEscape),
             ("/%C0%AF", PathFault::NotUtf8),
             ("/%FF", PathFault::NotUtf8),
         ] {

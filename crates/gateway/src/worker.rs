@@ -20,6 +20,7 @@ use portcullis_proxy::Pools;
 
 use crate::access_log::AccessLog;
 use crate::body::ReplyBody;
+use crate::content::Room;
 use crate::denials::Denials;
 use crate::exchange::{Accepted, Exchange};
 use crate::ledger::{Ledger, RequestIds};
@@ -46,6 +47,8 @@ pub(crate) struct Worker {
     pub(crate) shard: Shard,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) denials: Denials,
+    /// For content that is gathered before a request is judged.
+    pub(crate) room: Rc<Room>,
     cache_told: Cell<CacheCounts>,
     forwarded_told: Cell<ForwardedCounts>,
     passwords_told: Cell<(u64, u64)>,
@@ -71,6 +74,7 @@ impl Worker {
             shard: Shard::default(),
             access_log,
             denials: Denials::default(),
+            room: Rc::default(),
             cache_told: Cell::default(),
             passwords_told: Cell::default(),
             external_told: Cell::default(),

@@ -11,8 +11,11 @@ mod fixtures;
 mod limits;
 mod place;
 mod rules;
+mod spelling;
 
 pub use facts::Facts;
 pub use limits::{Admission, LimitFacts, Limits, LimitsPlan, LimitsSpec};
+pub use rules::is_known_method;
 pub use rules::template::PathTemplate;
 pub use rules::{Miss, Permit, Rules, RulesSpec, Told, Verdict};
+pub use spelling::plainly_spelled;

@@ -1,5 +1,7 @@
 //! `Routed` → `Authenticated`: who is calling.
 
+use std::rc::Rc;
+
 use portcullis_authn::Evidence;
 use portcullis_core::{Moment, Principal, Reason, Rejection};
 
@@ -11,7 +13,8 @@ use crate::ledger::AuthRecord;
 pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Exchange<Authenticated>, Ended> {
     let now = exchange.now();
     let outcome = if exchange.proof.api.chain.reads_content() {
-        let content = Content::of(exchange.passage.take_body(), exchange.proof.api.body);
+        let room = Rc::clone(&exchange.passage.worker.room);
+        let content = Content::of(exchange.passage.take_body(), exchange.proof.api.body, room);
         let outcome = ask(&exchange, Some(&content), now).await;
         exchange.passage.body = content.into_body();
         outcome
@@ -46,9 +49,12 @@ pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Excha
     }
 }
 
-/// A body that is too large, too slow or broken ends every request, whatever asked for it first.
+/// A body that is too large, too slow, broken or one too many ends every request, whatever asked for it first.
 fn is_of_the_body(reason: Reason) -> bool {
-    matches!(reason, Reason::BodyTooLarge | Reason::BodyTimeout | Reason::RequestMalformed)
+    matches!(
+        reason,
+        Reason::BodyTooLarge | Reason::BodyTimeout | Reason::RequestMalformed | Reason::Overloaded
+    )
 }
 
 async fn ask(

@@ -1,11 +1,13 @@
 //! `Accepted` → `Routed`: the guards that need no credential, then the API.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Method, Version, header};
 use http_body::Body as _;
 use portcullis_core::{PeerCertificate, Reason, Rejection, Standing};
+use portcullis_policy::{is_known_method, plainly_spelled};
 use portcullis_proxy::hygiene;
 
 use crate::exchange::{Accepted, Ended, Exchange, Routed};
@@ -40,7 +42,9 @@ fn find(exchange: &Exchange<Accepted>) -> Result<Routed, Rejection> {
     if head.version == Version::HTTP_2 {
         check_http2(exchange)?;
     }
-    if matches!(head.method, Method::TRACE | Method::CONNECT) {
+    // SECURITY: what no rule and no limit can name is nobody's to allow; and servers that fold the case of methods would
+    // take `post` for one that was judged otherwise.
+    if !is_known_method(&head.method) {
         return Err(Reason::MethodNotAllowed.into());
     }
     let host =
@@ -58,8 +62,14 @@ fn find(exchange: &Exchange<Accepted>) -> Result<Routed, Rejection> {
     {
         return Err(Reason::Misdirected.into());
     }
-    let (index, below) =
-        exchange.passage.snapshot.shared.routes.find(&host, path).ok_or(Reason::RouteNotFound)?;
+    let routes = &exchange.passage.snapshot.shared.routes;
+    let (index, below) = routes.find(&host, path).ok_or(Reason::RouteNotFound)?;
+    // SECURITY: an API that is found only by how its path is spelled could be another one to the upstream.
+    if let Cow::Owned(plain) = plainly_spelled(path)
+        && routes.find(&host, &plain).is_none_or(|(other, _)| other != index)
+    {
+        return Err(Rejection::new(Reason::PathNotNormal).because("escapes hide which API is meant"));
+    }
     let api = exchange.passage.snapshot.api(index).ok_or(Reason::RouteNotFound)?;
     // Without a `*` nothing lies below, and the rules see `/`.
     let below = if path.ends_with(below) && below != "/" { path.len() - below.len() } else { path.len() };

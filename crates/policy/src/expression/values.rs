@@ -19,6 +19,7 @@ use portcullis_core::{Client, PeerCertificate, SubjectAlternativeName};
 
 use super::vocabulary::subject_oid;
 use crate::Facts;
+use crate::spelling::plainly_spelled;
 
 /// The variables of one request.
 pub(super) struct Variables<'a>(Facts<'a>);
@@ -164,7 +165,10 @@ impl<'a> Group<'a> {
 fn request<'a>(facts: &'a Facts<'a>, name: &str) -> Option<Found<'a>> {
     Some(match name {
         "method" => Found::text(facts.head.method.as_str()),
-        "path" => Found::text(facts.head.uri.path()),
+        "path" => match plainly_spelled(facts.head.uri.path()) {
+            Cow::Borrowed(path) => Found::text(path),
+            Cow::Owned(path) => Found::owned_text(path),
+        },
         "host" => match (facts.host)(facts.head)? {
             Cow::Borrowed(host) => Found::text(host),
             Cow::Owned(host) => Found::owned_text(host),

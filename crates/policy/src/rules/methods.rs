@@ -49,6 +49,11 @@ impl MethodSet {
     }
 }
 
+/// Whether rules and limits can name the method.
+pub fn is_known(method: &Method) -> bool {
+    MethodSet::of(method) != MethodSet::default()
+}
+
 /// The method of that exact name: methods are case-sensitive (RFC 9110 section 9.1).
 pub(super) fn known(name: &str) -> Option<Method> {
     KNOWN.contains(&name).then(|| Method::from_bytes(name.as_bytes()).ok()).flatten()

@@ -17,6 +17,7 @@ use portcullis_core::{Diagnostic, Faults, Place, Reason, Rejection, Scheme, Span
 use crate::Facts;
 use crate::expression::Expression;
 pub(crate) use methods::MethodSet;
+pub use methods::is_known as is_known_method;
 use spec::RuleSpec;
 pub use spec::RulesSpec;
 pub(crate) use spec::{read_methods, read_paths};

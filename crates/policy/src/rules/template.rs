@@ -11,6 +11,7 @@ use std::sync::Arc;
 use portcullis_core::{Diagnostic, Faults, Spanned};
 
 use crate::place::part_of;
+use crate::spelling::{escaped, plainly_spelled};
 
 /// One path or a family of paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl PathTemplate {
             let (here, next) = after.split_at_checked(end)?;
             match segment {
                 Segment::Rest => return Some(rest),
-                Segment::Literal(text) if **text == *here => {}
+                Segment::Literal(text) if **text == *here || **text == *plainly_spelled(here) => {}
                 Segment::Parameter if !here.is_empty() => {}
                 Segment::Literal(_) | Segment::Parameter => return None,
             }
@@ -226,7 +227,7 @@ fn escape(part: &str, at: usize) -> Result<(), Fault> {
         return fault("`%` is followed by two upper-case hexadecimal digits".to_owned());
     }
     match u8::from_str_radix(digits, 16).unwrap_or(0) {
-        b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => {
+        b if b.is_ascii_alphanumeric() || b"-._~*".contains(&b) || escaped(digits).is_some() => {
             fault(format!("a path in normal form has `{}`, not `{triplet}`", char::from(b)))
         }
         b'/' | b'\\' | 0..=31 | 127 => fault(format!("a path in normal form has no `{triplet}`")),

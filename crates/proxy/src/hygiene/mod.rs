@@ -8,6 +8,8 @@ mod names;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use http::header::{CONNECTION, HOST, TE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use portcullis_core::{Connection, Reason, Rejection};
@@ -32,13 +34,14 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 /// A request that needs none of this is read once and costs no allocation.
 ///
 /// # Errors
+/// [`Reason::RequestMalformed`] if two names are two spellings of one to careless servers;
 /// [`Reason::ConnectionHeaderInvalid`] if `Connection` is malformed or names a field meant for the upstream, one
 /// that speaks of identity, or one of `protected`: the names of credentials and of fields the gateway sets.
 pub fn prepare_request(headers: &mut HeaderMap, protected: &[HeaderName]) -> Result<(), Rejection> {
     // `Connection` and `TE` are among them.
     let unwanted = names_where(headers, stops_at_the_door);
     if unwanted.is_empty() {
-        return Ok(());
+        return check_spellings(headers);
     }
     remove_nominated(headers, protected)?;
     let takes_trailers = takes_trailers(headers);
@@ -46,7 +49,7 @@ pub fn prepare_request(headers: &mut HeaderMap, protected: &[HeaderName]) -> Res
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    Ok(())
+    check_spellings(headers)
 }
 
 /// Takes out every field an upstream could mistake for one of `names`, before the gateway sets those itself.
@@ -134,6 +137,21 @@ fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
 
 fn names_where(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> Vec<HeaderName> {
     headers.keys().filter(|name| wanted(name.as_str())).cloned().collect()
+}
+
+/// SECURITY: two fields whose names some upstreams take for one are one field with two values to them, and conditions and
+/// credentials here are judged by one of the two.
+fn check_spellings(headers: &HeaderMap) -> Result<(), Rejection> {
+    let odd = headers.keys().filter(|name| matches!(folded(name.as_str()), Cow::Owned(_)));
+    for name in odd {
+        let plain = folded(name.as_str());
+        if headers.keys().any(|other| other != name && folded(other.as_str()) == plain) {
+            return Err(
+                Rejection::new(Reason::RequestMalformed).because(format!("`{plain}` is spelled in two ways"))
+            );
+        }
+    }
+    Ok(())
 }
 
 fn remove(headers: &mut HeaderMap, names: &[HeaderName]) {

@@ -140,8 +140,24 @@ names! {
 
 names! {
     /// Every known way in which a proxy that authenticates says who is calling (FWD-02).
-    names_an_authenticated_user, OF_THE_USER: ["remote-user", "x-remote-user"], [
+    names_an_authenticated_user, OF_THE_USER: [
+        "remote-email",
+        "remote-groups",
+        "remote-name",
+        "remote-user",
+        "x-jwt-assertion",
+        "x-userinfo",
+    ], [
+        "cf-access-authenticated-user-",
         "x-amzn-oidc-",
+        "x-authenticated-",
+        "x-authentik-",
+        "x-consumer-",
+        "x-credential-",
+        "x-pomerium-",
+        "x-remote-",
+        "x-vouch-",
+        "x-webauth-",
         "x-auth-request-",
         "x-goog-authenticated-user-",
         "x-ms-client-principal",
