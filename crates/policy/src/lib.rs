@@ -13,6 +13,9 @@ mod place;
 mod rules;
 
 pub use facts::Facts;
-pub use limits::{Admission, LimitFacts, Limits, LimitsPlan, LimitsSpec};
+pub use limits::{
+    Admission, AlertHook, Callers, LimitFacts, Limits, LimitsPlan, LimitsSpec, QuotaAlert, Reserved,
+    SharedLimits,
+};
 pub use rules::template::PathTemplate;
 pub use rules::{Permit, Rules, RulesSpec};
