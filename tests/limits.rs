@@ -342,9 +342,14 @@ fn what_came_of_a_request_is_counted() {
     let world = World::with(&[&api]);
     let token = world.idp().token().sign();
     let get = |token: &str| world.plain().get("/limited/x").bearer(token).send();
-    (0..10).for_each(|_| get(&token).assert_passed());
-    (0..3).for_each(|_| assert_eq!(get("a.b.c").status, 401));
-    get("a.b.c").assert_refused(Reason::RateLimited);
+    for _ in 0..10 {
+        get(&token).assert_passed();
+    }
+    for _ in 0..3 {
+        assert_eq!(get("a.b.c").status, 401);
+    }
+    let refused = get("a.b.c");
+    refused.assert_refused(Reason::RateLimited);
     // Whether another guess was right is not to be learned either.
     get(&token).assert_refused(Reason::RateLimited);
     assert_eq!(world.upstream().hits(), 10);
@@ -352,5 +357,7 @@ fn what_came_of_a_request_is_counted() {
     let api = limited("  - { rate: 2 per hour, count: { responses: [5xx] } }\n");
     let world = World::with(&[&api]);
     let token = world.idp().token().sign();
-    (0..10).for_each(|_| world.plain().get("/limited/x").bearer(&token).send().assert_passed());
+    for _ in 0..10 {
+        world.plain().get("/limited/x").bearer(&token).send().assert_passed();
+    }
 }
