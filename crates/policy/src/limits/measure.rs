@@ -85,7 +85,7 @@ impl MeasureNodes<'_> {
             );
             return false;
         }
-        if rate.per < Duration::from_secs(1) || rate.per.subsec_nanos() % 1_000_000 != 0 {
+        if rate.per < Duration::from_secs(1) || !rate.per.subsec_nanos().is_multiple_of(1_000_000) {
             faults.error("out_of_range", node.place, "a window lasts at least a second");
             return false;
         }

@@ -357,7 +357,7 @@ impl QuotaRule {
         let is_reached = |percent: u8| {
             percent > 0 && left <= whole.saturating_mul(u64::from(100_u8.saturating_sub(percent)))
         };
-        self.alerts.iter().rev().fold(0, |bits, percent| bits << 1 | u8::from(is_reached(*percent)))
+        self.alerts.iter().rev().fold(0, |bits, percent| (bits << 1) | u8::from(is_reached(*percent)))
     }
 
     /// The highest of some of the percentages.

@@ -127,7 +127,7 @@ impl Windows {
     }
 
     const fn at(self, now_ms: u64) -> Within {
-        Within { index: now_ms / self.per_ms & INDEX_MASK, elapsed_ms: now_ms % self.per_ms }
+        Within { index: (now_ms / self.per_ms) & INDEX_MASK, elapsed_ms: now_ms % self.per_ms }
     }
 
     /// How many units count at a moment of the state's window.
