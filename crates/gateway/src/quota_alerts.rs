@@ -8,9 +8,12 @@ use portcullis_policy::{AlertHook, QuotaAlert};
 
 use crate::telemetry::Telemetry;
 
+/// Api, limit and percentage, and how often that was told.
+type Told = BTreeMap<(String, String, u8), u64>;
+
 /// What has been told, by api, limit and percentage: names from the policy files. Clones are one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct QuotaAlerts(Arc<Mutex<BTreeMap<(String, String, u8), u64>>>);
+pub(crate) struct QuotaAlerts(Arc<Mutex<Told>>);
 
 impl QuotaAlerts {
     /// Where limits tell. Alerts are rare, so a lock is short enough for the path of a request.
