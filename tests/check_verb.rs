@@ -173,11 +173,8 @@ fn what_is_not_built_is_unknown() {
     plan.write();
     assert_eq!(check(&plan.directory, &[]).0, Some(1));
     for limit in [
-        "  - { per: identity, rate: 5 per second, algorithm: sliding_window }\n",
-        "  - { per: identity, quota: 5 per day, count: failures }\n",
-        "  - { per: identity, quota: 5 per day, shared_as: all }\n",
-        "  - { rate: \"claims.rpm per minute, at most 10, else 1\" }\n",
         "  - { per: identity, quota: 5 per day, when_store_fails: allow }\n",
+        "  - { per: identity, rate: 5 per second, throttle: { wait: 2s } }\n",
     ] {
         let plan = Plan::new(&[&format!("{BEARER}limits:\n{limit}")]);
         plan.write();

@@ -334,3 +334,30 @@ fn a_quota_of_the_calendar_survives_a_crash() {
     let wait: u64 = refusal.header("retry-after").expect("Retry-After").parse().expect("seconds");
     assert!(wait <= left, "{wait} of {left}");
 }
+
+/// Failures are counted by address before anybody is asked who they are, and answers after they are known.
+#[test]
+fn what_came_of_a_request_is_counted() {
+    let api = limited("  - { per: address, rate: 3 per hour, count: failures }\n");
+    let world = World::with(&[&api]);
+    let token = world.idp().token().sign();
+    let get = |token: &str| world.plain().get("/limited/x").bearer(token).send();
+    for _ in 0..10 {
+        get(&token).assert_passed();
+    }
+    for _ in 0..3 {
+        assert_eq!(get("a.b.c").status, 401);
+    }
+    let refused = get("a.b.c");
+    refused.assert_refused(Reason::RateLimited);
+    // Whether another guess was right is not to be learned either.
+    get(&token).assert_refused(Reason::RateLimited);
+    assert_eq!(world.upstream().hits(), 10);
+
+    let api = limited("  - { rate: 2 per hour, count: { responses: [5xx] } }\n");
+    let world = World::with(&[&api]);
+    let token = world.idp().token().sign();
+    for _ in 0..10 {
+        world.plain().get("/limited/x").bearer(&token).send().assert_passed();
+    }
+}

@@ -56,6 +56,8 @@ mod key_sets;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod limit_kinds;
+#[cfg(test)]
 mod limits;
 mod managed_keys;
 #[cfg(test)]

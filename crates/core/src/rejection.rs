@@ -126,6 +126,8 @@ pub struct Detail {
     pub retry_after: Option<Duration>,
     /// Names of the limits that refused (RFC 9457 member `violated-policies`).
     pub violated: Vec<Arc<str>>,
+    /// What the limits promise this caller, for `RateLimit-Policy`, where that is not what they promise everybody.
+    pub limit_policy: Option<HeaderValue>,
     /// Methods that would do, for the `Allow` field of a 405.
     pub allow: Option<String>,
     /// An answer in somebody else's words, in place of the problem document.
@@ -206,6 +208,13 @@ impl Rejection {
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.detail_mut().retry_after = Some(wait);
+        self
+    }
+
+    /// What the limits promise this caller.
+    #[must_use]
+    pub fn limit_policy(mut self, policy: HeaderValue) -> Self {
+        self.detail_mut().limit_policy = Some(policy);
         self
     }
 

@@ -22,6 +22,7 @@ pub mod listener;
 mod managed;
 mod passage;
 mod path;
+mod quota_alerts;
 mod readiness;
 pub mod rehearsal;
 mod request_body;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Request, StatusCode};
 use portcullis_core::{LogLevel, PeerCertificate, Reason};
+use portcullis_policy::Reserved;
 
 use crate::access_log::{Record, shortened};
 use crate::forward::hex;
@@ -35,8 +36,23 @@ pub(crate) struct Passage {
     pub(crate) snapshot: Rc<LocalSnapshot>,
     /// The thread that carries it, with its pools and caches.
     pub(crate) worker: Rc<Worker>,
+    /// Units of limits that count answers, until there is one.
+    pub(crate) reserved: Reserved,
     /// What is remembered about it.
     pub(crate) ledger: Ledger,
+}
+
+impl Passage {
+    /// Gives back the units of limits that do not count the answer. Without one they stay taken.
+    pub(crate) fn settle(&mut self, status: StatusCode) {
+        if self.reserved.is_empty() {
+            return;
+        }
+        let reserved = std::mem::take(&mut self.reserved);
+        if let Some(limits) = self.ledger.api.as_ref().and_then(|api| api.limits.as_ref()) {
+            limits.settle(reserved, status, self.worker.clock().now());
+        }
+    }
 }
 
 impl Drop for Passage {

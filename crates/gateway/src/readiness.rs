@@ -81,6 +81,7 @@ pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
             record_keys(&source, &KEYS_OF_CLIENTS, client, telemetry);
         }
     }
+    resources.quota_alerts.record(telemetry);
     let passwords = resources.passwords.counts();
     for (result, count) in [("right", passwords.right), ("wrong", passwords.wrong), ("busy", passwords.busy)]
     {

@@ -147,6 +147,7 @@ impl Worker {
             certificate_from: CallersCertificate::default(),
             snapshot: Rc::clone(&self.snapshot.borrow()),
             worker: Rc::clone(self),
+            reserved: Default::default(),
             ledger,
         });
         Exchange { passage, proof: Accepted }

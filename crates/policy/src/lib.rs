@@ -14,7 +14,10 @@ mod rules;
 mod spelling;
 
 pub use facts::Facts;
-pub use limits::{Admission, LimitFacts, Limits, LimitsPlan, LimitsSpec};
+pub use limits::{
+    Admission, AlertHook, Callers, LimitFacts, Limits, LimitsPlan, LimitsSpec, QuotaAlert, Reserved,
+    SharedLimits,
+};
 pub use rules::is_known_method;
 pub use rules::template::PathTemplate;
 pub use rules::{Miss, Permit, Rules, RulesSpec, Told, Verdict};

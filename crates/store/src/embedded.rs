@@ -4,7 +4,7 @@ use crate::error::{OpenError, StoreError};
 use crate::figures::{Counters, StoreFigures};
 use crate::ledger::{Command, Commands, Ledger, LedgerFile, Opener, Registry};
 use crate::quota::{ClockRow, QuotaClock, QuotaRule, QuotaTable};
-use crate::rate::{RateCells, RateRule, RateTable};
+use crate::rate::{CellKind, RateCells, RateRule, RateTable, WindowClock};
 use crate::records::Records;
 use crate::{KEYS_PER_TABLE, LimitId};
 use ahash::RandomState;
@@ -41,7 +41,8 @@ impl Default for Tuning {
 #[derive(Debug)]
 pub struct Embedded {
     /// Locked when policies are compiled and by sweeps, never by a request.
-    rates: Mutex<HashMap<LimitId, Arc<RateCells>, RandomState>>,
+    rates: Mutex<HashMap<(LimitId, CellKind), Arc<RateCells>, RandomState>>,
+    windows: Arc<WindowClock>,
     quotas: Arc<Registry>,
     clock: Arc<QuotaClock>,
     commands: Commands,
@@ -108,6 +109,7 @@ impl Embedded {
             .map_err(OpenError::Thread)?;
         Ok(Self {
             rates: Mutex::new(HashMap::default()),
+            windows: Arc::default(),
             quotas,
             clock,
             commands,
@@ -120,7 +122,9 @@ impl Embedded {
 
     pub(crate) fn rates(&self, id: &LimitId, rule: RateRule) -> Arc<RateTable> {
         let mut tables = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let cells = tables.entry(id.clone()).or_insert_with(|| Arc::new(RateCells::new(self.keys_per_table)));
+        let kind = CellKind::of(rule);
+        let made = || Arc::new(RateCells::new(kind, self.keys_per_table, Arc::clone(&self.windows)));
+        let cells = tables.entry((id.clone(), kind)).or_insert_with(made);
         RateTable::over(cells, rule)
     }
 
@@ -138,7 +142,7 @@ impl Embedded {
 
     pub(crate) fn sweep(&self, now: Moment) {
         for cells in self.rate_cells() {
-            cells.sweep(now.monotonic);
+            cells.sweep(now);
         }
         self.rates
             .lock()

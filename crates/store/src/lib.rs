@@ -16,9 +16,11 @@
 //!
 //! # Rates
 //!
-//! The generic cell rate algorithm over the monotonic clock. Intervals are rounded up to a nanosecond: stricter by a
+//! By default the generic cell rate algorithm over the monotonic clock. Intervals are rounded up to a nanosecond: stricter by a
 //! hair, never laxer. A restart forgives what was taken in the last burst, and nothing else does: not a clock that
-//! was set, not a reload, not a flood of other callers.
+//! was set, not a reload, not a flood of other callers. A rate may also be counted in windows of the clock, sliding or
+//! fixed ([`Algorithm`]), aligned to the wall clock as it stood when the store was first asked; one whose algorithm, or
+//! whose window, is changed begins anew. A cell is one atomic for each of them.
 //!
 //! # Quotas
 //!
@@ -90,8 +92,8 @@ pub use embedded::Embedded;
 pub use error::{OpenError, StoreError};
 pub use figures::StoreFigures;
 pub use limit_id::LimitId;
-pub use quota::{QuotaOutcome, QuotaRule, QuotaTable};
-pub use rate::{RateOutcome, RateRule, RateTable};
+pub use quota::{MAX_ALERTS, QuotaKey, QuotaOutcome, QuotaRule, QuotaStanding, QuotaTable};
+pub use rate::{Algorithm, MOST_IN_A_WINDOW, RateOutcome, RateRule, RateStanding, RateTable, RateUnit};
 pub use records::{RecordChanges, RecordRow, Records};
 pub use replays::{Claim, REPLAYS, ReplayFigures, ReplaySpace, Replays, SingleUse, claim_all};
 

@@ -18,7 +18,12 @@ impl LimitId {
         Self { api: Arc::from(api), limit: Arc::from(limit) }
     }
 
-    /// The API's name.
+    /// The limit that several APIs share under a name. No API is called `*`.
+    pub fn shared(name: &str) -> Self {
+        Self::new("*", name)
+    }
+
+    /// The API's name, `*` for a limit that is shared.
     pub fn api(&self) -> &str {
         &self.api
     }

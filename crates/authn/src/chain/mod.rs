@@ -197,6 +197,12 @@ impl Chain {
         Some(Principal { identity, others: Vec::new(), name, key, group: None, upstream_fields: None })
     }
 
+    /// Whether any of its callers may have a token.
+    pub fn has_tokens(&self) -> bool {
+        let members = self.alternatives.iter().flat_map(|alternative| &alternative.members);
+        self.anybody.is_none() && members.into_iter().any(|member| member.method().is_token())
+    }
+
     /// Whether any of its authenticators signs over content. Where none does, a request's body is not looked at.
     pub const fn reads_content(&self) -> bool {
         self.reads_content

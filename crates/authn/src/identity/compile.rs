@@ -80,6 +80,11 @@ impl IdentitySpec {
         Some(Self { name: name?, group: group? })
     }
 
+    /// Whether callers may be in groups.
+    pub fn has_groups(&self) -> bool {
+        !self.group.is_empty()
+    }
+
     /// Where `name` is written, if none of these authenticators can give what it reads.
     pub(crate) fn unfillable(&self, methods: &[AuthMethod]) -> Option<Place> {
         let filled = self.name.iter().any(|source| methods.iter().any(|method| source.value.is_of(*method)));

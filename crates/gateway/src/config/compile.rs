@@ -6,13 +6,13 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use portcullis_authn::{
-    Clients, Compiling, Guard, GuardLedger, Introspections, Issuers, KeySources, KnownAuthorities,
-    NoRandomness, Nonces, PasswordChecks, PepperSpec, Providers, Registering,
+    Chain, Clients, Compiling, Guard, GuardLedger, IdentitySpec, Introspections, Issuers, KeySources,
+    KnownAuthorities, NoRandomness, Nonces, PasswordChecks, PepperSpec, Providers, Registering,
 };
 use portcullis_core::{
     Callers, Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Secret, Spanned,
 };
-use portcullis_policy::PathTemplate;
+use portcullis_policy::{Callers as LimitCallers, PathTemplate, SharedLimits};
 use portcullis_proxy::{BodyLimits, GrpcCaller, HttpFetcher, Upstream, UpstreamSpec};
 use portcullis_store::{OpenError, Replays, Store};
 
@@ -22,6 +22,7 @@ use super::api::ApiSpec;
 use super::sources::SourceMap;
 use crate::listener::{ListenSpec, ListenerSettings, Online, TlsPolicyIds};
 use crate::managed::KeyRing;
+use crate::quota_alerts::QuotaAlerts;
 use crate::route_table::{HostPattern, RouteTable};
 use crate::snapshot::{AllowedMethods, Api, Doors, Snapshot};
 
@@ -49,6 +50,8 @@ pub(crate) struct Resources {
     pub(crate) online: Online,
     /// Stable numbers of TLS policies.
     pub(crate) tls_policies: TlsPolicyIds,
+    /// Who is told that quotas are nearly used up.
+    pub(crate) quota_alerts: QuotaAlerts,
     /// Time.
     pub(crate) clock: Clock,
 }
@@ -81,6 +84,7 @@ impl Resources {
             passwords: PasswordChecks::default(),
             failures: Arc::default(),
             tls_policies: TlsPolicyIds::default(),
+            quota_alerts: QuotaAlerts::default(),
             clock: Clock::System,
         })
     }
@@ -144,6 +148,7 @@ impl Resources {
             passwords: PasswordChecks::default(),
             failures: Arc::default(),
             tls_policies: TlsPolicyIds::default(),
+            quota_alerts: QuotaAlerts::default(),
             clock,
         })
     }
@@ -303,10 +308,11 @@ fn compile_apis(
 ) -> (Vec<Arc<Api>>, RouteTable) {
     let mut routes = Routes::default();
     let mut apis = Vec::new();
+    let mut shared = SharedLimits::default();
     for (file, api) in specs {
         let free = routes.claim(&api, faults);
         let (host, path) = (api.matches.host.clone(), api.matches.path.clone());
-        if let Some(mut compiled) = compile_api(apis.len(), file, api, rooms, faults)
+        if let Some(mut compiled) = compile_api(apis.len(), (file, api), rooms, &mut shared, faults)
             && free
         {
             compiled.protected.extend(proxy_fields.iter().cloned());
@@ -319,20 +325,27 @@ fn compile_apis(
 
 fn compile_api(
     index: usize,
-    file: FileId,
-    spec: ApiSpec,
+    (file, spec): (FileId, ApiSpec),
     rooms: &Rooms<'_>,
+    shared: &mut SharedLimits,
     faults: &mut Faults,
 ) -> Option<Api> {
     let name: Arc<str> = spec.name.value.as_str().into();
     let chain = spec.authenticate.compile(spec.identity.as_ref(), &rooms.compiling(&name), faults);
     let rules = spec.allow.compile(faults);
     let anonymous = chain.as_ref().is_some_and(|chain| chain.anonymous_because().is_some());
-    let limits = spec.limits.map(|limits| limits.compile(anonymous, faults));
+    let callers = LimitCallers {
+        anonymous,
+        // What a faulty chain would have is not known.
+        tokens: chain.as_ref().is_none_or(Chain::has_tokens),
+        groups: spec.identity.as_ref().is_some_and(IdentitySpec::has_groups),
+    };
+    let limits = spec.limits.map(|limits| limits.compile(callers, shared, faults));
     let forward = spec.forward.compile(faults);
     let upstream = rooms.upstreams.find(&spec.upstream, faults);
     let (upstream_index, upstream) = upstream?;
     let chain = chain?;
+    let (store, alerts) = (&rooms.resources.store, rooms.resources.quota_alerts.hook());
     let limits = match limits {
         Some(Some(plan)) if plan.has_quota() && !rooms.durable => {
             faults.push(
@@ -343,10 +356,10 @@ fn compile_api(
                 )
                 .note("add `store: { path: data/portcullis.redb }` to gateway.yaml"),
             );
-            Some(plan.open(&name, &rooms.resources.store))
+            Some(plan.open(&name, store, &alerts))
         }
         // Only a load without any fault may touch living counters.
-        Some(plan) => Some(plan?.open(&name, &rooms.resources.store)),
+        Some(plan) => Some(plan?.open(&name, store, &alerts)),
         None => None,
     };
     // Whatever the API checks, an upstream may believe an `Authorization` that came through its gateway.

@@ -276,7 +276,7 @@ async fn stand_in(mut exchange: Exchange<Admitted>) -> Result<Reply, Ended> {
     let group = proof.principal.group.as_ref().map(|group| Bytes::copy_from_slice(group.as_bytes()));
     let mut response = Response::new(ReplyBody::Own(group));
     if let (Some(limits), Some(admission)) = (&proof.api.limits, &proof.admission) {
-        limits.write_fields(admission, response.headers_mut());
+        limits.write_fields(admission, StatusCode::OK, response.headers_mut());
     }
     Ok(Reply { response, passage })
 }

@@ -8,9 +8,13 @@ use portcullis_core::{Moment, Principal, Reason, Rejection};
 use crate::content::Content;
 use crate::exchange::{Authenticated, Ended, Exchange, Routed};
 use crate::ledger::AuthRecord;
+use crate::stages::limit::limit_failures;
 
 /// Runs the API's chain. Whatever it cannot decide is a refusal.
 pub(crate) async fn authenticate(mut exchange: Exchange<Routed>) -> Result<Exchange<Authenticated>, Ended> {
+    if let Err(rejection) = limit_failures(&mut exchange).await {
+        return Err(exchange.refuse(rejection));
+    }
     let now = exchange.now();
     let outcome = if exchange.proof.api.chain.reads_content() {
         let room = Rc::clone(&exchange.passage.worker.room);

@@ -32,7 +32,7 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
     let told = passage.certificate().is_some_and(|known| known.source == CertificateSource::Proxy);
     caching::correct(&mut parts.headers, proof.api.forward.set_names(), told);
     if let (Some(limits), Some(admission)) = (&proof.api.limits, &proof.admission) {
-        limits.write_fields(admission, &mut parts.headers);
+        limits.write_fields(admission, parts.status, &mut parts.headers);
     }
     let response = http::Response::from_parts(parts, ReplyBody::Upstream(body));
     Ok(Reply { response, passage })

@@ -1,13 +1,15 @@
 //! `Authorized` → `Admitted`: how often the caller may do it.
 
-use portcullis_core::Rejection;
-use portcullis_policy::{Admission, LimitFacts};
+use std::rc::Rc;
 
-use crate::exchange::{Admitted, Authenticated, Authorized, Ended, Exchange};
+use portcullis_core::{Principal, Rejection};
+use portcullis_policy::{Admission, LimitFacts, Reserved};
+
+use crate::exchange::{Admitted, Authenticated, Authorized, Ended, Exchange, Routed};
 
 /// Counts the request against every limit of the API, or against none if one refuses.
 pub(crate) async fn limit(mut exchange: Exchange<Authorized>) -> Result<Exchange<Admitted>, Ended> {
-    match count(&exchange).await {
+    match count(&mut exchange).await {
         Ok(admission) => {
             let trial = admission.as_ref().and_then(Admission::shadow);
             // What the chain would have refused comes first.
@@ -28,17 +30,50 @@ pub(crate) async fn limit(mut exchange: Exchange<Authorized>) -> Result<Exchange
     }
 }
 
-async fn count(exchange: &Exchange<Authorized>) -> Result<Option<Admission>, Rejection> {
+/// Counts the request against the limits of failures, before anybody is asked who calls.
+pub(crate) async fn limit_failures(exchange: &mut Exchange<Routed>) -> Result<(), Rejection> {
+    let api = Rc::clone(&exchange.proof.api);
+    let Some(limits) = api.limits.as_ref().filter(|limits| limits.count_failures()) else { return Ok(()) };
+    let mut reserved = Reserved::default();
+    let facts = facts(exchange, exchange.proof.below, None);
+    let admitted = limits.admit_unknown(&facts, &mut reserved).await;
+    exchange.passage.reserved = reserved;
+    match admitted {
+        Ok(shadow) => {
+            exchange.passage.ledger.shadow = shadow.map(Err);
+            Ok(())
+        }
+        Err(rejection) => {
+            exchange.passage.ledger.limit =
+                rejection.detail().and_then(|detail| detail.violated.first().cloned());
+            Err(rejection)
+        }
+    }
+}
+
+async fn count(exchange: &mut Exchange<Authorized>) -> Result<Option<Admission>, Rejection> {
+    // Units of limits of failures are among them.
+    let mut reserved = std::mem::take(&mut exchange.passage.reserved);
     let authenticated = &exchange.proof.entitled.authenticated;
-    let Some(limits) = &authenticated.routed.api.limits else { return Ok(None) };
+    let admitted = match &authenticated.routed.api.limits {
+        None => Ok(None),
+        Some(limits) => {
+            let facts = facts(exchange, authenticated.routed.below, Some(&authenticated.principal));
+            limits.admit(&facts, &mut reserved).await.map(Some)
+        }
+    };
+    exchange.passage.reserved = reserved;
+    admitted
+}
+
+fn facts<'a, S>(exchange: &'a Exchange<S>, below: usize, principal: Option<&'a Principal>) -> LimitFacts<'a> {
     let head = exchange.head();
-    let below = head.uri.path().get(authenticated.routed.below..).filter(|below| !below.is_empty());
-    let facts = LimitFacts {
-        principal: &authenticated.principal,
+    let below = head.uri.path().get(below..).filter(|below| !below.is_empty());
+    LimitFacts {
+        principal,
         method: &head.method,
         path_in_api: below.unwrap_or("/"),
         address: exchange.connection().address(),
         now: exchange.now(),
-    };
-    limits.admit(&facts).await.map(Some)
+    }
 }

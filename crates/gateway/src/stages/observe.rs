@@ -61,7 +61,8 @@ impl<T: Future<Output = Result<Reply, Infallible>>> Future for ObserveFuture<T> 
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Ok(reply) = ready!(self.project().running.poll(cx));
-        let Reply { response, passage } = reply;
+        let Reply { response, mut passage } = reply;
+        passage.settle(response.status());
         Poll::Ready(Ok(response.map(|body| ObservedBody { body, passage: Some(passage) })))
     }
 }

@@ -184,6 +184,11 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     ),
     (
         Kind::Counter,
+        "portcullis_quota_alerts_total",
+        "Times a caller has reached a percentage of a quota, by api, limit and percent.",
+    ),
+    (
+        Kind::Counter,
         "portcullis_cache_events_total",
         "Lookups in the caches of verified tokens and passwords, by cache and event.",
     ),

@@ -63,6 +63,8 @@ impl Unit {
 pub(super) struct Window {
     /// Its first day, which tells its counters from those of every other window of the limit.
     pub(super) first_day: String,
+    /// That of the window before.
+    pub(super) last_first_day: String,
     begins: i64,
     /// Second since 1970 at which the next one begins.
     pub(super) ends: i64,
@@ -100,7 +102,14 @@ impl Calendar {
         let (first, next) = self.unit.around(day)?;
         // Where clocks are set at midnight, a day begins when it has begun.
         let second = |day: Date| Some(day.to_zoned(self.zone.clone()).ok()?.timestamp().as_second());
-        Some(Window { first_day: first.to_string(), begins: second(first)?, ends: second(next)? })
+        let (last, _) = self.unit.around(first.yesterday().ok()?)?;
+        let last_first_day = last.to_string();
+        Some(Window {
+            first_day: first.to_string(),
+            last_first_day,
+            begins: second(first)?,
+            ends: second(next)?,
+        })
     }
 }
 

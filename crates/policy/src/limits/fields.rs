@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::spec::Measure;
+use super::measure::Measure;
 use super::{MAX_LIMITS, Standing};
 
 /// `RateLimit-Policy`
@@ -25,11 +25,14 @@ pub(super) fn whole_seconds(wait: Duration) -> u64 {
 
 /// What a limit promises, as `q` units in `w` seconds. A rate is described by its burst and the time in which
 /// that is earned, so that `r` never exceeds `q`; one without more burst than its count is described as written.
-pub(super) fn policy_item(name: &str, measure: Measure) -> String {
-    let (units, window) = match measure {
-        Measure::Quota { rate } => (rate.count, rate.per),
-        Measure::Rate { rate, burst } if burst <= rate.count => (rate.count, rate.per),
-        Measure::Rate { rate, burst } => {
+///
+/// `count` is the caller's own, where it has one.
+pub(super) fn policy_item(name: &str, measure: Measure, count: Option<u64>) -> String {
+    let (units, window) = match (measure, count) {
+        (Measure::Quota { rate, .. } | Measure::Rate { rate, .. }, Some(count)) => (count, rate.per),
+        (Measure::Quota { rate, .. }, None) => (rate.count, rate.per),
+        (Measure::Rate { rate, burst, .. }, None) if burst <= rate.count => (rate.count, rate.per),
+        (Measure::Rate { rate, burst, .. }, None) => {
             let nanoseconds =
                 rate.per.as_nanos().saturating_mul(u128::from(burst)) / u128::from(rate.count.max(1));
             (burst, Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX)))

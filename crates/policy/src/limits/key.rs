@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portcullis_core::Identity;
 use portcullis_core::json::Value;
+use portcullis_core::{Identity, Principal};
 
 use super::LimitFacts;
 
@@ -45,24 +45,33 @@ impl Per {
     /// two kinds of `client`.
     fn key<'a>(&self, facts: &LimitFacts<'a>) -> Result<Key<'a>, Uncountable> {
         Ok(match self {
-            Self::Identity => Key::Borrowed(&facts.principal.key),
-            Self::Client => match facts.principal.client() {
+            Self::Identity => Key::Borrowed(&known(facts)?.key),
+            Self::Client => match known(facts)?.client() {
                 Some(client) => Key::Borrowed(&client.name),
                 // A caller who is no registered client counts alone, apart from all clients: no client's name
                 // holds a control character.
-                None => Key::Built(format!("\u{1}{}", facts.principal.key)),
+                None => Key::Built(format!("\u{1}{}", known(facts)?.key)),
             },
             Self::Api => Key::Borrowed("api"),
             Self::Address => Key::Address(AddressKey::of(facts.address)),
-            Self::Claim(path) => claim(path, facts.principal.grant())?,
+            Self::Claim(path) => claim(path, known(facts)?.grant())?,
         })
     }
 }
 
 /// A request does not have what a limit counts by.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the token has no claim `{0}` that is text or an integer")]
-pub(super) struct Uncountable(pub(super) Arc<str>);
+pub(super) enum Uncountable {
+    #[error("the token has no claim `{0}` that is text or an integer")]
+    NoClaim(Arc<str>),
+    /// Asked before anybody was: no policy that compiles leads here.
+    #[error("the caller is not known yet")]
+    Unknown,
+}
+
+fn known<'a>(facts: &LimitFacts<'a>) -> Result<&'a Principal, Uncountable> {
+    facts.principal.ok_or(Uncountable::Unknown)
+}
 
 /// SECURITY: with the issuer's entry, because two issuers may say the same of different people. What is counted by a
 /// claim cannot be counted without it: no other key would be the caller's.
@@ -71,7 +80,7 @@ fn claim<'a>(path: &Arc<str>, token: &Identity) -> Result<Key<'a>, Uncountable> 
     match token.claims.at(path) {
         Some(Value::Text(text)) => Ok(Key::Built(format!("{}:{issuer}\u{1}{text}", issuer.len()))),
         Some(Value::Integer(number)) => Ok(Key::Built(format!("{}:{issuer}\u{2}{number}", issuer.len()))),
-        _ => Err(Uncountable(path.clone())),
+        _ => Err(Uncountable::NoClaim(path.clone())),
     }
 }
 

@@ -4,29 +4,33 @@
 //! and neither does what one of the limits itself refuses, because whatever other limits had given is given
 //! back (LIM-03).
 
+mod alerts;
 mod calendar;
+mod count;
 mod fields;
 mod key;
+#[cfg(test)]
+mod kind_tests;
+mod limit;
+mod measure;
+mod naming;
+mod own;
 mod reach;
+mod shared;
 mod spec;
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use portcullis_core::{Moment, Principal, Reason, Rejection};
-use portcullis_store::{
-    LimitId, QuotaOutcome, QuotaRule, QuotaTable, RateOutcome, RateRule, RateTable, Store, StoreError,
-};
 
-use calendar::{Calendar, Unit, Window};
-use key::{Key, Per, Uncountable};
-use reach::Reach;
-use spec::{GroupSpec, Measure};
-pub use spec::{LimitsPlan, LimitsSpec};
+pub use alerts::{AlertHook, QuotaAlert};
+use limit::{Held, Limit};
+pub use shared::SharedLimits;
+pub use spec::{Callers, LimitsPlan, LimitsSpec};
 
 /// Most limits one API can have.
 pub(crate) const MAX_LIMITS: usize = 8;
@@ -34,8 +38,8 @@ pub(crate) const MAX_LIMITS: usize = 8;
 /// What is known about a request when its limits are asked.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitFacts<'a> {
-    /// Who is calling.
-    pub principal: &'a Principal,
+    /// Who is calling; `None` before anybody has been asked.
+    pub principal: Option<&'a Principal>,
     /// The method.
     pub method: &'a Method,
     /// The path relative to the API, starting with `/`.
@@ -51,28 +55,11 @@ pub struct LimitFacts<'a> {
 pub struct Limits {
     /// Rates first, then quotas.
     limits: Box<[Limit]>,
-    /// The value of `RateLimit-Policy`. Names are checked, so there always is one; a field is no reason to panic.
+    /// The value of `RateLimit-Policy`, where it is the same for every caller. Names are checked, so there always is
+    /// one; a field is no reason to panic.
     policy: Option<HeaderValue>,
-}
-
-#[derive(Debug)]
-struct Limit {
-    name: Arc<str>,
-    per: Box<[Per]>,
-    reach: Reach,
-    /// Asked and told of, and never in the way.
-    shadow: bool,
-    /// The windows of a quota that goes by the calendar.
-    calendar: Option<Calendar>,
-    counter: Counter,
-    /// The same counters through the rules of groups that have one of their own.
-    groups: Box<[(Arc<str>, Counter)]>,
-}
-
-#[derive(Debug)]
-enum Counter {
-    Rate(Arc<RateTable>),
-    Quota(Arc<QuotaTable>),
+    /// Whether the rule of a limit depends on who calls.
+    is_personal: bool,
 }
 
 /// Where a caller stands with one limit.
@@ -94,19 +81,21 @@ struct Taken<'a> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let taken = self.limits.iter().enumerate().filter(|(at, _)| self.which & (1 << at) != 0);
-        taken.for_each(|(_, limit)| limit.give_back(self.facts));
+        taken.for_each(|(_, limit)| limit.undo(self.facts));
     }
 }
 
 /// One unit of every limit that is about a request, taken by it: where the caller stands now. Only [`Limits::admit`]
 /// makes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
     standings: [Standing; MAX_LIMITS],
     /// Which of them there are, a bit each: not those of limits that are not about the request, or in shadow.
     told: u8,
     /// What a limit in shadow would have said.
     shadow: Option<Reason>,
+    /// The value of `RateLimit-Policy` for this caller, where it is the caller's own.
+    policy: Option<Box<HeaderValue>>,
 }
 
 impl Admission {
@@ -116,68 +105,73 @@ impl Admission {
     }
 }
 
-impl LimitsPlan {
-    /// Finds the counters of the limits. They are the living ones, where there are any: an edited limit goes on
-    /// with what it had counted. Only for policies that are without fault and about to be served, because a
-    /// changed rule applies to its counters from here on.
-    pub fn open(self, api: &str, store: &Store) -> Limits {
-        let enforced = self.limits.iter().filter(|limit| !limit.shadow);
-        let items: Vec<String> =
-            enforced.map(|limit| fields::policy_item(&limit.name, limit.measure)).collect();
-        let limits = self.limits.into_iter().map(|limit| {
-            let id = LimitId::new(api, &limit.name);
-            let unit = limit.calendar.as_ref().map(|(unit, _)| *unit);
-            let groups = limit.groups.into_iter().map(|GroupSpec { group, measure }| {
-                (Arc::from(group.value), Counter::open(store, &id, measure, unit))
-            });
-            Limit {
-                groups: groups.collect(),
-                counter: Counter::open(store, &id, limit.measure, unit),
-                name: limit.name.into(),
-                per: limit.per.into(),
-                reach: limit.reach,
-                shadow: limit.shadow,
-                calendar: limit.calendar.map(|(unit, zone)| Calendar::new(unit, zone)),
-            }
-        });
-        let policy = (!items.is_empty()).then(|| HeaderValue::try_from(items.join(", ")).ok()).flatten();
-        Limits { limits: limits.collect(), policy }
-    }
-}
+/// Units of limits that count answers. They are taken before the request goes on, so that never more are under way
+/// than the limit has left, and stay taken if no answer is ever known: a caller who does not wait for the answer may
+/// have caused all that it would have told.
+#[derive(Debug, Default)]
+pub struct Reserved(Vec<Held>);
 
-impl Counter {
-    /// Counters of a calendar are remembered for longer than any window of theirs, and told apart by its first day.
-    fn open(store: &Store, id: &LimitId, measure: Measure, calendar: Option<Unit>) -> Self {
-        match measure {
-            Measure::Rate { rate, burst } => {
-                Self::Rate(store.rates(id, RateRule { count: rate.count, per: rate.per, burst }))
-            }
-            Measure::Quota { rate } => {
-                let count = u32::try_from(rate.count).unwrap_or(u32::MAX);
-                let per = calendar.map_or(rate.per, |unit| Duration::from_secs(unit.longest_seconds()));
-                Self::Quota(store.quotas(id, QuotaRule { count, per }))
-            }
-        }
+impl Reserved {
+    /// Whether there are any.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
 impl Limits {
     /// Takes one unit of every limit that is about the request, or none of any. A limit in shadow refuses nothing: its
-    /// unit is taken where there is one, and what it would have said is in the admission.
+    /// unit is taken where there is one, and what it would have said is in the admission. Units of limits that count
+    /// answers go to `reserved`.
     ///
     /// # Errors
     /// [`Reason::RateLimited`] or [`Reason::QuotaExhausted`] with the time to wait and the limit's name;
     /// [`Reason::StoreUnavailable`] if a quota cannot be decided; [`Reason::IdentityUnresolved`] if the request has not
     /// what a limit counts by.
-    pub async fn admit(&self, facts: &LimitFacts<'_>) -> Result<Admission, Rejection> {
-        let mut admission = Admission { standings: [Standing::default(); MAX_LIMITS], told: 0, shadow: None };
+    pub async fn admit(
+        &self,
+        facts: &LimitFacts<'_>,
+        reserved: &mut Reserved,
+    ) -> Result<Admission, Rejection> {
+        self.take(facts, false, reserved).await.map_err(|rejection| self.with_policy(rejection, facts))
+    }
+
+    /// The same for the limits that count failures, before the caller is asked who it is: whoever has used one up does
+    /// not learn whether another guess was right.
+    ///
+    /// # Errors
+    /// As for [`Self::admit`].
+    pub async fn admit_unknown(
+        &self,
+        facts: &LimitFacts<'_>,
+        reserved: &mut Reserved,
+    ) -> Result<Option<Reason>, Rejection> {
+        self.take(facts, true, reserved).await.map(|admission| admission.shadow)
+    }
+
+    /// Whether a limit counts failures.
+    pub fn count_failures(&self) -> bool {
+        self.limits.iter().any(Limit::is_early)
+    }
+
+    async fn take(
+        &self,
+        facts: &LimitFacts<'_>,
+        early: bool,
+        reserved: &mut Reserved,
+    ) -> Result<Admission, Rejection> {
+        let standings = [Standing::default(); MAX_LIMITS];
+        let mut admission = Admission { standings, told: 0, shadow: None, policy: None };
         let mut taken = Taken { limits: &self.limits, which: 0, facts };
+        let mut held = Vec::new();
         let about = self.limits.iter().zip(&mut admission.standings).enumerate();
-        for (at, (limit, standing)) in about.filter(|(_, (limit, _))| limit.reach.takes(facts)) {
+        for (at, (limit, standing)) in about.filter(|(_, (limit, _))| limit.is_asked(facts, early)) {
             match limit.take(facts).await {
-                Ok(found) => {
+                Ok((found, reset)) => {
                     taken.which |= 1 << at;
                     *standing = found;
+                    if limit.counts_answers() {
+                        held.extend(limit.hold(at, reset, facts));
+                    }
                     admission.told |= u8::from(!limit.shadow) << at;
                 }
                 Err(rejection) if limit.shadow => {
@@ -187,16 +181,31 @@ impl Limits {
             }
         }
         taken.which = 0;
+        reserved.0.append(&mut held);
+        if self.is_personal && !early {
+            admission.policy = self.own_policy(facts).map(Box::new);
+        }
         Ok(admission)
     }
 
-    /// Writes `RateLimit-Policy` and `RateLimit` for an admitted request, in place of any the upstream wrote
-    /// (LIM-07).
-    pub fn write_fields(&self, admission: &Admission, headers: &mut HeaderMap) {
+    /// Gives back the units of limits that do not count an answer with this status. To be called once for each
+    /// request, when its answer is known.
+    pub fn settle(&self, reserved: Reserved, status: StatusCode, now: Moment) {
+        for held in reserved.0 {
+            if let Some(limit) = self.limits.get(held.at) {
+                limit.settle(&held, status, now);
+            }
+        }
+    }
+
+    /// Writes `RateLimit-Policy` and `RateLimit` for an admitted request that is answered with this status, in place of
+    /// any the upstream wrote (LIM-07).
+    pub fn write_fields(&self, admission: &Admission, status: StatusCode, headers: &mut HeaderMap) {
         let standings = self.limits.iter().zip(admission.standings).enumerate();
         let told = standings.filter(|(at, _)| admission.told & (1 << at) != 0);
-        let told = told.map(|(_, (limit, standing))| (&*limit.name, standing));
-        self.write((admission.told != 0).then(|| fields::standing(told)).flatten(), headers);
+        let told = told.map(|(_, (limit, standing))| (&*limit.name, limit.told(standing, status)));
+        let standing = (admission.told != 0).then(|| fields::standing(told)).flatten();
+        self.write(admission.policy.as_deref(), standing, headers);
     }
 
     /// Writes the same fields for a request that one of these limits refused: nothing is left of that one.
@@ -208,7 +217,7 @@ impl Limits {
             detail.violated.iter().filter(|name| self.limits.iter().any(|limit| limit.name == **name));
         let mut violated = violated.map(|name| (&**name, standing)).peekable();
         if violated.peek().is_some() {
-            self.write(fields::standing(violated), headers);
+            self.write(detail.limit_policy.as_ref(), fields::standing(violated), headers);
         }
     }
 
@@ -217,9 +226,24 @@ impl Limits {
         self.limits.iter().map(|limit| &limit.name)
     }
 
-    fn write(&self, standing: Option<HeaderValue>, headers: &mut HeaderMap) {
-        let written = [(fields::RATE_LIMIT_POLICY, self.policy.clone()), (fields::RATE_LIMIT, standing)];
-        for (name, value) in written {
+    /// What the limits promise this caller.
+    fn own_policy(&self, facts: &LimitFacts<'_>) -> Option<HeaderValue> {
+        let enforced = self.limits.iter().filter(|limit| !limit.shadow);
+        let items: Vec<String> = enforced.map(|limit| limit.policy_item(facts.principal)).collect();
+        (!items.is_empty()).then(|| HeaderValue::try_from(items.join(", ")).ok()).flatten()
+    }
+
+    /// A refusal is answered where nothing is known of its caller any more.
+    fn with_policy(&self, rejection: Rejection, facts: &LimitFacts<'_>) -> Rejection {
+        match self.own_policy(facts).filter(|_| self.is_personal) {
+            Some(policy) => rejection.limit_policy(policy),
+            None => rejection,
+        }
+    }
+
+    fn write(&self, own: Option<&HeaderValue>, standing: Option<HeaderValue>, headers: &mut HeaderMap) {
+        let policy = own.or(self.policy.as_ref()).cloned();
+        for (name, value) in [(fields::RATE_LIMIT_POLICY, policy), (fields::RATE_LIMIT, standing)] {
             match value {
                 Some(value) => headers.insert(name, value),
                 None => headers.remove(name),
@@ -228,95 +252,9 @@ impl Limits {
     }
 }
 
-impl Limit {
-    async fn take(&self, facts: &LimitFacts<'_>) -> Result<Standing, Rejection> {
-        let window = self.window(facts)?;
-        let key = self.key(window.as_deref(), facts).map_err(|why| self.uncountable(&why))?;
-        // The calendar knows better than the store when its window is over.
-        let left = |by_store: Duration| {
-            let seconds = |window: &Window| window.ends.saturating_sub(facts.now.unix_seconds());
-            let left = window.as_deref().map(|window| u64::try_from(seconds(window)).unwrap_or_default());
-            left.map_or(by_store, Duration::from_secs)
-        };
-        match self.counter(facts) {
-            Counter::Rate(table) => match table.take(key.as_str(), facts.now.monotonic) {
-                RateOutcome::Taken { remaining, reset } => Ok(Standing::new(remaining, reset)),
-                RateOutcome::Refused { retry_after } => Err(self.refusal(Reason::RateLimited, retry_after)),
-            },
-            Counter::Quota(table) => match table.take(key.as_str(), facts.now).await {
-                Ok(QuotaOutcome::Taken { remaining, reset }) => Ok(Standing::new(remaining, left(reset))),
-                Ok(QuotaOutcome::Refused { retry_after }) => {
-                    Err(self.refusal(Reason::QuotaExhausted, left(retry_after)))
-                }
-                Err(error) => Err(self.undecided(&error)),
-            },
-        }
-    }
-
-    fn give_back(&self, facts: &LimitFacts<'_>) {
-        // A unit was taken under the key, so there is one.
-        let Ok(window) = self.window(facts) else { return };
-        let Ok(key) = self.key(window.as_deref(), facts) else { return };
-        match self.counter(facts) {
-            Counter::Rate(table) => table.give_back(key.as_str()),
-            Counter::Quota(table) => table.give_back(key.as_str(), facts.now),
-        }
-    }
-
-    /// The window of the calendar, where the limit goes by one.
-    fn window(&self, facts: &LimitFacts<'_>) -> Result<Option<Arc<Window>>, Rejection> {
-        let Some(calendar) = &self.calendar else { return Ok(None) };
-        let window = calendar.window(facts.now).ok_or_else(|| {
-            let why = format!("limit `{}`: the clock is outside of the calendar", self.name);
-            Rejection::new(Reason::StoreUnavailable).because(why)
-        });
-        window.map(Some)
-    }
-
-    /// Whose counter the request is counted on; in a calendar, each window has counters of its own.
-    fn key<'a>(&self, window: Option<&Window>, facts: &LimitFacts<'a>) -> Result<Key<'a>, Uncountable> {
-        let key = Key::of(&self.per, facts)?;
-        Ok(match window {
-            None => key,
-            // SECURITY: the day comes first and has one length, so no caller's name can imitate another day's.
-            Some(window) => Key::Built(format!("{} {}", window.first_day, key.as_str())),
-        })
-    }
-
-    /// The counters, through the rule that holds for the caller.
-    fn counter(&self, facts: &LimitFacts<'_>) -> &Counter {
-        let group = facts.principal.group.as_deref();
-        let own = self.groups.iter().find(|(name, _)| group == Some(&**name));
-        own.map_or(&self.counter, |(_, counter)| counter)
-    }
-
-    /// SECURITY: whoever cannot be counted is not let through uncounted.
-    fn uncountable(&self, why: &Uncountable) -> Rejection {
-        Rejection::new(Reason::IdentityUnresolved).because(format!("limit `{}`: {why}", self.name))
-    }
-
-    fn refusal(&self, reason: Reason, retry_after: Duration) -> Rejection {
-        Rejection::new(reason).retry_after(retry_after).violating(Arc::clone(&self.name))
-    }
-
-    /// SECURITY: whatever keeps a quota from being decided refuses the request, and never as "used up", which
-    /// would be untrue (LIM-04).
-    fn undecided(&self, error: &StoreError) -> Rejection {
-        match error {
-            StoreError::Disk(_)
-            | StoreError::TimedOut
-            | StoreError::Overloaded
-            | StoreError::Closed
-            | StoreError::KeyTooLong => {
-                Rejection::new(Reason::StoreUnavailable).because(format!("limit `{}`: {error}", self.name))
-            }
-        }
-    }
-}
-
 impl Standing {
     /// The time is rounded up, so that whoever waits for it does not come too early.
-    fn new(remaining: u64, reset: Duration) -> Self {
+    fn new(remaining: u64, reset: std::time::Duration) -> Self {
         Self {
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
             reset_seconds: u32::try_from(fields::whole_seconds(reset)).unwrap_or(u32::MAX),

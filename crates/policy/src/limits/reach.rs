@@ -9,7 +9,7 @@ use crate::PathTemplate;
 use crate::rules::{MethodSet, read_methods, read_paths};
 
 /// Methods and paths, as a rule names them; all, where none is named.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Reach {
     methods: Option<MethodSet>,
     paths: Option<Box<[PathTemplate]>>,

@@ -1,25 +1,21 @@
 //! Limits as written in a file.
 
-use std::time::Duration;
-
 use jiff::tz::TimeZone;
 use portcullis_core::document::{Content, Fields, Node};
-use portcullis_core::quantity::Rate;
 use portcullis_core::{Diagnostic, Faults, Place, Spanned};
 
 use super::MAX_LIMITS;
 use super::calendar::Unit;
+use super::count::Count;
 use super::key::Per;
+use super::measure::{Measure, MeasureNodes, group_measures};
+use super::naming::{derived_name, good_name};
+use super::own::OwnCount;
 use super::reach::Reach;
+use super::shared::SharedLimits;
 
 /// Whether a limit is in the way.
 const MODES: &[(&str, bool)] = &[("enforce", false), ("shadow", true)];
-
-/// Largest count and burst, so that every number of the header fields fits.
-const LARGEST: u64 = 1_000_000_000;
-
-/// Longest name, in bytes.
-const LONGEST_NAME: usize = 64;
 
 /// The `limits` list of an API.
 #[derive(Debug)]
@@ -30,11 +26,16 @@ pub struct LimitsSpec {
 }
 
 /// One limit of the list, its name already settled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LimitSpec {
     pub(super) name: String,
     pub(super) per: Vec<Per>,
     pub(super) measure: Measure,
+    /// Where callers have a count of their own.
+    pub(super) own: Option<OwnCount>,
+    pub(super) count: Count,
+    /// The name of the counters it shares with limits of other APIs.
+    pub(super) shared_as: Option<Spanned<String>>,
     /// Groups that have a measure of their own.
     pub(super) groups: Vec<GroupSpec>,
     pub(super) reach: Reach,
@@ -45,20 +46,26 @@ pub(super) struct LimitSpec {
     place: Place,
     /// Of `per`, or of the limit if that is left out.
     per_place: Place,
+    /// Of `groups`, or of the limit if that is left out.
+    groups_place: Place,
 }
 
 /// How a group of callers is counted.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct GroupSpec {
     pub(super) group: Spanned<String>,
     pub(super) measure: Measure,
 }
 
-/// What is counted how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Measure {
-    Rate { rate: Rate, burst: u64 },
-    Quota { rate: Rate },
+/// What is known of an API's callers when its limits are compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Callers {
+    /// Whether some are let through without a credential.
+    pub anonymous: bool,
+    /// Whether some may have a token.
+    pub tokens: bool,
+    /// Whether some may be in a group.
+    pub groups: bool,
 }
 
 /// Checked limits that have not met their counters yet.
@@ -90,35 +97,30 @@ impl LimitsSpec {
         Some(Self { limits, complete })
     }
 
-    /// Checks the limits against each other and against who may call. `anonymous` says whether the API lets
-    /// callers through without a credential. Counters are not touched: see [`LimitsPlan::open`].
-    pub fn compile(mut self, anonymous: bool, faults: &mut Faults) -> Option<LimitsPlan> {
+    /// Checks the limits against each other, against those of other APIs and against who may call. Counters are not
+    /// touched: see [`LimitsPlan::open`].
+    pub fn compile(
+        mut self,
+        callers: Callers,
+        shared: &mut SharedLimits,
+        faults: &mut Faults,
+    ) -> Option<LimitsPlan> {
         let mut good = self.complete;
         for (at, limit) in self.limits.iter().enumerate() {
             let earlier = self.limits.get(..at).unwrap_or_default();
-            if let Some(same) = earlier.iter().find(|earlier| earlier.name == limit.name) {
+            let same = |other: &&LimitSpec| other.name == limit.name || other.is_one_counter_with(limit);
+            if let Some(same) = earlier.iter().find(same) {
+                let message = format!("there are two limits `{}`", limit.shared_name());
                 faults.push(
-                    Diagnostic::error(
-                        "duplicate",
-                        limit.place,
-                        format!("there are two limits `{}`", limit.name),
-                    )
-                    .related(same.place, "the other one is here")
-                    .note("give one of them another `name`"),
+                    Diagnostic::error("duplicate", limit.place, message)
+                        .related(same.place, "the other one is here")
+                        .note("give one of them another `name`"),
                 );
                 good = false;
+            } else {
+                good &= shared.join(limit, faults);
             }
-            if anonymous && !limit.per.iter().any(|per| matches!(per, Per::Address | Per::Api)) {
-                faults.push(
-                    Diagnostic::error(
-                        "anonymous_limit",
-                        limit.per_place,
-                        "callers without a credential have no identity to count by",
-                    )
-                    .note("all of them would share one count: write `per: address`, or `per: api` if that is meant"),
-                );
-                good = false;
-            }
+            good &= limit.fits(callers, faults);
         }
         self.limits.sort_by_key(|limit| matches!(limit.measure, Measure::Quota { .. }));
         good.then_some(LimitsPlan { limits: self.limits })
@@ -129,35 +131,144 @@ impl LimitSpec {
     fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "a limit", faults)?;
         let per = fields.get("per");
-        let (rate, burst, quota) = (fields.get("rate"), fields.get("burst"), fields.get("quota"));
-        let (name, groups, mode) = (fields.get("name"), fields.get("groups"), fields.get("mode"));
+        let measure = MeasureNodes {
+            rate: fields.get("rate"),
+            burst: fields.get("burst"),
+            algorithm: fields.get("algorithm"),
+            quota: fields.get("quota"),
+            carry_over: fields.get("carry_over"),
+            alerts: fields.get("alerts"),
+        };
+        let (name, groups_node, mode) = (fields.get("name"), fields.get("groups"), fields.get("mode"));
         let (methods, paths) = (fields.get("methods"), fields.get("paths"));
         let (window, zone) = (fields.get("window"), fields.get("time_zone"));
+        let (count, shared_as) = (fields.get("count"), fields.get("shared_as"));
         fields.finish(faults);
         let subjects = match per {
             None => Some(vec![Per::Identity]),
             Some(node) => subjects(node, faults),
         };
-        let measure = measure(node, rate, burst, quota, faults);
-        let named = match name {
-            None => Some(None),
-            Some(node) => node.text(faults).filter(|name| good_name(name, faults)).map(Some),
-        };
-        let groups = match (groups, measure) {
-            (Some(node), Some(measure)) => group_measures(node, measure, faults),
+        let measure = measure.read(node, faults);
+        let named = optional_name(name, faults);
+        let shared_as = optional_name(shared_as, faults);
+        let count = count.map_or(Some(Count::Admitted), |node| Count::read(node, faults));
+        let groups = match (groups_node, &measure) {
+            (Some(node), Some((_, Some(_)))) => {
+                let message = "callers have counts of their own here, whatever their group";
+                faults.error("no_use", node.place, message);
+                None
+            }
+            (Some(node), Some((measure, None))) => group_measures(node, *measure, faults),
             _ => Some(Vec::new()),
         };
         let reach = Reach::read(methods, paths, faults);
         let shadow = mode.map_or(Some(false), |node| node.one_of(MODES, faults));
-        let (subjects, measure, named) = (subjects?, measure?, named?);
-        let (groups, reach, shadow) = (groups?, reach?, shadow?);
+        let (subjects, (measure, own), named) = (subjects?, measure?, named?);
+        let (groups, reach, shadow, count, shared_as) = (groups?, reach?, shadow?, count?, shared_as?);
         let calendar = calendar(window, zone, measure, faults)?;
-        let place = named.as_ref().map_or(node.place, |name| name.place);
+        let place = named.as_ref().or(shared_as.as_ref()).map_or(node.place, |name| name.place);
         let derived = || derived_name(&subjects, measure, calendar.is_some());
-        let name = named.map_or_else(derived, |name| name.value);
+        let name = named.or_else(|| shared_as.clone()).map_or_else(derived, |name| name.value);
         let per_place = per.map_or(node.place, |per| per.place);
-        Some(Self { name, per: subjects, measure, groups, reach, shadow, calendar, place, per_place })
+        let groups_place = groups_node.map_or(node.place, |groups| groups.place);
+        Some(Self {
+            name,
+            per: subjects,
+            measure,
+            own,
+            count,
+            shared_as,
+            groups,
+            reach,
+            shadow,
+            calendar,
+            place,
+            per_place,
+            groups_place,
+        })
     }
+
+    /// Whether both say the same of how is counted.
+    pub(super) fn counts_like(&self, other: &Self) -> bool {
+        let groups = |of: &Self| {
+            of.groups.iter().map(|group| (group.group.value.clone(), group.measure)).collect::<Vec<_>>()
+        };
+        self.per == other.per
+            && self.measure == other.measure
+            && self.own == other.own
+            && self.count == other.count
+            && self.shadow == other.shadow
+            && self.calendar == other.calendar
+            && groups(self) == groups(other)
+    }
+
+    fn is_one_counter_with(&self, other: &Self) -> bool {
+        let name = |of: &Self| of.shared_as.as_ref().map(|name| name.value.clone());
+        name(self).is_some() && name(self) == name(other)
+    }
+
+    fn shared_name(&self) -> &str {
+        self.shared_as.as_ref().map_or(&self.name, |name| &name.value)
+    }
+
+    /// Whether the callers of the API have what it counts by.
+    fn fits(&self, callers: Callers, faults: &mut Faults) -> bool {
+        let nameless = |per: &Per| matches!(per, Per::Address | Per::Api);
+        if self.count == Count::Failures && !self.per.iter().all(nameless) {
+            faults.push(
+                Diagnostic::error("nameless_failures", self.per_place, "who is refused has no identity to count by")
+                    .note("write `per: address`, or count what the upstream refuses: `count: { responses: [401, 403] }`"),
+            );
+            return false;
+        }
+        if self.count == Count::Failures && (self.own.is_some() || !self.groups.is_empty()) {
+            let message = "who is refused is in no group and has no count of its own";
+            faults.error("nameless_failures", self.place, message);
+            return false;
+        }
+        if callers.anonymous && !self.per.iter().any(nameless) {
+            faults.push(
+                Diagnostic::error(
+                    "anonymous_limit",
+                    self.per_place,
+                    "callers without a credential have no identity to count by",
+                )
+                .note(
+                    "all of them would share one count: write `per: address`, or `per: api` if that is meant",
+                ),
+            );
+            return false;
+        }
+        let by_claim = self.per.iter().any(|per| matches!(per, Per::Claim(_)));
+        if by_claim && !callers.tokens {
+            faults.push(
+                Diagnostic::warning("no_claims", self.per_place, "nobody who calls this API has a token")
+                    .note("without the claim to count by, every request is refused (`identity_unresolved`)"),
+            );
+        }
+        if self.own.as_ref().is_some_and(OwnCount::is_of_a_token) && !callers.tokens {
+            let message = "nobody who calls this API has a token: everybody has the count of `else`";
+            faults.push(Diagnostic::warning("no_claims", self.place, message));
+        }
+        if !self.groups.is_empty() && !callers.groups {
+            faults.push(
+                Diagnostic::warning(
+                    "no_groups",
+                    self.groups_place,
+                    "nobody who calls this API is in a group",
+                )
+                .note("`identity: { group: … }` of the API says where a caller's group is read"),
+            );
+        }
+        true
+    }
+}
+
+/// A name, if one is written. The outer `None` is a fault, which was told.
+#[expect(clippy::option_option, reason = "absent, unreadable and read are three things")]
+fn optional_name(node: Option<&Node>, faults: &mut Faults) -> Option<Option<Spanned<String>>> {
+    let Some(node) = node else { return Some(None) };
+    node.text(faults).filter(|name| good_name(name, faults)).map(Some)
 }
 
 fn subjects(node: &Node, faults: &mut Faults) -> Option<Vec<Per>> {
@@ -209,7 +320,7 @@ fn calendar(
         return Some(None);
     };
     let unit = match measure {
-        Measure::Quota { rate } if rate.per.as_secs() % 86_400 == 0 => {
+        Measure::Quota { rate, .. } if rate.per.as_secs() % 86_400 == 0 => {
             Unit::of_days(rate.per.as_secs() / 86_400)
         }
         Measure::Quota { .. } | Measure::Rate { .. } => None,
@@ -236,127 +347,5 @@ fn time_zone(node: &Node, faults: &mut Faults) -> Option<TimeZone> {
             );
             None
         }
-    }
-}
-
-/// How groups are counted: as the limit itself, with a count of their own. A quota keeps its time, because the windows
-/// of a caller go on when the caller changes groups.
-fn group_measures(node: &Node, limit: Measure, faults: &mut Faults) -> Option<Vec<GroupSpec>> {
-    let entries = node.named(faults)?;
-    let read: Vec<_> = entries
-        .iter()
-        .filter_map(|entry| {
-            let rate = count_per_time(&entry.value, faults)?;
-            let measure = match limit {
-                Measure::Rate { .. } => Measure::Rate { rate, burst: rate.count },
-                Measure::Quota { rate: own } if own.per == rate.per => Measure::Quota { rate },
-                Measure::Quota { .. } => {
-                    let message = "the quota of a group has the time of the limit";
-                    faults.error("other_period", entry.value.place, message);
-                    return None;
-                }
-            };
-            Some(GroupSpec { group: entry.key.clone(), measure })
-        })
-        .collect();
-    (read.len() == entries.len()).then_some(read)
-}
-
-fn measure(
-    limit: &Node,
-    rate: Option<&Node>,
-    burst: Option<&Node>,
-    quota: Option<&Node>,
-    faults: &mut Faults,
-) -> Option<Measure> {
-    match (rate, burst, quota) {
-        (Some(rate), burst, None) => {
-            let rate = count_per_time(rate, faults);
-            let largest = i64::try_from(LARGEST).unwrap_or(i64::MAX);
-            let burst = match burst {
-                None => Some(None),
-                Some(burst) => burst.integer(1..=largest, faults).map(|burst| u64::try_from(burst).ok()),
-            };
-            let (rate, burst) = (rate?, burst?);
-            Some(Measure::Rate { rate, burst: burst.unwrap_or(rate.count) })
-        }
-        (None, None, Some(quota)) => {
-            let rate = count_per_time(quota, faults)?;
-            if rate.per < Duration::from_secs(1) {
-                faults.push(
-                    Diagnostic::error("out_of_range", quota.place, "a quota lasts at least a second")
-                        .note("for shorter times write `rate`"),
-                );
-                return None;
-            }
-            Some(Measure::Quota { rate })
-        }
-        (None, Some(burst), Some(_)) => {
-            faults.error("burst_without_rate", burst.place, "`burst` goes with `rate`, not with `quota`");
-            None
-        }
-        _ => {
-            let message = "a limit has either `rate` or `quota`";
-            let fault = Diagnostic::error("one_key", limit.place, message);
-            faults.push(if rate.is_some() { fault.note("write two limits") } else { fault });
-            None
-        }
-    }
-}
-
-fn count_per_time(node: &Node, faults: &mut Faults) -> Option<Rate> {
-    let rate = node.rate(faults)?;
-    if (1..=LARGEST).contains(&rate.count) {
-        return Some(rate);
-    }
-    faults.push(if rate.count == 0 {
-        Diagnostic::error("out_of_range", node.place, "a count of zero refuses every request")
-            .note("what nobody may do is left out of `allow`")
-    } else {
-        Diagnostic::error("out_of_range", node.place, format!("the count is larger than {LARGEST}"))
-    });
-    None
-}
-
-/// Names stand in header fields as quoted strings (RFC 9651 section 3.3.3) and in the store.
-fn good_name(name: &Spanned<String>, faults: &mut Faults) -> bool {
-    let text = &name.value;
-    let good = text.len() <= LONGEST_NAME
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+ ".contains(&byte));
-    if !good {
-        faults.push(
-            Diagnostic::error("bad_name", name.place, format!("`{text}` cannot be the name of a limit"))
-                .note(format!("letters, digits, spaces and - _ . +, at most {LONGEST_NAME}")),
-        );
-    }
-    good
-}
-
-/// What a limit is called that has no name: by what it counts, never by how much or by where it stands, so that
-/// counters live on when a number is changed or limits are put in another order.
-fn derived_name(per: &[Per], measure: Measure, by_calendar: bool) -> String {
-    let subjects: Vec<_> = per.iter().map(Per::word).collect();
-    let (kind, rate) = match measure {
-        Measure::Rate { rate, .. } => ("rate", rate),
-        Measure::Quota { rate } => ("quota", rate),
-    };
-    let calendar = if by_calendar { "calendar-" } else { "" };
-    format!("{}-{kind}-{calendar}{}", subjects.join("+"), period(rate.per))
-}
-
-fn period(per: Duration) -> String {
-    const DAY: u64 = 86_400;
-    let named = [
-        (1, "second"),
-        (60, "minute"),
-        (3_600, "hour"),
-        (DAY, "day"),
-        (7 * DAY, "week"),
-        (30 * DAY, "month"),
-    ];
-    match named.iter().find(|(seconds, _)| per == Duration::from_secs(*seconds)) {
-        Some((_, word)) => (*word).to_owned(),
-        None if per.subsec_millis() == 0 => format!("{}s", per.as_secs()),
-        None => format!("{}ms", per.as_millis()),
     }
 }

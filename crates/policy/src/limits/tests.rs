@@ -4,18 +4,21 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use portcullis_core::{AuthMethod, Faults, Identity, Moment, Reason, Rejection};
 use portcullis_store::Store;
 
 use super::fields::whole_seconds;
-use super::{Admission, LimitFacts, Limits, LimitsPlan, LimitsSpec};
+use super::{
+    Admission, AlertHook, Callers, LimitFacts, Limits, LimitsPlan, LimitsSpec, Reserved, SharedLimits,
+};
 use crate::fixtures::{Caller, NOON, identity, node, said};
 
 fn compile(source: &str, anonymous: bool) -> (Option<LimitsPlan>, Vec<String>) {
     let mut faults = Faults::default();
-    let plan =
-        LimitsSpec::read(&node(source), &mut faults).and_then(|spec| spec.compile(anonymous, &mut faults));
+    let callers = Callers { anonymous, tokens: true, groups: true };
+    let plan = LimitsSpec::read(&node(source), &mut faults)
+        .and_then(|spec| spec.compile(callers, &mut SharedLimits::default(), &mut faults));
     (plan, faults.into_sorted().iter().map(said).collect())
 }
 
@@ -26,7 +29,7 @@ fn plan(source: &str) -> LimitsPlan {
 }
 
 fn limits(source: &str) -> Limits {
-    plan(source).open("bank", &Store::in_memory().expect("a store"))
+    plan(source).open("bank", &Store::in_memory().expect("a store"), &AlertHook::default())
 }
 
 fn wait_for<T>(future: impl Future<Output = T>) -> T {
@@ -40,7 +43,7 @@ fn later(by: Duration) -> Moment {
 
 fn facts(caller: &Caller, address: IpAddr, now: Moment) -> LimitFacts<'_> {
     LimitFacts {
-        principal: &caller.principal,
+        principal: Some(&caller.principal),
         method: &caller.head.method,
         path_in_api: &caller.path_in_api,
         address,
@@ -49,7 +52,7 @@ fn facts(caller: &Caller, address: IpAddr, now: Moment) -> LimitFacts<'_> {
 }
 
 fn ask(limits: &Limits, caller: &Caller, now: Moment) -> Result<Admission, Rejection> {
-    wait_for(limits.admit(&facts(caller, caller.address, now)))
+    wait_for(limits.admit(&facts(caller, caller.address, now), &mut Reserved::default()))
 }
 
 /// What a caller reads: the two fields, or the reason, the limit and the wait in milliseconds.
@@ -57,7 +60,7 @@ fn answer(limits: &Limits, caller: &Caller, now: Moment) -> String {
     match ask(limits, caller, now) {
         Ok(admission) => {
             let mut headers = HeaderMap::new();
-            limits.write_fields(&admission, &mut headers);
+            limits.write_fields(&admission, StatusCode::OK, &mut headers);
             text(&headers, "ratelimit")
         }
         Err(rejection) => {
@@ -156,7 +159,8 @@ fn a_caller_who_leaves_while_a_limit_waits_costs_nothing() {
     let left = (0..2).filter(|at| {
         let caller = asker(*at);
         let facts = facts(&caller, caller.address, NOON);
-        let mut admitting = std::pin::pin!(limits.admit(&facts));
+        let mut reserved = Reserved::default();
+        let mut admitting = std::pin::pin!(limits.admit(&facts, &mut reserved));
         wait_for(poll_fn(|task| Poll::Ready(admitting.as_mut().poll(task).is_pending())))
     });
     assert!(left.count() > 0, "no limit waits");
@@ -207,14 +211,22 @@ fn who_shares_a_count_is_what_per_says() {
 fn counters_live_on_when_limits_are_edited_or_moved() {
     let store = Store::in_memory().expect("a store");
     let caller = Caller::with_token();
-    let before = plan(r#"[{"rate": "100 per minute"}, {"quota": "2 per day"}]"#).open("bank", &store);
+    let before = plan(r#"[{"rate": "100 per minute"}, {"quota": "2 per day"}]"#).open(
+        "bank",
+        &store,
+        &AlertHook::default(),
+    );
     assert!(ask(&before, &caller, NOON).is_ok());
-    let after = plan(r#"[{"quota": "3 per day"}, {"rate": "100 per minute"}]"#).open("bank", &store);
+    let after = plan(r#"[{"quota": "3 per day"}, {"rate": "100 per minute"}]"#).open(
+        "bank",
+        &store,
+        &AlertHook::default(),
+    );
     assert_eq!(
         answer(&after, &caller, NOON),
         r#""identity-rate-minute";r=98;t=2, "identity-quota-day";r=1;t=86400"#
     );
-    let other_api = plan(r#"[{"quota": "3 per day"}]"#).open("cards", &store);
+    let other_api = plan(r#"[{"quota": "3 per day"}]"#).open("cards", &store, &AlertHook::default());
     assert_eq!(answer(&other_api, &caller, NOON), r#""identity-quota-day";r=2;t=86400"#);
 }
 
@@ -239,7 +251,7 @@ fn policies_describe_what_is_promised() {
         headers.insert("ratelimit", "what the upstream says".parse().expect("a value"));
         headers.append("ratelimit-policy", "one".parse().expect("a value"));
         headers.append("ratelimit-policy", "two".parse().expect("a value"));
-        limits.write_fields(&admission, &mut headers);
+        limits.write_fields(&admission, StatusCode::OK, &mut headers);
         assert_eq!(text(&headers, "ratelimit-policy"), expected);
         assert_eq!(headers.len(), 2, "LIM-07: never mixed with the upstream's");
     }
@@ -276,18 +288,22 @@ fn eight_limits_of_the_longest_names_fit() {
     let limits = limits(&source);
     let admission = ask(&limits, &Caller::with_token(), NOON).expect("admitted");
     let mut headers = HeaderMap::new();
-    limits.write_fields(&admission, &mut headers);
+    limits.write_fields(&admission, StatusCode::OK, &mut headers);
     let field = text(&headers, "ratelimit");
     assert_eq!(field.matches(";r=999999999;t=1").count(), 8, "{field}");
     assert_eq!(field.split(", ").count(), 8);
-    assert!(size_of::<Admission>() <= 68);
+    assert!(size_of::<Admission>() <= 80);
 }
 
 /// LIM-04: what cannot be decided is refused, and not as used up.
 #[test]
 fn a_closed_store_refuses_and_gives_rates_back() {
     let store = Store::in_memory().expect("a store");
-    let limits = plan(r#"[{"rate": "1 per minute"}, {"quota": "5 per day"}]"#).open("bank", &store);
+    let limits = plan(r#"[{"rate": "1 per minute"}, {"quota": "5 per day"}]"#).open(
+        "bank",
+        &store,
+        &AlertHook::default(),
+    );
     store.close().expect("closes");
     for _ in 0..3 {
         let rejection = ask(&limits, &Caller::with_token(), NOON).expect_err("closed");
@@ -297,7 +313,8 @@ fn a_closed_store_refuses_and_gives_rates_back() {
 
 #[test]
 fn faults_of_limits_are_all_named() {
-    let keys = "keys here: per, rate, burst, quota, name, groups, mode, methods, paths, window, time_zone";
+    let keys = "keys here: per, rate, burst, algorithm, quota, carry_over, alerts, name, groups, mode, methods, paths, \
+                window, time_zone, count, shared_as";
     for (source, expected) in [
         ("[]", vec!["this list must not be empty".to_owned()]),
         (r#"{"rate": "1 per day"}"#, vec!["expected a list, found a mapping".to_owned()]),
@@ -341,11 +358,10 @@ fn faults_of_limits_are_all_named() {
             r#"[{"rate": "1 per day"}, {"rate": "2 per day"}]"#,
             vec!["there are two limits `identity-rate-day` | the other one is here | give one of them another `name`".to_owned()],
         ),
-        // Parts that are built later are unknown, never ignored.
-        (r#"[{"rate": "1 per day", "algorithm": "gcra"}]"#, vec![format!("unknown key `algorithm` in a limit | {keys}")]),
+        // What is misspelt is unknown, never ignored.
         (
-            r#"[{"rate": "1 per day", "algorithm": "x", "count": "failures"}]"#,
-            vec![format!("unknown key `algorithm` in a limit | {keys}"), format!("unknown key `count` in a limit | {keys}")],
+            r#"[{"rate": "1 per day", "throtle": "gcra"}]"#,
+            vec![format!("unknown key `throtle` in a limit | {keys}")],
         ),
         (
             r#"[{"rate": "1 per day", "window": "calendar"}]"#,
@@ -441,7 +457,7 @@ fn a_limit_in_shadow_refuses_nothing() {
     let admission =
         ask(&limits, &Caller::of(identity(AuthMethod::Jwt, "jwt:idp:b", "b")), NOON).expect("room");
     let mut headers = HeaderMap::new();
-    limits.write_fields(&admission, &mut headers);
+    limits.write_fields(&admission, StatusCode::OK, &mut headers);
     assert_eq!(text(&headers, "ratelimit-policy"), r#""day";q=3;w=86400"#);
 }
 
@@ -520,7 +536,7 @@ fn a_quota_may_go_by_the_calendar() {
     assert_eq!(answer(&limits, &caller, february), format!("\"{name}\";r=1;t=2419200"));
     // A refusal of another limit gives back to the window it was taken from.
     let both = plan(r#"[{"rate": "1 per minute"}, {"quota": "2 per day", "window": "calendar"}]"#);
-    let both = both.open("other", &Store::in_memory().expect("a store"));
+    let both = both.open("other", &Store::in_memory().expect("a store"), &AlertHook::default());
     assert!(ask(&both, &caller, february).is_ok());
     assert!(ask(&both, &caller, february).is_err());
     assert!(answer(&both, &caller, at("2027-01-31T23:02:00Z")).contains("calendar-day\";r=0"));

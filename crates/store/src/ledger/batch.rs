@@ -4,7 +4,7 @@
 //! transaction; only then do the cells change and the requests hear of it. If the write fails, nothing has happened.
 
 use super::file::{Record, Row};
-use super::{Reply, Take};
+use super::{Reply, Take, TakeFor};
 use crate::LimitId;
 use crate::error::StoreError;
 use crate::quota::{
@@ -31,7 +31,18 @@ struct Draft {
     reserved: u32,
     /// In seconds: how long the file must remember it.
     period: u32,
-    answers: Vec<(Reply, QuotaOutcome)>,
+    /// Percentages of the rule that were told of before this, where there is no cell to say.
+    told: u8,
+    answers: Vec<Answer>,
+}
+
+/// What a waiting request gets.
+struct Answer {
+    reply: Reply,
+    outcome: QuotaOutcome,
+    rule: QuotaRule,
+    /// Percentages that are reached with it.
+    reached: u8,
 }
 
 /// What a caller's state is before the batch touches it.
@@ -52,10 +63,11 @@ impl Batch {
     /// Decides what a waiting request would get. It is answered at once if nothing needs to be written for it, or
     /// if what the file holds of it cannot be read.
     pub(crate) fn take(&mut self, take: Take, now_ms: i64, records: Records<'_>) {
-        let Take { cells, key, rule, reply, .. } = take;
+        let Take { unit: TakeFor { cells, key, last, rule, .. }, reply } = take;
         let draft = match self.drafts.entry((Arc::as_ptr(&cells).addr(), Arc::clone(&key))) {
             Entry::Occupied(draft) => draft.into_mut(),
-            Entry::Vacant(place) => match Draft::find(&cells, &key, rule, now_ms, records) {
+            Entry::Vacant(place) => match Draft::find(&cells, (&key, last.as_deref()), rule, now_ms, records)
+            {
                 Ok(Found::Draft(draft)) => place.insert(draft),
                 Ok(Found::Answer(outcome)) => return answer(reply, outcome, &cells, &key),
                 // A request that no longer waits needs no answer.
@@ -82,7 +94,8 @@ impl Batch {
                     granted: 0,
                     durable,
                     reserved: reservation(used, rule),
-                    period: rule.period().max(cell.period()),
+                    period: rule.remembered().max(cell.period()),
+                    told: 0,
                     answers: Vec::new(),
                     cells,
                     cell: Some(cell),
@@ -118,11 +131,12 @@ impl Draft {
     /// Where a caller stands: in memory, in the file, or at the start of a new window.
     fn find(
         cells: &Arc<QuotaCells>,
-        key: &Arc<str>,
+        (key, last): (&Arc<str>, Option<&str>),
         rule: QuotaRule,
         now_ms: i64,
         records: Records<'_>,
     ) -> Result<Found, StoreError> {
+        let mut before = None;
         if let Some(cell) = cells.find(key) {
             match cell.take(now_ms, &rule) {
                 Asked::Decided { outcome, .. } => {
@@ -131,28 +145,43 @@ impl Draft {
                     return Ok(Found::Answer(outcome));
                 }
                 Asked::Exhausted => return Ok(Found::Draft(Self::going_on(cells, cell, rule))),
-                Asked::Expired => return Ok(Found::Draft(Self::opening(cells, key, rule, now_ms))),
+                Asked::Expired => before = cell.used().map(|used| (cell.start(), used)),
                 Asked::Retired => {}
             }
         }
-        let record = records(cells.id(), key)?;
-        let draft = match record {
-            Some(record) if !is_over(record.start, rule.period(), seconds_down(now_ms)) => Self {
-                cells: Arc::clone(cells),
-                key: Arc::clone(key),
-                cell: None,
-                start: record.start,
-                // SECURITY: what was reserved counts as used. Whether it was handed out before a crash, nobody knows.
-                used: record.units,
-                granted: 0,
-                durable: record.units,
-                reserved: record.units,
-                period: rule.period().max(record.period),
-                answers: Vec::new(),
-            },
-            _ => Self::opening(cells, key, rule, now_ms),
-        };
-        Ok(Found::Draft(draft))
+        if before.is_none() {
+            match records(cells.id(), key)? {
+                Some(record) if !is_over(record.start, rule.period(), seconds_down(now_ms)) => {
+                    return Ok(Found::Draft(Self::coming_back(cells, key, rule, record)));
+                }
+                found => before = found.map(|record| (record.start, record.units)),
+            }
+        }
+        if let Some(last) = last.filter(|_| rule.carried > 0) {
+            before = match cells.find(last).and_then(|cell| Some((cell.start(), cell.used()?))) {
+                Some(found) => Some(found),
+                None => records(cells.id(), last)?.map(|record| (record.start, record.units)),
+            };
+        }
+        Ok(Found::Draft(Self::opening(cells, key, rule, now_ms, before)))
+    }
+
+    /// A window of which the file knows.
+    fn coming_back(cells: &Arc<QuotaCells>, key: &Arc<str>, rule: QuotaRule, record: Record) -> Self {
+        Self {
+            cells: Arc::clone(cells),
+            key: Arc::clone(key),
+            cell: None,
+            start: record.start,
+            // SECURITY: what was reserved counts as used. Whether it was handed out before a crash, nobody knows.
+            used: record.units,
+            granted: 0,
+            durable: record.units,
+            reserved: record.units,
+            period: rule.remembered().max(record.period),
+            told: rule.reached(record.units.into()),
+            answers: Vec::new(),
+        }
     }
 
     fn going_on(cells: &Arc<QuotaCells>, cell: Arc<QuotaCell>, rule: QuotaRule) -> Self {
@@ -167,23 +196,32 @@ impl Draft {
             granted: 0,
             durable,
             reserved: durable,
-            period: rule.period().max(cell.period()),
+            period: rule.remembered().max(cell.period()),
+            told: 0,
             answers: Vec::new(),
             cell: Some(cell),
         }
     }
 
-    fn opening(cells: &Arc<QuotaCells>, key: &Arc<str>, rule: QuotaRule, now_ms: i64) -> Self {
+    /// A new window; `before` is the caller's last one, as far as it is remembered.
+    fn opening(
+        cells: &Arc<QuotaCells>,
+        key: &Arc<str>,
+        rule: QuotaRule,
+        now_ms: i64,
+        before: Option<(u32, u32)>,
+    ) -> Self {
         Self {
             cells: Arc::clone(cells),
             key: Arc::clone(key),
             cell: None,
             start: seconds_up(now_ms),
-            used: 0,
+            used: rule.opens_with(before, seconds_down(now_ms)),
             granted: 0,
             durable: 0,
             reserved: 0,
-            period: rule.period(),
+            period: rule.remembered(),
+            told: 0,
             answers: Vec::new(),
         }
     }
@@ -193,27 +231,31 @@ impl Draft {
             Some(left) => left,
             None => {
                 // Two rules meet in one batch, just after a reload, and the newer one's period is over.
-                self.reopen(now_ms);
+                self.reopen(rule, now_ms);
                 rule.time_left(self.start, now_ms).unwrap_or(rule.per)
             }
         };
-        self.period = self.period.max(rule.period());
+        self.period = self.period.max(rule.remembered());
         if self.used >= rule.count {
-            return self.answers.push((reply, QuotaOutcome::Refused { retry_after: left }));
+            let outcome = QuotaOutcome::Refused { retry_after: left };
+            return self.answers.push(Answer { reply, outcome, rule, reached: 0 });
         }
         self.used = self.used.saturating_add(1);
         self.granted = self.granted.saturating_add(1);
         self.reserved = self.reserved.max(reservation(self.used, rule));
-        self.answers.push((reply, rule.taken(u64::from(self.used), left)));
+        let units = u64::from(self.used);
+        let (outcome, reached) = (rule.taken(units, left), rule.reached(units));
+        self.answers.push(Answer { reply, outcome, rule, reached });
     }
 
-    fn reopen(&mut self, now_ms: i64) {
+    fn reopen(&mut self, rule: QuotaRule, now_ms: i64) {
+        self.used = rule.opens_with(Some((self.start, self.used)), seconds_down(now_ms));
         self.cell = None;
         self.start = seconds_up(now_ms);
-        self.used = 0;
         self.granted = 0;
         self.durable = 0;
         self.reserved = 0;
+        self.told = 0;
     }
 
     const fn is_unwritten(&self) -> bool {
@@ -221,15 +263,20 @@ impl Draft {
     }
 
     fn settle(self) {
-        match &self.cell {
-            // A cell that a sweep has retired meanwhile is over; what was granted is granted all the same.
-            Some(cell) => drop(cell.extend(self.granted, self.reserved)),
+        let cell = match self.cell {
+            Some(cell) => {
+                // A cell that a sweep has retired meanwhile is over; what was granted is granted all the same.
+                let _ = cell.extend(self.granted, self.reserved);
+                cell
+            }
             None => {
                 let key = Arc::clone(&self.key);
-                self.cells.put(QuotaCell::new(key, self.start, self.period, self.used, self.reserved));
+                let cell = QuotaCell::new(key, self.start, self.period, self.used, self.reserved);
+                self.cells.put(cell.having_told(self.told))
             }
-        }
-        for (reply, outcome) in self.answers {
+        };
+        for Answer { reply, outcome, rule, reached } in self.answers {
+            let outcome = outcome.reaching(&rule, cell.tell(reached));
             answer(reply, outcome, &self.cells, &self.key);
         }
     }
@@ -238,7 +285,7 @@ impl Draft {
         if let Some(cell) = &self.cell {
             cell.may_ask_again();
         }
-        for (reply, _) in self.answers {
+        for Answer { reply, .. } in self.answers {
             // A request that no longer waits needs no answer.
             drop(reply.send(Err(error.clone())));
         }

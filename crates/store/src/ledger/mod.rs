@@ -7,9 +7,11 @@ mod probation;
 mod tests;
 mod writer;
 
+use crate::LimitId;
 use crate::error::StoreError;
 use crate::quota::{QuotaCell, QuotaCells, QuotaOutcome, QuotaRule};
 use crate::records::{RecordChanges, RecordCommand, RecordRow};
+use file::Record;
 pub(crate) use file::{LedgerFile, Opener};
 use portcullis_core::Moment;
 use std::sync::Arc;
@@ -24,6 +26,9 @@ const QUEUE: usize = 16_384;
 /// Where a waiting request hears what came of it.
 pub(crate) type Reply = oneshot::Sender<Result<QuotaOutcome, StoreError>>;
 
+/// Where whoever looks at a window hears what the file remembers of it.
+pub(crate) type LookReply = oneshot::Sender<Result<Option<Record>, StoreError>>;
+
 /// What the thread is asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -31,6 +36,8 @@ pub(crate) enum Command {
     Take(Take),
     /// A window's durable units run low; nobody waits.
     Extend { cells: Arc<QuotaCells>, cell: Arc<QuotaCell>, rule: QuotaRule, now: Moment },
+    /// Read what the file remembers of a window.
+    Look { id: LimitId, key: Arc<str>, reply: LookReply },
     /// Read or write what operators have told.
     Record(RecordCommand),
     /// Purge windows that are over from the file.
@@ -42,11 +49,19 @@ pub(crate) enum Command {
 /// A request that waits for a unit.
 #[derive(Debug)]
 pub(crate) struct Take {
+    pub(crate) unit: TakeFor,
+    pub(crate) reply: Reply,
+}
+
+/// The unit a request waits for.
+#[derive(Debug)]
+pub(crate) struct TakeFor {
     pub(crate) cells: Arc<QuotaCells>,
     pub(crate) key: Arc<str>,
+    /// The key of the window before, where it has another one.
+    pub(crate) last: Option<Arc<str>>,
     pub(crate) rule: QuotaRule,
     pub(crate) now: Moment,
-    pub(crate) reply: Reply,
 }
 
 /// The sending side; clones share one queue.
@@ -71,15 +86,20 @@ impl Commands {
     }
 
     /// Asks for a unit and waits for the answer.
-    pub(crate) async fn take(
-        &self,
-        cells: Arc<QuotaCells>,
-        key: Arc<str>,
-        rule: QuotaRule,
-        now: Moment,
-    ) -> Result<QuotaOutcome, StoreError> {
+    pub(crate) async fn take(&self, unit: TakeFor) -> Result<QuotaOutcome, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.post(Command::Take(Take { cells, key, rule, now, reply }))?;
+        self.post(Command::Take(Take { unit, reply }))?;
+        self.answer(answer).await
+    }
+
+    /// Asks what the file remembers of a window and waits for the answer.
+    pub(crate) async fn look(&self, id: LimitId, key: Arc<str>) -> Result<Option<Record>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.post(Command::Look { id, key, reply })?;
+        self.answer(answer).await
+    }
+
+    async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
         match tokio::time::timeout(self.deadline, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(StoreError::Closed),

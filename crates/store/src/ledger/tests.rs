@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// A quota whose block is ten units.
-const TENS: QuotaRule = QuotaRule { count: 1_000, per: HOUR };
+const TENS: QuotaRule = QuotaRule::new(1_000, HOUR);
 const BLOCK: u32 = 10;
 
 /// Both clocks, so many seconds after a beginning.

@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use super::file::{Found, LedgerFile, Opener, Record, Row};
-use super::{Command, Take};
+use super::{Command, LookReply, Take};
 use crate::LimitId;
 use crate::error::StoreError;
 use crate::figures::Counters;
@@ -82,9 +82,16 @@ pub(crate) struct Ledger {
 struct Pending {
     takes: Vec<Take>,
     extends: Vec<Command>,
+    looks: Vec<(LimitId, Arc<str>, LookReply)>,
     records: Vec<RecordCommand>,
     tidy: bool,
     close: Vec<std::sync::mpsc::SyncSender<Result<(), StoreError>>>,
+}
+
+impl Pending {
+    fn len(&self) -> usize {
+        self.takes.len().saturating_add(self.extends.len()).saturating_add(self.looks.len())
+    }
 }
 
 impl Ledger {
@@ -94,12 +101,13 @@ impl Ledger {
             let mut pending = Pending::default();
             self.sort(first, &mut pending);
             while pending.close.is_empty()
-                && pending.takes.len().saturating_add(pending.extends.len()) < super::QUEUE
+                && pending.len() < super::QUEUE
                 && let Ok(next) = self.receiver.try_recv()
             {
                 self.sort(next, &mut pending);
             }
             self.decide(pending.takes, pending.extends);
+            pending.looks.into_iter().for_each(|(id, key, reply)| self.look(&id, &key, reply));
             pending.records.into_iter().for_each(|command| self.record(command));
             self.make_room();
             if pending.tidy {
@@ -122,13 +130,14 @@ impl Ledger {
     fn sort(&mut self, command: Command, pending: &mut Pending) {
         match command {
             Command::Take(take) => {
-                self.note(take.now);
+                self.note(take.unit.now);
                 pending.takes.push(take);
             }
             Command::Extend { now, .. } => {
                 self.note(now);
                 pending.extends.push(command);
             }
+            Command::Look { id, key, reply } => pending.looks.push((id, key, reply)),
             Command::Record(command) => pending.records.push(command),
             Command::Tidy { now } => {
                 self.note(now);
@@ -175,6 +184,12 @@ impl Ledger {
         }
         let written = self.write(&batch.rows());
         batch.settle(&written);
+    }
+
+    fn look(&mut self, id: &LimitId, key: &str, reply: LookReply) {
+        let found = self.file().and_then(|file| file.record(id, key));
+        // Whoever asked may have stopped waiting.
+        drop(reply.send(self.noted(found)));
     }
 
     fn record(&mut self, command: RecordCommand) {
@@ -323,13 +338,9 @@ impl Ledger {
                 // Whether a write that failed is on disk nobody knows, so no unit beyond what it would say is
                 // handed out before another one has succeeded.
                 Err(_) => {
-                    cells.put(QuotaCell::new(
-                        Arc::clone(cell.key()),
-                        cell.start(),
-                        cell.period(),
-                        used,
-                        used,
-                    ));
+                    let key = Arc::clone(cell.key());
+                    let again = QuotaCell::new(key, cell.start(), cell.period(), used, used);
+                    cells.put(again.having_told(cell.told()));
                 }
             }
         }

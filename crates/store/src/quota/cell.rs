@@ -2,7 +2,7 @@
 
 use super::{QuotaOutcome, QuotaRule};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// The count of a cell that no longer counts: its window is over, or its table has dropped it.
 const RETIRED: u64 = u64::MAX;
@@ -38,6 +38,8 @@ pub(crate) struct QuotaCell {
     durable: AtomicU32,
     /// Whether the ledger has been asked for more and has not answered yet.
     asked: AtomicBool,
+    /// Which percentages of the rule have been told of, a bit each.
+    told: AtomicU8,
 }
 
 impl QuotaCell {
@@ -50,7 +52,26 @@ impl QuotaCell {
             used: AtomicU64::new(u64::from(used)),
             durable: AtomicU32::new(durable),
             asked: AtomicBool::new(false),
+            told: AtomicU8::new(0),
         }
+    }
+
+    /// The same window, of which these percentages need not be told any more.
+    pub(crate) fn having_told(self, bits: u8) -> Self {
+        Self { told: AtomicU8::new(bits), ..self }
+    }
+
+    /// Notes that percentages are reached, and says which of them were not before.
+    pub(crate) fn tell(&self, bits: u8) -> u8 {
+        // Nearly always there is nothing new, and nothing is written.
+        match bits & !self.told() {
+            0 => 0,
+            _ => bits & !self.told.fetch_or(bits, Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn told(&self) -> u8 {
+        self.told.load(Ordering::Relaxed)
     }
 
     pub(crate) const fn key(&self) -> &Arc<str> {
@@ -92,7 +113,8 @@ impl QuotaCell {
                         && u64::from(durable).saturating_sub(units) <= u64::from(rule.block() / 2)
                         && !self.asked.load(Ordering::Relaxed)
                         && !self.asked.swap(true, Ordering::Relaxed);
-                    return Asked::Decided { outcome: rule.taken(units, left), extend };
+                    let new = self.tell(rule.reached(units));
+                    return Asked::Decided { outcome: rule.taken(units, left).reaching(rule, new), extend };
                 }
                 Err(now_seen) => seen = now_seen,
             }

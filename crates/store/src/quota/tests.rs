@@ -10,7 +10,7 @@ use std::time::Duration;
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn rule(count: u32, per: Duration) -> QuotaRule {
-    QuotaRule { count, per }
+    QuotaRule::new(count, per)
 }
 
 fn limit() -> LimitId {
@@ -60,20 +60,23 @@ fn table(rule: QuotaRule) -> (Store, Arc<QuotaTable>) {
 #[test]
 fn a_window_opens_with_the_first_request_and_lasts_its_period() {
     let (_store, table) = table(rule(2, HOUR));
-    assert_eq!(take(&table, "a", at(100)), QuotaOutcome::Taken { remaining: 1, reset: HOUR });
+    assert_eq!(take(&table, "a", at(100)), QuotaOutcome::Taken { remaining: 1, reset: HOUR, reached: None });
     assert_eq!(
         take(&table, "a", at(160)),
-        QuotaOutcome::Taken { remaining: 0, reset: HOUR - Duration::from_secs(60) }
+        QuotaOutcome::Taken { remaining: 0, reset: HOUR - Duration::from_secs(60), reached: None }
     );
     assert_eq!(take(&table, "a", at(3699)), QuotaOutcome::Refused { retry_after: Duration::from_secs(1) });
-    assert_eq!(take(&table, "a", at(3700)), QuotaOutcome::Taken { remaining: 1, reset: HOUR });
+    assert_eq!(take(&table, "a", at(3700)), QuotaOutcome::Taken { remaining: 1, reset: HOUR, reached: None });
 }
 
 #[test]
 fn a_window_that_opens_within_a_second_is_not_shorter_for_it() {
     let (_store, table) = table(rule(1, HOUR));
     assert!(is_taken(take(&table, "first", at_ms(0))));
-    assert_eq!(take(&table, "a", at_ms(400)), QuotaOutcome::Taken { remaining: 0, reset: HOUR });
+    assert_eq!(
+        take(&table, "a", at_ms(400)),
+        QuotaOutcome::Taken { remaining: 0, reset: HOUR, reached: None }
+    );
     assert!(!is_taken(take(&table, "a", at_ms(3_600_400))));
     let QuotaOutcome::Refused { retry_after } = take(&table, "a", at_ms(3_600_400)) else { panic!("taken") };
     assert!(retry_after <= Duration::from_secs(1), "{retry_after:?}");
@@ -291,7 +294,7 @@ fn the_largest_quota_ends_where_it_says() {
     let largest = rule(u32::MAX, HOUR);
     let cell = QuotaCell::new(Arc::from("a"), 10, 3600, u32::MAX - 1, u32::MAX);
     let Asked::Decided { outcome, extend } = cell.take(10_000, &largest) else { panic!("not decided") };
-    assert_eq!(outcome, QuotaOutcome::Taken { remaining: 0, reset: HOUR });
+    assert_eq!(outcome, QuotaOutcome::Taken { remaining: 0, reset: HOUR, reached: None });
     assert!(!extend);
     let refused = QuotaOutcome::Refused { retry_after: HOUR };
     assert_eq!(cell.take(10_000, &largest), Asked::Decided { outcome: refused, extend: false });

@@ -1,13 +1,12 @@
 //! The generic cell rate algorithm, in one atomic.
 //!
-//! A cell holds its theoretical arrival time (TAT): the moment at which everything taken so far would have drained at
+//! Here a cell holds its theoretical arrival time (TAT): the moment at which everything taken so far would have drained at
 //! the rate. A unit may be taken as long as that moment, one interval later, lies no further ahead than the burst.
 
-use super::RateRule;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// The state of a cell that was dropped from its table. Whoever finds it looks the key up again.
-const RETIRED: u64 = u64::MAX;
+use super::cell::{Asked, RETIRED, RateCell};
+use super::{RateRule, RateStanding};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Times and tolerances are cut here, so that no sum of three of them overflows or meets [`RETIRED`]. In
 /// nanoseconds, about 146 years.
@@ -43,24 +42,9 @@ impl Pace {
     }
 }
 
-/// What came of asking a cell for a unit; times in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
-    /// Taken: how many more could be taken now, and how long until all are back.
-    Taken { remaining: u64, reset_ns: u64 },
-    /// Not taken, and nothing has changed.
-    Refused { retry_after_ns: u64 },
-    /// The cell no longer counts.
-    Retired,
-}
-
-/// One caller's state under one limit.
-#[derive(Debug, Default)]
-pub(crate) struct RateCell(AtomicU64);
-
 impl RateCell {
     /// Takes a unit, if there is one.
-    pub(crate) fn take(&self, now_ns: u64, pace: Pace) -> Asked {
+    pub(super) fn take_at_pace(&self, now_ns: u64, pace: Pace) -> Asked {
         let now = now_ns.min(LONGEST_NS);
         let mut seen = self.0.load(Ordering::Relaxed);
         loop {
@@ -85,12 +69,27 @@ impl RateCell {
         }
     }
 
-    /// Puts one unit back. What has drained meanwhile is not put back twice over: an arrival time in the past
-    /// counts as now.
-    pub(crate) fn give_back(&self, pace: Pace) {
+    /// Where the cell stands, without taking anything.
+    pub(super) fn look_at_pace(&self, now_ns: u64, pace: Pace) -> RateStanding {
+        let now = now_ns.min(LONGEST_NS);
+        let seen = self.0.load(Ordering::Relaxed);
+        let ahead = if seen == RETIRED { 0 } else { seen.saturating_sub(now) };
+        let left = pace.tolerance_ns.saturating_sub(ahead);
+        RateStanding {
+            remaining: left.checked_div(pace.interval_ns).unwrap_or(0),
+            reset: Duration::from_nanos(ahead),
+        }
+    }
+
+    /// Puts one unit back that was taken at `taken_ns`, when everything was to have drained `reset_ns` later. Of a unit
+    /// that is put back late, only what has not drained by itself is put back: without the unit, the arrival time
+    /// would lie at least that much earlier, whatever was taken since.
+    pub(super) fn give_back_at_pace(&self, taken_ns: u64, reset_ns: u64, now_ns: u64, pace: Pace) {
+        let drained_ns = taken_ns.min(LONGEST_NS).saturating_add(reset_ns);
+        let undrained_ns = pace.interval_ns.min(drained_ns.saturating_sub(now_ns.min(LONGEST_NS)));
         let mut seen = self.0.load(Ordering::Relaxed);
-        while seen != RETIRED {
-            let next = seen.saturating_sub(pace.interval_ns);
+        while seen != RETIRED && undrained_ns > 0 {
+            let next = seen.saturating_sub(undrained_ns);
             match self.0.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now_seen) => seen = now_seen,
@@ -99,23 +98,19 @@ impl RateCell {
     }
 
     /// Ends the cell if all it has counted has drained, so that dropping it forgives nothing.
-    pub(crate) fn retire_if_idle(&self, now_ns: u64) -> bool {
+    pub(super) fn retire_if_drained(&self, now_ns: u64) -> bool {
         let seen = self.0.load(Ordering::Relaxed);
         seen <= now_ns && self.0.compare_exchange(seen, RETIRED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Cuts a debt that no rule of today could have made, after a rule was tightened: a caller that had used up a
     /// long burst waits for the whole of the new one, not for the whole of the old.
-    pub(crate) fn cut_debt(&self, now_ns: u64, tolerance_ns: u64, slack_ns: u64) {
+    pub(super) fn cut_debt(&self, now_ns: u64, tolerance_ns: u64, slack_ns: u64) {
         let most = now_ns.saturating_add(tolerance_ns);
         let seen = self.0.load(Ordering::Relaxed);
         if seen != RETIRED && seen > most.saturating_add(slack_ns) {
             // A cell that moved meanwhile is left for the next sweep.
             let _ = self.0.compare_exchange(seen, most, Ordering::Relaxed, Ordering::Relaxed);
         }
-    }
-
-    pub(crate) fn is_retired(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == RETIRED
     }
 }

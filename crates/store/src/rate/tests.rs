@@ -1,5 +1,6 @@
-use super::{RateCells, RateOutcome, RateRule, RateTable};
+use super::{Algorithm, CellKind, RateCells, RateOutcome, RateRule, RateTable, RateUnit};
 use crate::MAX_KEY_BYTES;
+use portcullis_core::Moment;
 use proptest::prelude::{Strategy, any, proptest};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const NOW: Duration = Duration::from_secs(3600);
 
 fn rule(count: u64, per: Duration, burst: u64) -> RateRule {
-    RateRule { count, per, burst }
+    RateRule { count, per, burst, algorithm: Algorithm::Gcra }
 }
 
 fn table(rule: RateRule) -> Arc<RateTable> {
@@ -17,9 +18,25 @@ fn table(rule: RateRule) -> Arc<RateTable> {
 }
 
 fn bounded(rule: RateRule, capacity: usize) -> (Arc<RateCells>, Arc<RateTable>) {
-    let cells = Arc::new(RateCells::new(capacity));
+    let cells = Arc::new(RateCells::new(CellKind::Drained, capacity, Arc::default()));
     let table = RateTable::over(&cells, rule);
     (cells, table)
+}
+
+fn at(monotonic: Duration) -> Moment {
+    Moment { unix_ms: 0, monotonic }
+}
+
+impl RateTable {
+    fn take_at(&self, key: &str, monotonic: Duration) -> RateOutcome {
+        self.take(key, at(monotonic))
+    }
+
+    /// Gives a unit back in the moment it was taken.
+    fn undo(&self, key: &str, monotonic: Duration) {
+        let unit = RateUnit { count: self.rule.count, taken: at(monotonic), reset: Duration::MAX };
+        self.give_back(key, unit, at(monotonic));
+    }
 }
 
 fn is_taken(outcome: RateOutcome) -> bool {
@@ -28,7 +45,7 @@ fn is_taken(outcome: RateOutcome) -> bool {
 
 fn take_all(table: &RateTable, key: &str, now: Duration) -> u64 {
     let mut taken = 0;
-    while is_taken(table.take(key, now)) {
+    while is_taken(table.take_at(key, now)) {
         taken += 1;
     }
     taken
@@ -37,27 +54,36 @@ fn take_all(table: &RateTable, key: &str, now: Duration) -> u64 {
 #[test]
 fn an_idle_caller_may_take_the_burst_and_then_the_steady_rate() {
     let table = table(rule(10, SECOND, 3));
-    assert_eq!(table.take("a", NOW), RateOutcome::Taken { remaining: 2, reset: Duration::from_millis(100) });
-    assert_eq!(table.take("a", NOW), RateOutcome::Taken { remaining: 1, reset: Duration::from_millis(200) });
-    assert_eq!(table.take("a", NOW), RateOutcome::Taken { remaining: 0, reset: Duration::from_millis(300) });
-    assert_eq!(table.take("a", NOW), RateOutcome::Refused { retry_after: Duration::from_millis(100) });
+    assert_eq!(
+        table.take_at("a", NOW),
+        RateOutcome::Taken { remaining: 2, reset: Duration::from_millis(100) }
+    );
+    assert_eq!(
+        table.take_at("a", NOW),
+        RateOutcome::Taken { remaining: 1, reset: Duration::from_millis(200) }
+    );
+    assert_eq!(
+        table.take_at("a", NOW),
+        RateOutcome::Taken { remaining: 0, reset: Duration::from_millis(300) }
+    );
+    assert_eq!(table.take_at("a", NOW), RateOutcome::Refused { retry_after: Duration::from_millis(100) });
     assert_eq!(take_all(&table, "a", NOW + SECOND), 3, "no more than the burst after a pause");
 }
 
 #[test]
 fn retry_after_is_exact() {
     let table = table(rule(3, SECOND, 1));
-    assert!(is_taken(table.take("a", NOW)));
-    let RateOutcome::Refused { retry_after } = table.take("a", NOW) else { panic!("taken") };
-    assert!(!is_taken(table.take("a", NOW + retry_after - Duration::from_nanos(1))));
-    assert!(is_taken(table.take("a", NOW + retry_after)));
+    assert!(is_taken(table.take_at("a", NOW)));
+    let RateOutcome::Refused { retry_after } = table.take_at("a", NOW) else { panic!("taken") };
+    assert!(!is_taken(table.take_at("a", NOW + retry_after - Duration::from_nanos(1))));
+    assert!(is_taken(table.take_at("a", NOW + retry_after)));
 }
 
 #[test]
 fn a_rule_of_zero_allows_nothing() {
     for none in [rule(0, SECOND, 5), rule(5, SECOND, 0)] {
         let (cells, table) = bounded(none, 10);
-        assert_eq!(table.take("a", NOW), RateOutcome::Refused { retry_after: SECOND });
+        assert_eq!(table.take_at("a", NOW), RateOutcome::Refused { retry_after: SECOND });
         assert_eq!(cells.held(), 0);
     }
 }
@@ -65,24 +91,24 @@ fn a_rule_of_zero_allows_nothing() {
 #[test]
 fn a_refused_request_costs_nothing() {
     let table = table(rule(1, SECOND, 1));
-    assert!(is_taken(table.take("a", NOW)));
+    assert!(is_taken(table.take_at("a", NOW)));
     for _ in 0..1_000 {
-        assert_eq!(table.take("a", NOW), RateOutcome::Refused { retry_after: SECOND });
+        assert_eq!(table.take_at("a", NOW), RateOutcome::Refused { retry_after: SECOND });
     }
-    assert!(is_taken(table.take("a", NOW + SECOND)));
+    assert!(is_taken(table.take_at("a", NOW + SECOND)));
 }
 
 #[test]
 fn a_unit_given_back_can_be_taken_again_and_no_more() {
     let table = table(rule(1, SECOND, 2));
     assert_eq!(take_all(&table, "a", NOW), 2);
-    table.give_back("a");
+    table.undo("a", NOW);
     assert_eq!(take_all(&table, "a", NOW), 1);
     for _ in 0..100 {
-        table.give_back("a");
+        table.undo("a", NOW);
     }
     assert_eq!(take_all(&table, "a", NOW), 2, "giving back never saves up more than the burst");
-    table.give_back("never seen");
+    table.undo("never seen", NOW);
     assert_eq!(take_all(&table, "never seen", NOW), 2);
 }
 
@@ -90,17 +116,17 @@ fn a_unit_given_back_can_be_taken_again_and_no_more() {
 fn callers_do_not_share_a_cell() {
     let table = table(rule(1, SECOND, 1));
     for key in ["a", "b", "", "a\0b", "a|b"] {
-        assert!(is_taken(table.take(key, NOW)), "{key:?}");
-        assert!(!is_taken(table.take(key, NOW)), "{key:?}");
+        assert!(is_taken(table.take_at(key, NOW)), "{key:?}");
+        assert!(!is_taken(table.take_at(key, NOW)), "{key:?}");
     }
 }
 
 #[test]
 fn an_older_reading_of_the_clock_forgives_nothing() {
     let table = table(rule(1, SECOND, 1));
-    assert!(is_taken(table.take("a", NOW)));
+    assert!(is_taken(table.take_at("a", NOW)));
     for earlier in [Duration::ZERO, NOW - SECOND, NOW] {
-        assert!(!is_taken(table.take("a", earlier)), "{earlier:?}");
+        assert!(!is_taken(table.take_at("a", earlier)), "{earlier:?}");
     }
 }
 
@@ -109,7 +135,7 @@ fn threads_together_admit_exactly_the_burst() {
     let table = table(rule(1, SECOND, 5_000));
     let taken: u64 = std::thread::scope(|scope| {
         let takers: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| (0..1_000).filter(|_| is_taken(table.take("a", NOW))).count() as u64))
+            .map(|_| scope.spawn(|| (0..1_000).filter(|_| is_taken(table.take_at("a", NOW))).count() as u64))
             .collect();
         takers.into_iter().map(|taker| taker.join().unwrap()).sum()
     });
@@ -126,12 +152,12 @@ fn sweeping_while_threads_take_loses_no_unit() {
                 .map(|_| {
                     scope.spawn(|| {
                         let all = keys.iter().cycle().take(20 * 10);
-                        all.filter(|key| is_taken(table.take(key, NOW))).count()
+                        all.filter(|key| is_taken(table.take_at(key, NOW))).count()
                     })
                 })
                 .collect();
             for _ in 0..20 {
-                cells.sweep(NOW);
+                cells.sweep(at(NOW));
             }
             takers.into_iter().map(|taker| taker.join().unwrap()).sum()
         });
@@ -144,10 +170,10 @@ fn sweeping_while_threads_take_loses_no_unit() {
 fn a_sweep_drops_idle_cells_only() {
     let (cells, table) = bounded(rule(1, SECOND, 10), 1_000);
     assert_eq!(take_all(&table, "busy", NOW), 10);
-    assert!(is_taken(table.take("once", NOW)));
-    cells.sweep(NOW);
+    assert!(is_taken(table.take_at("once", NOW)));
+    cells.sweep(at(NOW));
     assert_eq!(cells.held(), 2);
-    cells.sweep(NOW + SECOND);
+    cells.sweep(at(NOW + SECOND));
     assert_eq!(cells.held(), 1);
     assert_eq!(take_all(&table, "busy", NOW + SECOND), 1, "what it had used is still used");
     assert_eq!(take_all(&table, "once", NOW + SECOND), 10);
@@ -162,10 +188,10 @@ fn a_full_table_answers_strangers_by_one_shared_cell_and_forgives_nobody() {
     let strangers: u64 = (0..100).map(|n| take_all(&table, &format!("stranger {n}"), NOW)).sum();
     assert_eq!((strangers, cells.held()), (5, 3));
     assert!(cells.overflowed() > 100);
-    assert!(!is_taken(table.take("a", NOW)), "its debt was not washed off");
+    assert!(!is_taken(table.take_at("a", NOW)), "its debt was not washed off");
 
     let later = NOW + SECOND * 10;
-    cells.sweep(later);
+    cells.sweep(at(later));
     assert_eq!(take_all(&table, "stranger 1", later), 5);
     assert_eq!(take_all(&table, "stranger 2", later), 5, "there is room again");
 }
@@ -178,7 +204,7 @@ fn the_bound_holds_when_threads_bring_new_keys() {
             let table = &table;
             scope.spawn(move || {
                 for n in 0..500 {
-                    table.take(&format!("{thread} {n}"), NOW);
+                    table.take_at(&format!("{thread} {n}"), NOW);
                 }
             });
         }
@@ -190,10 +216,10 @@ fn the_bound_holds_when_threads_bring_new_keys() {
 #[test]
 fn a_key_without_end_gets_no_cell_of_its_own() {
     let (cells, table) = bounded(rule(1, SECOND, 1), 10);
-    assert!(is_taken(table.take(&"k".repeat(MAX_KEY_BYTES), NOW)));
+    assert!(is_taken(table.take_at(&"k".repeat(MAX_KEY_BYTES), NOW)));
     assert_eq!(cells.held(), 1);
-    assert!(is_taken(table.take(&"x".repeat(MAX_KEY_BYTES + 1), NOW)));
-    assert!(!is_taken(table.take(&"y".repeat(1 << 20), NOW)));
+    assert!(is_taken(table.take_at(&"x".repeat(MAX_KEY_BYTES + 1), NOW)));
+    assert!(!is_taken(table.take_at(&"y".repeat(1 << 20), NOW)));
     assert_eq!(cells.held(), 1);
 }
 
@@ -212,12 +238,12 @@ fn a_debt_of_an_older_rule_is_cut_to_the_burst_of_the_longest_living_one() {
     let (cells, slow) = bounded(rule(1, day, 10), 10);
     assert_eq!(take_all(&slow, "a", NOW), 10);
     let quick = RateTable::over(&cells, rule(1, SECOND, 10));
-    cells.sweep(NOW);
-    assert!(!is_taken(quick.take("a", NOW + SECOND * 11)), "the old rule is still in force for somebody");
+    cells.sweep(at(NOW));
+    assert!(!is_taken(quick.take_at("a", NOW + SECOND * 11)), "the old rule is still in force for somebody");
     drop(slow);
-    cells.sweep(NOW);
-    assert!(!is_taken(quick.take("a", NOW)), "the whole of the new burst is used up");
-    assert!(is_taken(quick.take("a", NOW + SECOND)));
+    cells.sweep(at(NOW));
+    assert!(!is_taken(quick.take_at("a", NOW)), "the whole of the new burst is used up");
+    assert!(is_taken(quick.take_at("a", NOW + SECOND)));
 }
 
 #[test]
@@ -225,8 +251,8 @@ fn a_rule_that_was_never_put_in_force_cuts_nothing() {
     let (cells, table) = bounded(rule(1, SECOND * 3600, 10), 10);
     assert_eq!(take_all(&table, "a", NOW), 10);
     drop(RateTable::over(&cells, rule(1000, SECOND, 1)));
-    cells.sweep(NOW);
-    assert!(!is_taken(table.take("a", NOW + SECOND * 3599)));
+    cells.sweep(at(NOW));
+    assert!(!is_taken(table.take_at("a", NOW + SECOND * 3599)));
 }
 
 #[test]
@@ -237,12 +263,15 @@ fn numbers_without_measure_neither_panic_nor_open() {
             for per in [Duration::from_nanos(1), SECOND, Duration::MAX] {
                 for instant in [Duration::ZERO, NOW, Duration::MAX] {
                     let (cells, table) = bounded(rule(count, per, burst), 10);
-                    assert!(is_taken(table.take("a", instant)), "{count} {burst} {per:?} {instant:?}");
-                    table.give_back("a");
-                    cells.sweep(instant);
+                    assert!(is_taken(table.take_at("a", instant)), "{count} {burst} {per:?} {instant:?}");
+                    table.undo("a", instant);
+                    cells.sweep(at(instant));
                     if burst == 1 {
-                        assert!(is_taken(table.take("a", instant)));
-                        assert!(!is_taken(table.take("a", instant)), "{count} {burst} {per:?} {instant:?}");
+                        assert!(is_taken(table.take_at("a", instant)));
+                        assert!(
+                            !is_taken(table.take_at("a", instant)),
+                            "{count} {burst} {per:?} {instant:?}"
+                        );
                     }
                 }
             }
@@ -312,19 +341,45 @@ proptest! {
         let mut now = NOW;
         for step in steps {
             match step {
-                Step::Take => assert_eq!(is_taken(table.take("a", now)), bucket.take(now)),
+                Step::Take => assert_eq!(is_taken(table.take_at("a", now)), bucket.take(now)),
                 Step::Wait(ns) => now += Duration::from_nanos(ns),
-                Step::Sweep => cells.sweep(now),
+                Step::Sweep => cells.sweep(at(now)),
                 Step::GiveBack => {
                     // As a request does it: at the moment of its own take.
-                    let taken = is_taken(table.take("a", now));
+                    let taken = is_taken(table.take_at("a", now));
                     assert_eq!(taken, bucket.take(now));
                     if taken {
-                        table.give_back("a");
+                        table.undo("a", now);
                         bucket.give_back();
                     }
                 }
             }
         }
+    }
+
+    /// A unit that is given back late never leaves its caller with more than they would have had without it.
+    #[test]
+    fn a_unit_given_back_late_gives_nothing_more(
+        count in 1_u64..20,
+        burst in 1_u64..10,
+        before in 0..10,
+        waits in proptest::collection::vec((0_u64..300_000_000, any::<bool>()), 0..30),
+    ) {
+        let rule = rule(count, SECOND, burst);
+        let (with, without) = (table(rule), table(rule));
+        for _ in 0..before {
+            assert_eq!(with.take_at("a", NOW), without.take_at("a", NOW));
+        }
+        let RateOutcome::Taken { reset, .. } = with.take_at("a", NOW) else { return Ok(()) };
+        let mut now = NOW;
+        for (wait, take) in waits {
+            now += Duration::from_nanos(wait);
+            if take && is_taken(with.take_at("a", now)) {
+                assert!(is_taken(without.take_at("a", now)));
+            }
+        }
+        with.give_back("a", RateUnit { count, taken: at(NOW), reset }, at(now));
+        let (with, without) = (with.look(count, "a", at(now)), without.look(count, "a", at(now)));
+        assert!(with.remaining <= without.remaining && with.reset >= without.reset, "{with:?} {without:?}");
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// A quota whose block is twenty units.
-const KILLED: QuotaRule = QuotaRule { count: 2_000, per: HOUR };
+const KILLED: QuotaRule = QuotaRule::new(2_000, HOUR);
 const KILLED_BLOCK: u32 = 20;
 
 /// Names the store that a child process takes from.
@@ -69,7 +69,7 @@ fn a_crash_admits_nothing_twice_and_costs_at_most_a_block() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     // A block of four.
-    let quota = QuotaRule { count: 400, per: HOUR };
+    let quota = QuotaRule::new(400, HOUR);
     let store = open(&path);
     let table = quotas(&store, quota);
     for used in 1..=10 {
@@ -92,7 +92,7 @@ fn a_crash_admits_nothing_twice_and_costs_at_most_a_block() {
 fn a_small_quota_loses_at_most_one_unit() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
-    let five = QuotaRule { count: 5, per: HOUR };
+    let five = QuotaRule::new(5, HOUR);
     let store = open(&path);
     for used in 1..=5 {
         assert_eq!(take_some(&quotas(&store, five), "a", at(0), 1), 1);

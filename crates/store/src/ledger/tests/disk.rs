@@ -238,7 +238,7 @@ fn all_that_waits_is_committed_together() {
 fn a_request_that_stops_waiting_costs_nothing() {
     let disk = Disk::default();
     let store = disk.store(AT_ONCE);
-    let table = quotas(&store, QuotaRule { count: 3, per: HOUR });
+    let table = quotas(&store, QuotaRule::new(3, HOUR));
     disk.hang();
     {
         let mut cancelled = pin!(table.take("a", at(0)));
