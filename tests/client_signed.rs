@@ -26,11 +26,17 @@ struct Partners {
 }
 
 fn partners() -> Partners {
+    partners_with("")
+}
+
+/// With these settings of their issuer entry.
+fn partners_with(settings: &str) -> Partners {
     let key = || SigningKey::generate(Algorithm::Es256).expect("a key");
     let (acme, other) = (key(), key());
     let plan = Plan::new(&[API]).with(|plan| {
         plan.issuers = "  partners:\n    issuer: partner\n    iss: optional\n    audience: bank\n    algorithms: [ES256]\n    keys: clients\n    max_lifetime: 5m\n"
-            .to_owned();
+            .to_owned()
+            + settings;
     });
     plan.directory.write("keys/acme.pub", acme.public_pem().expect("PEM"));
     plan.directory.write("keys/other.pub", other.public_pem().expect("PEM"));
@@ -98,4 +104,20 @@ fn what_the_client_did_not_sign_is_refused() {
         answer.assert_refused(reason);
     }
     world.assert_upstream_untouched();
+}
+
+/// A client that names its tokens like another's has used up nothing of theirs, whatever issuer both say.
+#[test]
+fn what_one_client_uses_up_is_its_own() {
+    let Partners { world, acme, other } = partners_with("    used_once: true\n");
+    let said = json!({"iss": "partner", "jti": "one"});
+    let mut others = said.clone();
+    others["sub"] = "other".into();
+    let first = token(&other, Some("other-1"), &others);
+    let ask = |token: &str| world.plain().get("/partners/orders").bearer(token).send();
+    ask(&first).assert_passed();
+    ask(&first).assert_refused(Reason::TokenReplayed);
+    let second = token(&acme, Some("acme-1"), &said);
+    ask(&second).assert_passed();
+    ask(&second).assert_refused(Reason::TokenReplayed);
 }

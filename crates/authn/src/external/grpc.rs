@@ -193,7 +193,8 @@ pub(super) fn verdict(message: Bytes) -> Result<Verdict, Rejection> {
         .ok_or_else(|| unusable("the external service's answer has fields that are none".into()))?;
     let members = response.dynamic_metadata.unwrap_or_default();
     let counts_for = members.fields.get(MAX_AGE).and_then(|value| match value.kind {
-        Some(Kind::Number(seconds)) => Duration::try_from_secs_f64(seconds).ok(),
+        // SECURITY: what is no time, such as a negative one, is none to remember an answer for.
+        Some(Kind::Number(seconds)) => Some(Duration::try_from_secs_f64(seconds).unwrap_or_default()),
         _ => Some(Duration::ZERO),
     });
     let members = object(&members, DEPTH)

@@ -345,7 +345,11 @@ impl Issuer {
             (IssuerRule::Unchecked, _) | (_, "") => (&*self.name, &[0xff, 0xff]),
             (_, iss) => (iss, &[0xff]),
         };
-        let key = [owner.as_bytes(), between, text("jti").as_bytes()].concat();
+        let mut key = [owner.as_bytes(), between, text("jti").as_bytes()].concat();
+        if let (true, Some(client)) = (self.is_of_clients(), &token.identity.client) {
+            // SECURITY: clients that sign for themselves may all say the same issuer, and none may use up another's.
+            key.extend([&[0xff], client.name.as_bytes()].concat());
+        }
         let until = until_ms.saturating_add(999).div_euclid(1000);
         let (seen, over) = (Reason::TokenReplayed, Reason::TokenExpired);
         Some(Use { space, key, issued, until, scheme, seen, over, nonces: None })
