@@ -525,3 +525,18 @@ fn issuers_serial_numbers_and_keys_can_be_pinned() {
         world.stranger().certificate(wrong).get(path).send().assert_refused(Reason::CertificateRefused);
     }
 }
+
+/// Of a chain that is longer than any path no path is looked for, whoever sends it.
+#[test]
+fn a_chain_that_is_longer_than_any_path_ends_the_handshake() {
+    let world = World::with(&[PUBLIC]);
+    let connect = |count: usize| {
+        let mut leaf = world.plan.third_parties.client("tpp-a");
+        leaf.pem += &world.plan.servers.pem().repeat(count);
+        leaf.chain.extend(std::iter::repeat_n(world.plan.servers.der().to_vec(), count));
+        let client = world.stranger().certificate(&Arc::new(leaf));
+        client.connect().and_then(|mut session| session.send(client.get("/public/1")))
+    };
+    assert_eq!(connect(8).expect("an answer").status, 200);
+    assert!(connect(9).is_err(), "the handshake ends");
+}

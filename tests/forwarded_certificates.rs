@@ -333,16 +333,20 @@ fn what_the_proxy_tells_is_judged() {
     }
     // Whoever cannot show the secret is nobody's proxy, whatever else they send.
     let header = ("x-ssl-client-cert", good.as_str());
-    for secret in [
-        vec![header],
+    for unsaid in [vec![header], vec![header, ("x_lb_secret", SECRET)]] {
+        with(proxy(&world, "proxied").get("/reports/1"), &unsaid)
+            .send()
+            .assert_refused(Reason::CertificateMissing);
+    }
+    // One that is there and is not the secret may be what a stranger sent and the proxy passed on (FWD-06).
+    for spoiled in [
         vec![header, ("x-lb-secret", "")],
         vec![header, ("x-lb-secret", "EXAMPLE-what-only-the-proxy-know")],
         vec![header, ("x-lb-secret", SECRET), ("x-lb-secret", SECRET)],
-        vec![header, ("x_lb_secret", SECRET)],
     ] {
-        with(proxy(&world, "proxied").get("/reports/1"), &secret)
+        with(proxy(&world, "proxied").get("/reports/1"), &spoiled)
             .send()
-            .assert_refused(Reason::CertificateMissing);
+            .assert_refused(Reason::CertificateHeaderInvalid);
     }
     // Trap 6: the same header on a listener that has no proxy, with all it takes.
     for client in [world.plain(), world.stranger(), world.stranger().http2()] {
@@ -647,6 +651,13 @@ fn a_certificate_the_proxy_shows_beside_its_proof_names_nobody() {
         let through =
             || world.stranger().certificate(&balancer).get("/reports/1").header("x-lb-secret", SECRET);
         through().send().assert_refused(Reason::CertificateMissing);
+        if proof.contains("secret") {
+            // What a stranger has sent beside the secret of the proxy does not make the proxy's certificate a caller's.
+            for spoiled in ["x", SECRET] {
+                let spoiled = through().header("x-lb-secret", spoiled);
+                spoiled.send().assert_refused(Reason::CertificateHeaderInvalid);
+            }
+        }
         world.assert_upstream_untouched();
         through().header("client-cert", &format!(":{}:", base64(&other))).send().assert_passed();
         assert_eq!(world.upstream().last().value("x-thumbprint"), other.fingerprint());

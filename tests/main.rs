@@ -26,6 +26,8 @@ mod discovery;
 #[cfg(test)]
 mod dpop;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod external;

@@ -215,7 +215,7 @@ impl Bank {
                 // One worker, so that whatever holds it up holds up everybody.
                 plan.settings = "workers: 1\n".to_owned();
                 plan.client_certificates = format!(
-                    "        revocation: {{ ocsp: {{ url: \"{url}\", cache: 5s, timeout: 2s{further} }} }}\n"
+                    "        revocation: {{ depth: leaf, ocsp: {{ url: \"{url}\", cache: 5s, timeout: 2s{further} }} }}\n"
                 );
             })
             .start();
@@ -372,7 +372,7 @@ fn a_certificate_does_not_choose_whom_we_ask() {
     let world = plan
         .with(|plan| {
             plan.client_certificates = format!(
-                "        revocation: {{ ocsp: {{ hosts: [\"127.0.0.1:{}\", localhost], timeout: 2s }} }}\n",
+                "        revocation: {{ depth: leaf, ocsp: {{ hosts: [\"127.0.0.1:{}\", localhost], timeout: 2s }} }}\n",
                 responder.address.port()
             );
         })

@@ -51,9 +51,10 @@ pub use guard::{Guard, GuardCounts, GuardLedger, GuardSpec};
 pub use hmac::signed_bytes;
 pub use identity::IdentitySpec;
 pub use introspection::{IntrospectionResult, IntrospectionStatus, Introspections};
-pub use issuers::{Issuers, IssuersSpec, Providers, profile_table};
+pub use issuers::{Issuers, IssuersSpec, Providers, check_url, profile_table};
 pub use keys::{KeySourceStatus, KeySources, RefreshCount, RefreshReason, RefreshResult};
 pub use place::{Place, PlaceError};
+pub use portcullis_jose::digest::KeyedHash;
 pub use portcullis_jose::digest::{legacy_sha1, sha256};
 pub use revoked::{BadEntry, Entry as RevokedEntry, RevokedReload, RevokedTokens};
 pub use signature::{

@@ -60,7 +60,16 @@ fn worker() -> (Rc<Worker>, String) {
     let compiled = config::compile(spec.expect("a spec"), &sources, &resources, &mut faults);
     assert!(!faults.any_error(), "{:?}", faults.into_sorted());
     let snapshot = Arc::new(compiled.expect("a snapshot").snapshot);
-    (Rc::new(Worker::new(snapshot, Pools::new(PoolSettings::default()), None, Clock::System)), token)
+    (
+        Rc::new(Worker::new(
+            snapshot,
+            Pools::new(PoolSettings::default()),
+            None,
+            Default::default(),
+            Clock::System,
+        )),
+        token,
+    )
 }
 
 fn request(token: &str) -> Request<IncomingBody> {

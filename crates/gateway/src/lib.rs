@@ -14,6 +14,7 @@ mod caching;
 mod config;
 mod content;
 mod denials;
+mod events;
 mod exchange;
 mod forward;
 mod host;
@@ -45,6 +46,7 @@ pub use config::{
     admin_access, effective_settings, load, load_texts, pepper,
 };
 pub use denials::{Denial, DenialFilter};
+pub use events::EventKind;
 pub use managed::{
     ApiKeyChange, ApiKeyError, ApiKeyView, KeyState, ManagedApiKeys, NewApiKey, RestoreError, RevokeError,
 };

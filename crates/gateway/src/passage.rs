@@ -11,6 +11,7 @@ use portcullis_core::{LogLevel, PeerCertificate, Reason};
 use portcullis_policy::Reserved;
 
 use crate::access_log::{Record, shortened};
+use crate::events::Refused;
 use crate::forward::hex;
 use crate::ledger::{AuthRecord, Ledger};
 use crate::listener::Inbound;
@@ -68,6 +69,9 @@ impl Drop for Passage {
             let record = self.record(total);
             if is_refused {
                 self.worker.denials.note(record.clone());
+            }
+            if let Some(reason) = self.ledger.reason {
+                self.worker.events.refused(reason, || refused(reason, &record));
             }
             if let Some(log) = &self.worker.access_log {
                 log.write(record);
@@ -147,6 +151,18 @@ impl Passage {
             config: self.snapshot.shared.hash.clone(),
         }
     }
+}
+
+/// What events tell of a refusal: nothing the log does not tell.
+fn refused(reason: Reason, record: &Record) -> Option<Refused> {
+    Some(Refused {
+        api: record.api.clone()?,
+        reason,
+        limit: record.limit.clone(),
+        identity: record.identity.clone(),
+        client: record.client.clone(),
+        request_id: record.request_id.clone(),
+    })
 }
 
 fn timestamp(unix_ms: i64) -> String {

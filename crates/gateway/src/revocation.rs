@@ -8,8 +8,10 @@ use futures_util::future::join_all;
 use metrics::Label;
 use portcullis_authn::{RevokedReload, RevokedTokens};
 use portcullis_core::Clock;
+use serde_json::json;
 
 use crate::config::SourceMap;
+use crate::events::{EventKind, Events};
 use crate::listener::revocation::{Reload, Revocation};
 use crate::listener::{Expiry, ExpiryKind, ListenerSettings};
 use crate::telemetry::Telemetry;
@@ -24,13 +26,15 @@ const SOON_SECONDS: i64 = 30 * 86_400;
 pub(crate) struct Watched {
     pub(crate) listeners: Vec<Arc<ListenerSettings>>,
     pub(crate) revoked: Vec<Arc<RevokedTokens>>,
+    /// Where is told of certificates that end.
+    pub(crate) events: Events,
 }
 
 /// Reads the files of revocation lists and of revoked tokens again for as long as the gateway runs, each as often as it
 /// is said for them, and tells what is about to end. Nothing here is on a request's path: workers see a number change,
 /// or another list.
 pub(crate) async fn watch(sources: SourceMap, watched: Watched, telemetry: Telemetry, clock: Clock) {
-    let Watched { listeners, revoked } = watched;
+    let Watched { listeners, revoked, events } = watched;
     tell_expiries(&listeners, &telemetry);
     let (lists, tokens) = {
         // Each reads for itself, so that a slow disk under one holds up no other.
@@ -54,13 +58,13 @@ pub(crate) async fn watch(sources: SourceMap, watched: Watched, telemetry: Telem
     let lists = join_all(lists.into_iter().map(Watch::run));
     let tokens = join_all(tokens.into_iter().map(TokenWatch::run));
     let mut telling = tokio::time::interval(EVENTS);
-    let events = async {
+    let ends = async {
         loop {
             telling.tick().await;
-            tell_events(&listeners, &clock);
+            tell_ends(&listeners, &events, &clock);
         }
     };
-    tokio::join!(lists, tokens, events);
+    tokio::join!(lists, tokens, ends);
 }
 
 /// One list of revoked tokens.
@@ -185,11 +189,16 @@ fn tell_expiries(listeners: &[Arc<ListenerSettings>], telemetry: &Telemetry) {
 }
 
 /// Certificates that end soon or have ended, as events. Lists come and go daily; metrics tell of them.
-fn tell_events(listeners: &[Arc<ListenerSettings>], clock: &Clock) {
+fn tell_ends(listeners: &[Arc<ListenerSettings>], events: &Events, clock: &Clock) {
     let now = clock.now().unix_seconds();
     for listener in listeners {
         for Expiry { name, kind, at } in listener.expiries() {
             let days = at.saturating_sub(now).div_euclid(86_400);
+            if kind == ExpiryKind::Certificate && at.saturating_sub(now) < SOON_SECONDS {
+                let data =
+                    json!({ "listener": listener.name, "certificate": name, "ends_at": at, "days": days });
+                events.tell(EventKind::CertificateEnding, data);
+            }
             match (kind, at.saturating_sub(now)) {
                 (ExpiryKind::RevocationList, _) | (ExpiryKind::Certificate, SOON_SECONDS..) => {}
                 (ExpiryKind::Certificate, 0..) => {

@@ -17,7 +17,8 @@ use tokio::runtime::{Handle, Runtime};
 use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::config::{self, Compiled, Plan, Resources, Shutdown, SourceMap};
 use crate::denials::{Denial, DenialFilter};
-use crate::listener::{BindError, Bound, Listener};
+use crate::events::{EventKind, Events};
+use crate::listener::{BindError, Bound, Listener, ListenerSettings};
 use crate::managed::{Managed, ManagedApiKeys, RestoreError, RevokeError};
 use crate::readiness::{self, Check};
 use crate::revocation;
@@ -81,6 +82,7 @@ pub struct Gateway {
     snapshot: Arc<Snapshot>,
     telemetry: Telemetry,
     access_log: Option<(AccessLog, AccessLogWriter)>,
+    events: Events,
     draining: AtomicBool,
     shutdown: Shutdown,
     admin: Option<SocketAddr>,
@@ -111,25 +113,23 @@ impl Gateway {
         let Some(compiled) = compiled.filter(|_| !faults.any_error()) else {
             return Err(no_longer_good(sources, faults));
         };
-        let Compiled { snapshot, listeners: settings, api_keys, durable, admin_token } = compiled;
+        let Compiled { snapshot, listeners: settings, api_keys, durable, admin_token, webhooks } = compiled;
         let now = options.clock.now();
         let managed = Managed::restore(&resources.store, durable, &snapshot.revoked, api_keys, now)?;
         let telemetry = Telemetry::new();
         await_first_second(&resources, &options.clock);
         let workers = workers(plan);
-        let mut listeners = Vec::new();
-        let mut sockets: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
-        for settings in &settings {
-            let (listener, bound) = Listener::bind(settings, workers)?;
-            listeners.push(listener);
-            sockets.iter_mut().zip(bound).for_each(|(worker, socket)| worker.push(socket));
-        }
+        let (listeners, sockets) = bind(&settings, workers)?;
         let access_log =
             if plan.settings.access_log { Some(AccessLog::start(options.access_log)?) } else { None };
         let snapshot = Arc::new(snapshot);
+        let (events, deliveries) = Events::to(webhooks, &telemetry, &options.clock);
+        background.spawn(deliveries);
+        resources.quota_alerts.tell_also(events.clone());
         let equipment = Equipment {
             snapshot: Arc::clone(&snapshot),
             access_log: access_log.as_ref().map(|(log, _)| log.clone()),
+            events: events.clone(),
             telemetry: telemetry.clone(),
             clock: options.clock,
         };
@@ -137,7 +137,11 @@ impl Gateway {
         resources.keys.warm();
         let kept = (resources.store.clone(), resources.replays.clone(), managed.clone());
         background.spawn(housekeeping(kept, equipment.clock.clone()));
-        let watched = revocation::Watched { listeners: settings, revoked: snapshot.revoked.clone() };
+        let watched = revocation::Watched {
+            listeners: settings,
+            revoked: snapshot.revoked.clone(),
+            events: events.clone(),
+        };
         background.spawn(revocation::watch(sources, watched, telemetry.clone(), equipment.clock));
         let gateway = Self {
             background,
@@ -147,6 +151,7 @@ impl Gateway {
             snapshot,
             telemetry,
             access_log,
+            events,
             draining: AtomicBool::new(false),
             shutdown: plan.settings.shutdown,
             admin: plan.settings.admin,
@@ -221,6 +226,11 @@ impl Gateway {
         self.managed.revocations.remove_all(issuer)
     }
 
+    /// Tells those who want to hear of it what an operator has changed. SECURITY: none of the words is a secret.
+    pub fn tell_change(&self, kind: EventKind, action: &str, of: &str, what: &str) {
+        self.events.tell(kind, serde_json::json!({ "action": action, "of": of, "what": what }));
+    }
+
     /// The background runtime, for the admin API.
     pub fn handle(&self) -> &Handle {
         self.background.handle()
@@ -250,6 +260,7 @@ impl Gateway {
             let labels = vec![Label::new("listener", Arc::clone(&listener.settings().name))];
             self.telemetry.gauge("portcullis_connections", labels, listener.open() as f64);
         }
+        self.telemetry.count_absolute("portcullis_events_dropped_total", vec![], self.events.dropped());
         if let Some((log, _)) = &self.access_log {
             self.telemetry.count_absolute("portcullis_access_log_dropped_total", vec![], log.dropped());
         }
@@ -298,6 +309,24 @@ impl Gateway {
         let version = Label::from_static_parts("version", env!("CARGO_PKG_VERSION"));
         telemetry.gauge("portcullis_build_info", vec![version], 1.0);
     }
+}
+
+/// The sockets of each worker.
+type SocketsOfWorkers = Vec<Vec<Bound>>;
+
+/// Opens every listener: the listeners, and for each worker its socket of each.
+fn bind(
+    settings: &[Arc<ListenerSettings>],
+    workers: usize,
+) -> Result<(Vec<Arc<Listener>>, SocketsOfWorkers), BindError> {
+    let mut listeners = Vec::new();
+    let mut sockets: SocketsOfWorkers = (0..workers).map(|_| Vec::new()).collect();
+    for settings in settings {
+        let (listener, bound) = Listener::bind(settings, workers)?;
+        listeners.push(listener);
+        sockets.iter_mut().zip(bound).for_each(|(worker, socket)| worker.push(socket));
+    }
+    Ok((listeners, sockets))
 }
 
 /// Waits, less than a second, until requests can be told from those of an earlier run. What was signed before then is

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::AccessLog;
 use crate::denials::{Denial, DenialFilter};
+use crate::events::Events;
 use crate::listener::{self, Bound, Drain};
 use crate::snapshot::Snapshot;
 use crate::stack::stack;
@@ -34,6 +35,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(crate) struct Equipment {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) events: Events,
     pub(crate) telemetry: Telemetry,
     pub(crate) clock: Clock,
 }
@@ -152,9 +154,9 @@ async fn work(
     mut commands: mpsc::UnboundedReceiver<Command>,
     broken: Arc<AtomicBool>,
 ) {
-    let Equipment { snapshot, access_log, telemetry, clock } = equipment;
+    let Equipment { snapshot, access_log, events, telemetry, clock } = equipment;
     let pools = Pools::new(PoolSettings::default());
-    let worker = Rc::new(Worker::new(snapshot, pools, access_log, clock.clone()));
+    let worker = Rc::new(Worker::new(snapshot, pools, access_log, events, clock.clone()));
     let door = Rc::new(Door { worker: Rc::clone(&worker), stack: stack(), telemetry: telemetry.clone() });
     let drain = Drain::default();
     for socket in sockets {

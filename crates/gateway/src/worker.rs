@@ -22,6 +22,7 @@ use crate::access_log::AccessLog;
 use crate::body::ReplyBody;
 use crate::content::Room;
 use crate::denials::Denials;
+use crate::events::Events;
 use crate::exchange::{Accepted, Exchange};
 use crate::ledger::{Ledger, RequestIds};
 use crate::listener::forwarded::{CallersCertificate, ForwardedCounts, ForwardedMemory};
@@ -47,6 +48,8 @@ pub(crate) struct Worker {
     pub(crate) shard: Shard,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) denials: Denials,
+    /// Where is told of refusals.
+    pub(crate) events: Events,
     /// For content that is gathered before a request is judged.
     pub(crate) room: Rc<Room>,
     cache_told: Cell<CacheCounts>,
@@ -63,6 +66,7 @@ impl Worker {
         snapshot: Arc<Snapshot>,
         pools: Pools<RequestBody>,
         access_log: Option<AccessLog>,
+        events: Events,
         clock: Clock,
     ) -> Self {
         Self {
@@ -74,6 +78,7 @@ impl Worker {
             shard: Shard::default(),
             access_log,
             denials: Denials::default(),
+            events,
             room: Rc::default(),
             cache_told: Cell::default(),
             passwords_told: Cell::default(),
@@ -251,6 +256,7 @@ mod tests {
     use portcullis_proxy::{PoolSettings, Pools};
 
     use super::{Guarded, Worker};
+    use crate::events::Events;
     use crate::snapshot::{Doors, Snapshot};
 
     #[test]
@@ -268,7 +274,8 @@ mod tests {
                 hash: "none".into(),
             };
             let pools = Pools::new(PoolSettings::default());
-            let worker = Rc::new(Worker::new(Arc::new(snapshot), pools, None, Clock::System));
+            let worker =
+                Rc::new(Worker::new(Arc::new(snapshot), pools, None, Events::default(), Clock::System));
             let running = async { panic!("a stage that cannot fail has failed") };
             let mut guarded = pin!(Guarded { running, worker: Rc::clone(&worker) });
             let Poll::Ready(response) = guarded.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {

@@ -140,6 +140,15 @@ impl ProxyProof {
         }
     }
 
+    /// Whether the secret's field is there and the secret is not, or not alone. SECURITY: a proxy that adds its secret to
+    /// what a stranger has sent must not be taken for somebody else, whose handshake then names the caller (FWD-06).
+    pub fn is_spoiled(&self, headers: &HeaderMap, now: Moment) -> bool {
+        match &self.0 {
+            Way::Secret { header, .. } => headers.contains_key(header) && !self.shown(headers, None, now),
+            Way::Certificate(_) | Way::AddressAlone => false,
+        }
+    }
+
     /// Whether a certificate of a handshake is the proxy's own, whenever that was. SECURITY: such a certificate
     /// names the proxy and never a caller (FWD-06).
     pub fn is_of_the_proxy(&self, handshake: &PeerCertificate) -> bool {

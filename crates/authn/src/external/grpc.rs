@@ -192,10 +192,10 @@ pub(super) fn verdict(message: Bytes) -> Result<Verdict, Rejection> {
     let headers = fields(response.ok_response.map(|ok| ok.headers).unwrap_or_default())
         .ok_or_else(|| unusable("the external service's answer has fields that are none".into()))?;
     let members = response.dynamic_metadata.unwrap_or_default();
-    let counts_for = members.fields.get(MAX_AGE).and_then(|value| match value.kind {
+    let counts_for = members.fields.get(MAX_AGE).map(|value| match value.kind {
         // SECURITY: what is no time, such as a negative one, is none to remember an answer for.
-        Some(Kind::Number(seconds)) => Some(Duration::try_from_secs_f64(seconds).unwrap_or_default()),
-        _ => Some(Duration::ZERO),
+        Some(Kind::Number(seconds)) => Duration::try_from_secs_f64(seconds).unwrap_or_default(),
+        _ => Duration::ZERO,
     });
     let members = object(&members, DEPTH)
         .ok_or_else(|| unusable("the external service's metadata is nested too deeply".into()))?;

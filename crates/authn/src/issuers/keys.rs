@@ -343,13 +343,9 @@ fn discovered(
     Some((Keys::Fetched(source), description))
 }
 
-/// JKS-01: https, or plain http to this machine if the file says so.
-pub(crate) fn check_url(
-    url: &Spanned<String>,
-    loopback_http: bool,
-    what: &str,
-    faults: &mut Faults,
-) -> Option<()> {
+/// JKS-01: whether a URL leads to where it says: https, or plain http to this machine if the file says so. `what` is what
+/// is done with https only. `None` if it does not, which was told.
+pub fn check_url(url: &Spanned<String>, loopback_http: bool, what: &str, faults: &mut Faults) -> Option<()> {
     let text = url.value.as_str();
     let parsed: Option<http::Uri> = text.parse().ok();
     let sound = parsed.as_ref().filter(|uri| {

@@ -27,9 +27,8 @@ pub(crate) use attributes::{sole_value, unknown_attribute};
 pub use compile::IssuersSpec;
 pub(crate) use compile::{read_algorithms, sound};
 pub(crate) use granted::granted;
-pub(crate) use keys::{
-    REFRESH, REFRESH_BOUNDS, SERVE_STALE, SERVE_STALE_MAX, UrlSpec, check_url, file, within,
-};
+pub use keys::check_url;
+pub(crate) use keys::{REFRESH, REFRESH_BOUNDS, SERVE_STALE, SERVE_STALE_MAX, UrlSpec, file, within};
 pub use profile::profile_table;
 
 use crate::binding::Demands;

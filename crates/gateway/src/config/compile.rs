@@ -20,6 +20,7 @@ use super::PolicySpec;
 use super::admin;
 use super::api::ApiSpec;
 use super::sources::SourceMap;
+use crate::events::Webhook;
 use crate::listener::{ListenSpec, ListenerSettings, Online, TlsPolicyIds};
 use crate::managed::KeyRing;
 use crate::quota_alerts::QuotaAlerts;
@@ -177,6 +178,8 @@ pub(crate) struct Compiled {
     pub(crate) durable: bool,
     /// What whoever changes something over the admin API has to know.
     pub(crate) admin_token: Option<Secret>,
+    /// Who is told of events.
+    pub(crate) webhooks: Vec<Webhook>,
 }
 
 /// Compiles everything; `None` if any part could not be built. Whether the result may be used is for the caller
@@ -188,14 +191,9 @@ pub(crate) fn compile(
     faults: &mut Faults,
 ) -> Option<Compiled> {
     let PolicySpec { gateway, apis: specs, clients } = spec;
-    let listeners = ListenerSettings::compile_all(
-        &gateway.listen,
-        sources,
-        &resources.tls_policies,
-        &resources.clock,
-        &resources.online,
-        faults,
-    );
+    let Resources { tls_policies, clock, online, .. } = resources;
+    let listeners =
+        ListenerSettings::compile_all(&gateway.listen, sources, tls_policies, clock, online, faults);
     let pepper = gateway.api_keys.as_ref().and_then(|keys| keys.compile(sources, faults));
     let api_names: Vec<_> = specs.iter().map(|(_, api)| (api.name.value.clone(), api.name.place)).collect();
     let anchors = anchors(&gateway.listen);
@@ -247,9 +245,14 @@ pub(crate) fn compile(
         weak_passwords: clients.weak_passwords(),
         hash: sources.hash().into(),
     };
-    let admin_token = admin::token(gateway.admin.as_ref(), &snapshot.revoked, durable, sources, faults);
-    let api_keys = key_ring(gateway.api_keys.as_ref(), &clients, &api_names);
-    Some(Compiled { snapshot, listeners, api_keys, durable, admin_token })
+    Some(Compiled {
+        admin_token: admin::token(gateway.admin.as_ref(), &snapshot.revoked, durable, sources, faults),
+        api_keys: key_ring(gateway.api_keys.as_ref(), &clients, &api_names),
+        webhooks: gateway.events.compile(sources, &resources.fetchers, faults),
+        snapshot,
+        listeners,
+        durable,
+    })
 }
 
 /// Where API keys are made while the gateway runs.

@@ -10,6 +10,7 @@ use portcullis_core::{Faults, OutboundSpec, Spanned};
 use portcullis_proxy::UpstreamSpec;
 
 use super::admin::AdminSpec;
+use crate::events::EventsSpec;
 use crate::listener::ListenSpec;
 
 /// The file as written.
@@ -22,6 +23,7 @@ pub(crate) struct GatewaySpec {
     pub(crate) store: Option<Spanned<String>>,
     pub(crate) guard: GuardSpec,
     pub(crate) admin: Option<AdminSpec>,
+    pub(crate) events: EventsSpec,
     pub(crate) settings: Settings,
 }
 
@@ -68,6 +70,7 @@ impl GatewaySpec {
         let store = fields.get("store");
         let guard = fields.get("guard");
         let admin = fields.get("admin");
+        let events = fields.get("events");
         let workers = fields.get("workers");
         let access_log = fields.get("access_log");
         let shutdown = fields.get("shutdown");
@@ -81,6 +84,7 @@ impl GatewaySpec {
             api_keys: api_keys.and_then(|node| PepperSpec::read(node, faults)),
             store: store.and_then(|node| store_path(node, faults)),
             guard: guard.and_then(|node| GuardSpec::read(node, faults)).unwrap_or_default(),
+            events: events.and_then(|node| EventsSpec::read(node, faults)).unwrap_or_default(),
             settings: Settings {
                 admin: admin.as_ref().map(|admin| admin.address),
                 workers: workers

@@ -16,7 +16,7 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::chain_cache::ChainCache;
 use super::digest;
-use super::limits::{INTERMEDIATES, REMEMBERED_CHAINS};
+use super::limits::{INTERMEDIATES, REMEMBERED_CHAINS, SHOWN_CERTIFICATES};
 use super::listed::{self, Listed, Unlisted};
 use super::ocsp::Ocsp;
 use super::possession;
@@ -95,6 +95,7 @@ impl ClientVerifier {
         }
         if let Some(revocation) = &self.revocation {
             parts.push(format!("{:?} {:?}", revocation.when_unknown(), revocation.depth()).into_bytes());
+            parts.push(format!("{:?}", revocation.online()).into_bytes());
             parts.extend(revocation.lists().der.iter().map(|list| list.to_vec()));
         }
         parts
@@ -183,6 +184,11 @@ impl ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<Verified, Error> {
+        // SECURITY: paths are searched before anything has proved who sends this, and among many certificates that name
+        // one another there are more paths than anybody can search.
+        if intermediates.len() > SHOWN_CERTIFICATES {
+            return Err(tls_error(webpki::Error::MaximumPathBuildCallsExceeded));
+        }
         let leaf = EndEntityCert::try_from(leaf).map_err(tls_error)?;
         let (mut window, mut trusted_by, mut refused) = (Window::ALWAYS, Vec::new(), None);
         let mut issuer = None;

@@ -90,6 +90,9 @@ pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// See [`PING_INTERVAL`].
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Certificates that may be shown beside the client's own. The longest path has fewer; a few others do no harm.
+pub(crate) const SHOWN_CERTIFICATES: usize = 8;
+
 /// Intermediate certificates between a client's certificate and its trust anchor (CRT-01).
 pub(crate) const INTERMEDIATES: usize = 4;
 /// Client chains remembered by one TLS policy.

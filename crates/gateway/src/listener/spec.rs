@@ -415,7 +415,15 @@ impl RevocationSpec {
             return None;
         }
         let lists = lists.unwrap_or_else(|| Some(Vec::new()))?;
-        Some(Self { lists, when_unknown: when_unknown?, depth: depth?, reload: reload?, ocsp })
+        let depth = depth?;
+        if lists.is_empty() && depth == Depth::Chain {
+            faults.push(
+                Diagnostic::error("ocsp_of_the_leaf", node.place, "`ocsp` asks about the caller's certificate alone")
+                    .note("write `depth: leaf` to say that the authorities between are not looked up, or add `crls` that speak for them"),
+            );
+            return None;
+        }
+        Some(Self { lists, when_unknown: when_unknown?, depth, reload: reload?, ocsp })
     }
 }
 

@@ -27,6 +27,7 @@ pub use written::{StandIns, Written};
 
 use crate::body::ReplyBody;
 use crate::config::{self, Resources};
+use crate::events::Events;
 use crate::exchange::{Admitted, Ended, Exchange, Reply};
 use crate::listener::{Inbound, IncomingBody, ListenerSettings};
 use crate::passage::Passage;
@@ -160,7 +161,8 @@ impl Rehearsal {
         clock.advance(WARM_UP);
         let snapshot = Arc::new(compiled.snapshot);
         let pools = Pools::new(PoolSettings::default());
-        let worker = Worker::new(Arc::clone(&snapshot), pools, None, Clock::Manual(clock.clone()));
+        let worker =
+            Worker::new(Arc::clone(&snapshot), pools, None, Events::default(), Clock::Manual(clock.clone()));
         let local = tokio::task::LocalSet::new();
         Ok(Self { runtime, local, worker: Rc::new(worker), snapshot, clock })
     }

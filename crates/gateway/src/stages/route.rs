@@ -123,16 +123,22 @@ async fn settle_certificate(exchange: &mut Exchange<Accepted>) -> Result<(), Rej
     let (shared, connection, now) =
         (&exchange.passage.snapshot.shared, exchange.connection(), exchange.now());
     let superseding = exchange.passage.inbound.superseding_certificate(now);
-    let own = superseding.as_ref().or(connection.handshake_certificate.as_ref());
+    let own = superseding.clone().or_else(|| connection.handshake_certificate.clone());
     // Without a field a proxy speaks in there is no listener that would listen to one.
     let listener =
         if shared.proxy_fields.is_empty() { None } else { shared.doors.listener(&connection.listener) };
     let forwarded = listener.and_then(|listener| listener.forwarded.as_ref());
     let settled = match forwarded {
         Some(forwarded) => {
+            // SECURITY: a proxy is believed by its certificate, so somebody asks whether that one was revoked, too.
+            let proxys = own.as_ref().filter(|own| forwarded.is_of_the_proxy(own));
+            let own = match (exchange.passage.inbound.online(), proxys) {
+                // Boxed, as below.
+                (Some(ocsp), Some(proxys)) => Box::pin(asked(exchange, ocsp, proxys)).await.or(own),
+                _ => own,
+            };
             let memory = &exchange.passage.worker.forwarded;
-            let own = own.map(AsRef::as_ref);
-            forwarded.settle(&exchange.passage.head.headers, connection, own, memory, now)?
+            forwarded.settle(&exchange.passage.head.headers, connection, own.as_deref(), memory, now)?
         }
         None => CallersCertificate::Handshake,
     };
@@ -154,20 +160,31 @@ async fn settle_certificate(exchange: &mut Exchange<Accepted>) -> Result<(), Rej
 
 /// Waits for what a responder says of the caller's certificate. Whatever it is, the certificate carries it from here.
 async fn ask(exchange: &mut Exchange<Accepted>, ocsp: &Arc<Ocsp>) {
+    let Some(certificate) = exchange.certificate().cloned() else { return };
+    if let Some(objected) = asked(exchange, ocsp, &certificate).await {
+        exchange.passage.certificate_from = CallersCertificate::Settled(Some(objected));
+    }
+}
+
+/// The certificate with what a responder says of it, unless that is good, or it is over anyway.
+async fn asked(
+    exchange: &Exchange<Accepted>,
+    ocsp: &Arc<Ocsp>,
+    certificate: &Arc<PeerCertificate>,
+) -> Option<Arc<PeerCertificate>> {
     let now = exchange.now();
-    let certificate = exchange.certificate().cloned().filter(|certificate| certificate.is_current(now));
-    let Some(certificate) = certificate else { return };
+    if !certificate.is_current(now) {
+        return None;
+    }
     let memory = &exchange.passage.worker.online;
-    let finding = match memory.find(ocsp, &certificate, now) {
+    let finding = match memory.find(ocsp, certificate, now) {
         Some(finding) => finding,
         None => {
-            let finding = ocsp.ask(&certificate, now).await;
-            exchange.passage.worker.online.remember(ocsp, &certificate, finding);
+            let finding = ocsp.ask(certificate, now).await;
+            memory.remember(ocsp, certificate, finding);
             finding
         }
     };
-    if finding.standing != Standing::Good {
-        let objected = PeerCertificate { standing: finding.standing, ..PeerCertificate::clone(&certificate) };
-        exchange.passage.certificate_from = CallersCertificate::Settled(Some(Arc::new(objected)));
-    }
+    let objected = || PeerCertificate { standing: finding.standing, ..PeerCertificate::clone(certificate) };
+    (finding.standing != Standing::Good).then(|| Arc::new(objected()))
 }

@@ -278,6 +278,16 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
         "portcullis_revoked_tokens_reloads_total",
         "Times the files of revoked tokens had changed, by issuer and result.",
     ),
+    (
+        Kind::Counter,
+        "portcullis_webhook_deliveries_total",
+        "Events for webhooks, by webhook and result: delivered, retried, failed (lost after the last try), dropped.",
+    ),
+    (
+        Kind::Counter,
+        "portcullis_events_dropped_total",
+        "Events that were not told to any webhook because too many waited.",
+    ),
     (Kind::Gauge, "portcullis_config_info", "1, labelled with the hash of the configuration in force."),
     (
         Kind::Gauge,

@@ -11,7 +11,9 @@ use axum::{Json, Router, middleware};
 use http::StatusCode;
 use http::header::HeaderMap;
 use portcullis_core::quantity;
-use portcullis_gateway::{ApiKeyChange, ApiKeyError, ApiKeyView, Gateway, ManagedApiKeys, NewApiKey};
+use portcullis_gateway::{
+    ApiKeyChange, ApiKeyError, ApiKeyView, EventKind, Gateway, ManagedApiKeys, NewApiKey,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -123,7 +125,7 @@ async fn create(
         let (view, key) = keys(gateway)?.create(&client, &asked, gateway.clock().now())?;
         Ok::<_, KeyRefusal>(made(&view, &key, format!("{}, {:?}", view.id, view.name)))
     };
-    change(&gateway, "API key made", of, make).await
+    change(&gateway, (EventKind::KeyChanged, "API key made"), of, make).await
 }
 
 async fn rotate(
@@ -146,7 +148,7 @@ async fn rotate(
         let (view, key) = keys(gateway)?.rotate(&client, &id, overlap, &expires, now)?;
         Ok::<_, KeyRefusal>(made(&view, &key, format!("its successor is {}", view.id)))
     };
-    change(&gateway, "API key rotated", of, make).await
+    change(&gateway, (EventKind::KeyChanged, "API key rotated"), of, make).await
 }
 
 async fn alter(
@@ -166,7 +168,7 @@ async fn alter(
         let note = is_other.then(|| format!("disabled: {}, expires: {expires}", view.disabled));
         Ok::<_, KeyRefusal>(Made { answer: answer(StatusCode::OK, Json(&view)), note })
     };
-    change(&gateway, "API key changed", of, make).await
+    change(&gateway, (EventKind::KeyChanged, "API key changed"), of, make).await
 }
 
 async fn revoke(
@@ -179,7 +181,7 @@ async fn revoke(
         let note = Some("it counts no more".to_owned());
         Ok::<_, KeyRefusal>(Made { answer: answer(StatusCode::NO_CONTENT, ()), note })
     };
-    change(&gateway, "API key revoked", of, make).await
+    change(&gateway, (EventKind::KeyChanged, "API key revoked"), of, make).await
 }
 
 fn made(view: &ApiKeyView, key: &str, note: String) -> Made {

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use portcullis_core::Secret;
-use portcullis_gateway::Gateway;
+use portcullis_gateway::{EventKind, Gateway};
 use portcullis_jose::digest::constant_time_eq;
 use serde::Serialize;
 
@@ -28,7 +28,7 @@ pub(super) struct Made {
 /// is changed.
 pub(super) async fn change<E: Refusal + Send + 'static>(
     gateway: &Weak<Gateway>,
-    action: &'static str,
+    (kind, action): (EventKind, &'static str),
     of: String,
     make: impl FnOnce(&Gateway) -> Result<Made, E> + Send + 'static,
 ) -> Response {
@@ -37,12 +37,16 @@ pub(super) async fn change<E: Refusal + Send + 'static>(
         Ok(Made { answer, note }) => {
             if let Some(what) = note {
                 tracing::info!(action, of, what, "changed over the admin API");
+                gateway.tell_change(kind, action, &of, &what);
             }
             answer
         }
         Err(why) => {
             match why.refusal() {
-                _ if why.is_in_force() => tracing::error!(action, of, %why, "changed over the admin API"),
+                _ if why.is_in_force() => {
+                    tracing::error!(action, of, %why, "changed over the admin API");
+                    gateway.tell_change(kind, action, &of, &why.to_string());
+                }
                 // SECURITY: what nobody knows may be a key that was put where its id belongs.
                 (StatusCode::NOT_FOUND, code) => {
                     tracing::warn!(action, code, "not changed over the admin API");

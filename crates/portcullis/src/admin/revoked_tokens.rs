@@ -10,7 +10,7 @@ use axum::{Json, Router, middleware};
 use http::StatusCode;
 use http::header::HeaderMap;
 use portcullis_authn::RevokedEntry;
-use portcullis_gateway::{Gateway, RevokeError};
+use portcullis_gateway::{EventKind, Gateway, RevokeError};
 use serde_json::{Value, json};
 
 use super::answer;
@@ -69,7 +69,7 @@ async fn add(
         };
         Ok::<_, RevokeError>(Made { answer: answer(status, Json(told)), note })
     };
-    change(&gateway, "tokens revoked", of, make).await
+    change(&gateway, (EventKind::TokenRevoked, "tokens revoked"), of, make).await
 }
 
 async fn remove(
@@ -81,7 +81,7 @@ async fn remove(
         gateway.take_back(&issuer, &id)?;
         Ok::<_, RevokeError>(Made { answer: answer(StatusCode::NO_CONTENT, ()), note: Some(id) })
     };
-    change(&gateway, "revocation taken back", of, make).await
+    change(&gateway, (EventKind::TokenRevoked, "revocation taken back"), of, make).await
 }
 
 async fn remove_all(State(gateway): State<Weak<Gateway>>, Path(issuer): Path<String>) -> Response {
@@ -92,7 +92,7 @@ async fn remove_all(State(gateway): State<Weak<Gateway>>, Path(issuer): Path<Str
         let told = json!({ "taken_back": count });
         Ok::<_, RevokeError>(Made { answer: answer(StatusCode::OK, Json(told)), note })
     };
-    change(&gateway, "revocation taken back", of, make).await
+    change(&gateway, (EventKind::TokenRevoked, "revocation taken back"), of, make).await
 }
 
 fn shown(id: &str, entry: &RevokedEntry) -> Value {

@@ -105,6 +105,10 @@ impl ForwardedCertificates {
         // Who sends this comes first: whatever certificate the proxy itself has shown is the proxy's.
         if !self.is_near(connection.hop()) || !self.proof.shown(headers, own, now) {
             memory.count(|counts| counts.not_the_proxy += 1);
+            if self.is_near(connection.hop()) && self.proof.is_spoiled(headers, now) {
+                return Err(Rejection::new(Reason::CertificateHeaderInvalid)
+                    .because("the secret of the proxy is wrong, or is not the only one"));
+            }
             let of_the_proxy = own.is_some_and(|own| self.proof.is_of_the_proxy(own));
             return Ok(if of_the_proxy {
                 CallersCertificate::Settled(None)
@@ -136,6 +140,11 @@ impl ForwardedCertificates {
             Judge::Ours { verifier, .. } => verifier.online(),
             Judge::Proxy { .. } => None,
         }
+    }
+
+    /// Whether a certificate of a handshake is the proxy's own.
+    pub(crate) fn is_of_the_proxy(&self, handshake: &PeerCertificate) -> bool {
+        self.proof.is_of_the_proxy(handshake)
     }
 
     /// Whether the proxy's connections come from there.

@@ -196,6 +196,20 @@ fn policies_are_told_apart_by_what_they_ask_of_clients() {
     assert_eq!(required, policy(with_host(asking("required", "ca.pem")), "mtls.bank.example."));
     assert_ne!(required, policy(asking("optional", "ca.pem"), "api.bank.example"));
     assert_ne!(required, policy(asking("required", "other-ca.pem"), "api.bank.example"));
+    let asked = |ocsp: Value| {
+        let revocation = json!({ "crls": ["list.crl"], "ocsp": ocsp });
+        policy(
+            json!({ "client_certificates": {
+                "ask": "required", "trust": { "a": { "file": "ca.pem" } }, "revocation": revocation,
+            } }),
+            "api.bank.example",
+        )
+    };
+    let strict = asked(json!({ "url": "http://ocsp.example" }));
+    assert_eq!(strict, asked(json!({ "url": "http://ocsp.example" })));
+    for laxer in [json!("off"), json!({ "url": "http://ocsp.example", "when_unknown": "allow" })] {
+        assert_ne!(strict, asked(laxer), "who is asked, and what no answer means, decides too");
+    }
 }
 
 #[test]

@@ -1,0 +1,152 @@
+//! Events: what operators want to be told of, in the words of the log, over webhooks.
+//!
+//! Whoever has something to tell puts it in a queue and never waits; a full queue is counted. The background gathers
+//! refusals, of which there may be as many as strangers want, and hands everything else on at once.
+
+mod deliver;
+mod gather;
+mod spec;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use portcullis_core::{Clock, Reason};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{Sender, channel};
+
+pub(crate) use deliver::Webhook;
+use deliver::run;
+pub(crate) use spec::EventsSpec;
+
+use crate::telemetry::Telemetry;
+
+/// How many events may wait to be handed on.
+const QUEUE: usize = 4_096;
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EventKind {
+    /// Somebody could not show who they are.
+    AuthFailed,
+    /// A limit has refused somebody.
+    LimitExceeded,
+    /// A quota is nearly used up.
+    QuotaAlert,
+    /// An API key was made, changed, rotated or revoked.
+    KeyChanged,
+    /// Tokens were revoked, or a revocation was taken back.
+    TokenRevoked,
+    /// A certificate ends soon, or has ended.
+    CertificateEnding,
+}
+
+impl EventKind {
+    pub(crate) const ALL: [(&'static str, Self); 6] = [
+        ("auth.failed", Self::AuthFailed),
+        ("limit.exceeded", Self::LimitExceeded),
+        ("quota.alert", Self::QuotaAlert),
+        ("key.changed", Self::KeyChanged),
+        ("token.revoked", Self::TokenRevoked),
+        ("certificate.ending", Self::CertificateEnding),
+    ];
+
+    /// The word in policy files and in events.
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// A request that was refused, as far as events tell of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    pub(crate) api: Arc<str>,
+    pub(crate) reason: Reason,
+    /// The limit that refused it.
+    pub(crate) limit: Option<Arc<str>>,
+    pub(crate) identity: Option<Arc<str>>,
+    pub(crate) client: String,
+    pub(crate) request_id: String,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+enum Happened {
+    /// To a request; told with others of its kind.
+    Refused(EventKind, Refused),
+    /// Something rare, told by itself.
+    Rare(EventKind, Value),
+}
+
+/// Where events are put. Clones lead to the same queue; one without webhooks leads nowhere.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Events(Option<Arc<Queue>>);
+
+#[derive(Debug)]
+struct Queue {
+    sender: Sender<Happened>,
+    /// Which kinds anybody wants to hear of.
+    wanted: Vec<EventKind>,
+    dropped: AtomicU64,
+}
+
+impl Events {
+    /// A queue for these webhooks, and what hands on what is in it for as long as there is a clone of this one.
+    pub(crate) fn to(
+        webhooks: Vec<Webhook>,
+        telemetry: &Telemetry,
+        clock: &Clock,
+    ) -> (Self, impl Future<Output = ()> + use<>) {
+        let (sender, inbox) = channel(QUEUE);
+        let wanted = EventKind::ALL.iter().map(|(_, kind)| *kind);
+        let wanted = wanted.filter(|kind| webhooks.iter().any(|webhook| webhook.wants(*kind))).collect();
+        let queue = Queue { sender, wanted, dropped: AtomicU64::new(0) };
+        let queue = (!webhooks.is_empty()).then(|| Arc::new(queue));
+        (Self(queue), run(inbox, webhooks, telemetry.clone(), clock.clone()))
+    }
+
+    /// A request was refused. `describe` is asked only if somebody wants to hear of it.
+    pub(crate) fn refused(&self, reason: Reason, describe: impl FnOnce() -> Option<Refused>) {
+        let kind = match reason {
+            Reason::RateLimited | Reason::QuotaExhausted => EventKind::LimitExceeded,
+            Reason::TooManyFailures | Reason::TokenRevoked | Reason::TokenReplayed => EventKind::AuthFailed,
+            reason if reason.is_failed_proof() => EventKind::AuthFailed,
+            _ => return,
+        };
+        if self.wants(kind)
+            && let Some(refused) = describe()
+        {
+            self.put(Happened::Refused(kind, refused));
+        }
+    }
+
+    /// Something else happened. SECURITY: `data` holds no secret.
+    pub(crate) fn tell(&self, kind: EventKind, data: Value) {
+        if self.wants(kind) {
+            self.put(Happened::Rare(kind, data));
+        }
+    }
+
+    /// How many events found the queue full.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.0.as_ref().map_or(0, |queue| queue.dropped.load(Ordering::Relaxed))
+    }
+
+    fn wants(&self, kind: EventKind) -> bool {
+        self.0.as_ref().is_some_and(|queue| queue.wanted.contains(&kind))
+    }
+
+    fn put(&self, happened: Happened) {
+        if let Some(queue) = &self.0
+            && queue.sender.try_send(happened).is_err()
+        {
+            queue.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The body of an event, as the Standard Webhooks have it: what, when, and about what.
+fn body(kind: EventKind, data: Value, clock: &Clock) -> String {
+    let now = Timestamp::from_millisecond(clock.now().unix_ms).unwrap_or_default();
+    json!({ "type": kind.as_str(), "timestamp": format!("{now:.3}"), "data": data }).to_string()
+}
