@@ -179,7 +179,7 @@ impl Authenticator {
     /// What is presented for it claims to be, before anything of it is checked: what failures are counted by. A new
     /// authenticator says here which name a guesser would have to repeat (a user, a key's id), or feeds the whole
     /// credential where it has no name, and whether it is known already.
-    pub(crate) fn claim(&self, evidence: &Evidence<'_>, into: &mut impl Hasher) -> Claim {
+    pub(crate) async fn claim(&self, evidence: &Evidence<'_>, into: &mut impl Hasher) -> Claim {
         match self {
             Self::Jwt(jwt) => jwt.claim(evidence, into),
             Self::Token(token) => token.claim(evidence, into),
@@ -191,7 +191,7 @@ impl Authenticator {
                 None => Claim::Absent,
             },
             Self::ApiKey(key) => key.claim(evidence, into),
-            Self::Basic(basic) => basic.claim(evidence, into),
+            Self::Basic(basic) => basic.claim(evidence, into).await,
             Self::External(external) => external.claim(evidence, into),
             Self::Hmac(hmac) => hmac.claim(evidence, into),
             Self::Signature(signature) => signature.claim(evidence, into),

@@ -39,11 +39,14 @@ pub(super) enum Busy {
 /// SECURITY: half of the processors at most, so that a flood of wrong passwords leaves the workers room; and what
 /// waits is bounded, so that it takes neither memory nor anybody's time.
 #[derive(Clone)]
-pub struct PasswordChecks(Arc<Threads>);
-
-struct Threads {
+pub struct PasswordChecks {
+    threads: Arc<Threads>,
     /// `None` if the system gave no randomness: then nothing is remembered.
-    key: Option<KeyedHash>,
+    key: Option<Arc<KeyedHash>>,
+}
+
+#[derive(Default)]
+struct Threads {
     jobs: OnceLock<Option<SyncSender<Job>>>,
     counts: Arc<Counts>,
 }
@@ -74,15 +77,25 @@ struct Job {
 
 impl Default for PasswordChecks {
     fn default() -> Self {
-        let key = random::<32>().ok().map(|bytes| KeyedHash::new(&Secret::new(bytes.to_vec())));
-        Self(Arc::new(Threads { key, jobs: OnceLock::new(), counts: Arc::default() }))
+        Self { threads: Arc::default(), key: fresh_key() }
     }
 }
 
+fn fresh_key() -> Option<Arc<KeyedHash>> {
+    let bytes = random::<32>().ok()?;
+    Some(Arc::new(KeyedHash::new(&Secret::new(bytes.to_vec()))))
+}
+
 impl PasswordChecks {
+    /// The same threads, for a chain in shadow. SECURITY: its marks are others, so what was guessed where nothing is
+    /// enforced is not remembered where it is.
+    pub(crate) fn on_trial(&self) -> Self {
+        Self { threads: Arc::clone(&self.threads), key: fresh_key() }
+    }
+
     /// How many there were.
     pub fn counts(&self) -> CheckCounts {
-        let counts = &self.0.counts;
+        let counts = &self.threads.counts;
         CheckCounts {
             right: counts.right.load(Ordering::Relaxed),
             wrong: counts.wrong.load(Ordering::Relaxed),
@@ -92,7 +105,7 @@ impl PasswordChecks {
 
     /// The mark of a name and a password under a stored form.
     pub(super) fn mark(&self, hash: &PasswordHash, given: &UserPass) -> Option<Mark> {
-        let key = self.0.key.as_ref()?;
+        let key = self.key.as_ref()?;
         let user = u32::try_from(given.user().len()).ok()?;
         let bytes = [hash.mark().as_slice(), &user.to_be_bytes(), given.user().as_bytes(), given.password()];
         let bytes = Secret::new(bytes.concat());
@@ -101,7 +114,7 @@ impl PasswordChecks {
 
     /// A number that follows from the name and nobody outside can foresee.
     pub(super) fn spread(&self, name: &str) -> u64 {
-        let digest = self.0.key.as_ref().map(|key| key.digest(name.as_bytes())).unwrap_or_default();
+        let digest = self.key.as_ref().map(|key| key.digest(name.as_bytes())).unwrap_or_default();
         let [a, b, c, d, e, f, g, h, ..] = digest;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
@@ -111,14 +124,14 @@ impl PasswordChecks {
     /// # Errors
     /// Too many wait already.
     pub(super) fn ask(&self, hash: &Arc<PasswordHash>, password: &[u8]) -> Result<Answer, Busy> {
-        let jobs = self.0.jobs.get_or_init(|| start(&self.0.counts));
+        let jobs = self.threads.jobs.get_or_init(|| start(&self.threads.counts));
         let jobs = jobs.as_ref().ok_or(Busy::NoThread)?;
         let (answer, answered) = watch::channel(None);
         let job = Job { password: Secret::new(password.to_vec()), hash: Arc::clone(hash), answer };
         match jobs.try_send(job) {
             Ok(()) => Ok(answered),
             Err(TrySendError::Full(_)) => {
-                self.0.counts.busy.fetch_add(1, Ordering::Relaxed);
+                self.threads.counts.busy.fetch_add(1, Ordering::Relaxed);
                 Err(Busy::Full)
             }
             Err(TrySendError::Disconnected(_)) => Err(Busy::NoThread),

@@ -75,18 +75,10 @@ impl Basic {
         }
     }
 
-    /// The name of the user. What is in the content is not read here: failures there are counted under one name.
-    pub(crate) fn claim(&self, evidence: &Evidence<'_>, into: &mut impl Hasher) -> Claim {
-        let places = match &self.source {
-            Source::Head(places) => places,
-            Source::Content(_) => {
-                into.write(self.realm.as_bytes());
-                return Claim::Named;
-            }
-        };
-        let Ok(Some(found)) = places.find(evidence.head) else { return Claim::Absent };
-        let given = UserPass::parse(&found.credential).and_then(|given| given.with_name(self.empty_username));
-        let Ok(given) = given else { return Claim::Absent };
+    /// The name of the user. SECURITY: also of one in the content, which is read for it: were all of them one name, whoever
+    /// has a good password of their own would have every guess at others forgiven, and make their neighbours wait.
+    pub(crate) async fn claim(&self, evidence: &Evidence<'_>, into: &mut impl Hasher) -> Claim {
+        let Ok(Some(given)) = self.given(evidence).await else { return Claim::Absent };
         let mark = self.users.find(given.user()).and_then(|user| self.checks.mark(&user.hash, &given));
         if mark.is_some_and(|mark| evidence.worker.passwords().knows(&mark, evidence.now)) {
             return Claim::Known;

@@ -158,6 +158,20 @@ async fn a_right_password_is_remembered_for_a_short_time() {
     assert_ne!(marks[0], PasswordChecks::default().mark(&hash(WEAK), &given));
 }
 
+/// SECURITY: a chain in shadow refuses nobody, so a password that was found out there must not be known where it counts.
+#[tokio::test]
+async fn what_was_right_in_shadow_is_checked_again_where_it_counts() {
+    let house = house();
+    let (trial, chain) =
+        (house.chain(&json!({"mode": "shadow", "basic": {}})), house.chain(&json!({"basic": {}})));
+    let (worker, connection) = (WorkerTokens::new(0), connection(None));
+    let right = basic("acme-2:U*U");
+    for (chain, checked) in [(&trial, 1), (&trial, 1), (&chain, 2), (&chain, 2), (&trial, 2)] {
+        assert!(ask(chain, &worker, &connection, &[("authorization", &right)]).await.is_ok());
+        assert_eq!(house.passwords.counts().right, checked);
+    }
+}
+
 #[test]
 fn what_is_remembered_ends_and_is_bounded() {
     let memory = PasswordMemory::default();

@@ -109,10 +109,12 @@ impl ChainSpec {
     ) -> Option<Chain> {
         let Some(place) = self.shadow else { return self.build(identity, compiling, faults) };
         faults.push(shadow_warning(compiling.api, place));
-        // SECURITY: a trial must change nothing for anybody. What may be used once is not used up by it, and its
-        // refusals make nobody wait elsewhere.
-        let (on_trial, off) = (compiling.replays.on_trial(), Guard::off());
-        self.build(identity, &Compiling { replays: &on_trial, guard: &off, ..*compiling }, faults)
+        // SECURITY: a trial must change nothing for anybody. What may be used once is not used up by it, its refusals
+        // make nobody wait elsewhere, and what is guessed there is known nowhere else.
+        let Compiling { replays, guard, passwords, .. } = *compiling;
+        let (replays, guard, passwords) = (replays.on_trial(), guard.on_trial(), passwords.on_trial());
+        let on_trial = Compiling { replays: &replays, guard: &guard, passwords: &passwords, ..*compiling };
+        self.build(identity, &on_trial, faults)
     }
 
     fn build(

@@ -267,7 +267,7 @@ impl Alternative {
         let (mut others, mut upstream_fields) = (Vec::new(), None);
         for (at, member) in self.members.iter().enumerate() {
             let names = at == self.naming;
-            let attempt = watch.admit(member, evidence).inspect_err(|rejection| {
+            let attempt = watch.admit(member, evidence).await.inspect_err(|rejection| {
                 evidence.trace.iter().for_each(|trace| trace.held(member, rejection));
             })?;
             let rule = Some(rule).filter(|_| names && self.named_alone);
@@ -275,7 +275,7 @@ impl Alternative {
             if let Some(trace) = evidence.trace {
                 trace.said(member, &outcome);
             }
-            watch.settle(attempt, &outcome, member, evidence)?;
+            watch.settle(attempt, &outcome, member, evidence).await?;
             watched.extend(Some(attempt).filter(Attempt::tells));
             match outcome {
                 Outcome::Answered(identity, fields) => {

@@ -2,6 +2,7 @@
 
 use std::hash::RandomState;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::records::Records;
 
@@ -28,6 +29,8 @@ pub struct GuardLedger {
     failures: AtomicU64,
     refused_by_name: AtomicU64,
     refused_by_address: AtomicU64,
+    /// What is remembered of attempts at chains in shadow, if there are any.
+    trials: OnceLock<Arc<Self>>,
 }
 
 /// How the guard is doing.
@@ -63,7 +66,13 @@ impl GuardLedger {
             failures: AtomicU64::new(0),
             refused_by_name: AtomicU64::new(0),
             refused_by_address: AtomicU64::new(0),
+            trials: OnceLock::new(),
         }
+    }
+
+    /// The counts of chains in shadow. SECURITY: apart, for what fails there must make nobody wait elsewhere.
+    pub(super) fn of_trials(&self) -> Arc<Self> {
+        Arc::clone(self.trials.get_or_init(Arc::default))
     }
 
     /// What was counted, at a time of the monotonic clock.

@@ -74,8 +74,15 @@ pub struct Guard {
 
 impl Guard {
     /// One that lets everything through.
-    pub fn off() -> Self {
+    #[cfg(test)]
+    pub(crate) fn off() -> Self {
         Self { settings: None, ledger: Arc::default() }
+    }
+
+    /// The same settings for a chain in shadow, over counts of their own: whoever would have to wait is not judged there,
+    /// so that a chain which refuses nobody is no place to guess at.
+    pub(crate) fn on_trial(&self) -> Self {
+        Self { settings: self.settings.clone(), ledger: self.ledger.of_trials() }
     }
 
     /// Looks whether anybody at the address of that connection has failed of late.
@@ -166,13 +173,13 @@ impl Watch<'_> {
     ///
     /// # Errors
     /// This address has to wait: 429 with the time.
-    pub(crate) fn admit(
+    pub(crate) async fn admit(
         &self,
         member: &Authenticator,
         evidence: &Evidence<'_>,
     ) -> Result<Attempt, Rejection> {
         match &self.watching {
-            Some(watching) if watching.alert => watching.admit(member, evidence),
+            Some(watching) if watching.alert => watching.admit(member, evidence).await,
             Some(_) => Ok(Attempt::Unwatched),
             None => Ok(Attempt::Exempt),
         }
@@ -182,7 +189,7 @@ impl Watch<'_> {
     ///
     /// # Errors
     /// It has failed, behind a shared address and during a wait: 429 with the time, in place of its own refusal.
-    pub(crate) fn settle(
+    pub(crate) async fn settle(
         &self,
         attempt: Attempt,
         outcome: &Outcome,
@@ -194,7 +201,7 @@ impl Watch<'_> {
         match attempt {
             Attempt::Exempt => {}
             Attempt::Unwatched if failed => {
-                if let Some(name) = watching.name(member, evidence) {
+                if let Some(name) = watching.name(member, evidence).await {
                     watching.failed(name);
                 }
             }
@@ -220,8 +227,8 @@ impl Watch<'_> {
 }
 
 impl Watching<'_> {
-    fn admit(&self, member: &Authenticator, evidence: &Evidence<'_>) -> Result<Attempt, Rejection> {
-        let Some(name) = self.name(member, evidence) else { return Ok(Attempt::Exempt) };
+    async fn admit(&self, member: &Authenticator, evidence: &Evidence<'_>) -> Result<Attempt, Rejection> {
+        let Some(name) = self.name(member, evidence).await else { return Ok(Attempt::Exempt) };
         self.try_for(name).map_err(|wait| self.refused(&wait))
     }
 
@@ -233,10 +240,10 @@ impl Watching<'_> {
     }
 
     /// The hash of the name a credential claims, kept apart by the kind of authenticator.
-    fn name(&self, member: &Authenticator, evidence: &Evidence<'_>) -> Option<u64> {
+    async fn name(&self, member: &Authenticator, evidence: &Evidence<'_>) -> Option<u64> {
         let mut hasher = self.ledger.hasher.build_hasher();
         member.method().as_str().hash(&mut hasher);
-        match member.claim(evidence, &mut hasher) {
+        match member.claim(evidence, &mut hasher).await {
             Claim::Named => Some(hasher.finish()),
             Claim::Absent | Claim::Known => None,
         }

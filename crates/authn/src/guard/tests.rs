@@ -387,3 +387,71 @@ async fn a_chain_asks_the_guard_first() {
     assert_eq!(ask(Some("guess-5")).await, Err((Reason::TooManyFailures, Some(Duration::from_secs(2)))));
     assert_eq!(ask(Some(key)).await, Ok(()));
 }
+
+/// SECURITY: a chain in shadow is no place to guess at, and what fails there makes nobody wait where it counts.
+#[tokio::test]
+async fn chains_in_shadow_have_a_guard_of_their_own() {
+    let key = "acme-key-1234567890";
+    let hash = crate::hash_key(&pepper(), key).to_string();
+    let mut house = House::new(issuers(&json!({}), &Default::default(), &offline()));
+    house.clients = clients(&json!({ "acme": { "credentials": [{ "api_key": { "hash": hash } }] } }));
+    house.guard = guard(&json!({ "address": { "failures": 3 }, "shared_addresses": [] }));
+    let trials = ["bank", "shop"].map(|realm| {
+        house.chain(&json!({ "mode": "shadow", "api_key": { "header": format!("x-{realm}-key") } }))
+    });
+    let chain = house.chain(&json!({ "api_key": { "header": "x-bank-key" } }));
+    let (worker, connection) = (WorkerTokens::new(1 << 16), crate::testing::connection(None));
+    let ask = async |chain: &crate::Chain, header: &str, key: &str| {
+        crate::testing::ask(chain, &worker, &connection, &[(header, key)]).await.err()
+    };
+    for guess in ["guess-1", "guess-2", "guess-3"] {
+        assert_eq!(ask(&trials[0], "x-bank-key", guess).await.as_deref(), Some("api_key_invalid"), "{guess}");
+    }
+    assert_eq!(ask(&trials[0], "x-bank-key", "guess-4").await.as_deref(), Some("too_many_failures"));
+    assert_eq!(ask(&trials[1], "x-shop-key", "guess-4").await.as_deref(), Some("too_many_failures"));
+    assert_eq!(ask(&chain, "x-bank-key", key).await, None);
+    assert_eq!(ask(&chain, "x-bank-key", "guess-5").await.as_deref(), Some("api_key_invalid"));
+}
+
+/// Content that is there.
+struct Received(&'static str);
+
+impl crate::Content for Received {
+    fn is_absent(&self) -> bool {
+        false
+    }
+
+    fn read(&self, _at_most: u64) -> crate::ContentFuture<'_> {
+        Box::pin(std::future::ready(Ok(bytes::Bytes::from_static(self.0.as_bytes()))))
+    }
+}
+
+/// SECURITY: names in the content are counted one by one, as those in the head are: a good password of one's own forgives
+/// no guess at another's, and nobody else at the address has to wait.
+#[tokio::test]
+async fn names_in_the_content_are_told_apart() {
+    /// `U*U`, from the tests of crypt_blowfish.
+    const WEAK: &str = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+    let user = |name: &str| json!({"credentials": [{"basic": {"username": name, "password_hash": WEAK}}]});
+    let mut house = House::new(issuers(&json!({}), &Default::default(), &offline()));
+    house.clients =
+        clients(&json!({ "mallory": user("mallory"), "victim": user("victim"), "third": user("third") }));
+    house.guard = guard(&json!({ "caller": { "failures": 3 }, "shared_addresses": [] }));
+    let extraction = json!({ "username": "user=([^&]*)", "password": "password=(.*)" });
+    let chain = house.chain(&json!({ "basic": { "body": extraction, "remember": "0s" } }));
+    let (worker, connection) = (WorkerTokens::new(1 << 16), crate::testing::connection(None));
+    let head = head("/", &[]);
+    let ask = async |content: &'static str| {
+        let received = Received(content);
+        let evidence = crate::testing::evidence(&head, &connection, &worker, moment(MINUTE));
+        let evidence = crate::Evidence { content: Some(&received), ..evidence };
+        chain.authenticate(&evidence).await.err().map(|rejection| rejection.reason())
+    };
+    for _ in 0..3 {
+        assert_eq!(ask("user=victim&password=guess").await, Some(Reason::PasswordInvalid));
+        assert_eq!(ask("user=mallory&password=U*U").await, None);
+    }
+    assert_eq!(ask("user=victim&password=guess").await, Some(Reason::TooManyFailures));
+    assert_eq!(ask("user=third&password=U*U").await, None, "a neighbour");
+    assert_eq!(ask("user=third").await, Some(Reason::CredentialsMalformed));
+}

@@ -93,7 +93,10 @@ impl Materials for Files {
 
 /// Nobody can be asked.
 fn offline() -> super::Online {
-    let fetchers = portcullis_core::Fetchers::new(|_| Err("nobody can be asked".to_owned()));
+    let fetchers = portcullis_core::Fetchers::new(|trust| {
+        let fetcher = portcullis_proxy::HttpFetcher::new(trust, None).map_err(|error| error.to_string())?;
+        Ok(Arc::new(fetcher))
+    });
     super::Online { fetchers, background: None }
 }
 
