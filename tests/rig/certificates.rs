@@ -183,8 +183,13 @@ impl Authority {
 
     /// A revocation list, good for `seconds` from now (negative: it ran out that long ago).
     pub(crate) fn revocation_list(&self, revoked: &[&Leaf], seconds: i64) -> String {
+        self.revocation_list_of(-7_200, revoked, seconds)
+    }
+
+    /// The same, made then.
+    pub(crate) fn revocation_list_of(&self, made: i64, revoked: &[&Leaf], seconds: i64) -> String {
         let mut times = CertificateParams::default();
-        set_validity(&mut times, -7_200, seconds);
+        set_validity(&mut times, made, seconds);
         let list = CertificateRevocationListParams {
             this_update: times.not_before,
             next_update: times.not_after,

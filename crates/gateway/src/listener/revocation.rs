@@ -60,19 +60,29 @@ impl Revocation {
     }
 
     /// Reads the files again. SECURITY: what cannot be used as a whole changes nothing (OPS-03): a list that is cut
-    /// off, or one of a time to come, must not take the place of the one that holds. The old one counts until the
-    /// next one is due and not a second longer, so that a publisher who has stopped is noticed.
+    /// off, one of a time to come, or one that is older than what is known must not take the place of the one that holds,
+    /// and none at all must not either. The old one counts until the next one is due and not a second longer, so that a
+    /// publisher who has stopped is noticed.
     pub(crate) fn reload(&self, materials: &dyn Materials, now: i64) -> Reload {
         let mut faults = Faults::default();
         let read = RevocationLists::load(&self.spec, materials, now, &mut faults);
-        let Some(lists) = read.filter(|_| !faults.any_error()) else {
-            let faults = faults.into_sorted();
-            let why = faults.first().map_or_else(|| "unreadable".to_owned(), |fault| fault.message.clone());
-            let before = self.complain(Some(why.clone()));
-            return Reload::Failed { again: before.as_ref() == Some(&why), why };
+        let in_force = self.lists.load();
+        let usable = match read.filter(|_| !faults.any_error()) {
+            Some(lists) => lists.take_back(&in_force, now).map_or(Ok(lists), Err),
+            None => {
+                let faults = faults.into_sorted();
+                Err(faults.first().map_or_else(|| "unreadable".to_owned(), |fault| fault.message.clone()))
+            }
+        };
+        let lists = match usable {
+            Ok(lists) => lists,
+            Err(why) => {
+                let before = self.complain(Some(why.clone()));
+                return Reload::Failed { again: before.as_ref() == Some(&why), why };
+            }
         };
         self.complain(None);
-        if lists.der == self.lists.load().der {
+        if lists.der == in_force.der {
             return Reload::Unchanged;
         }
         self.lists.store(Arc::new(lists));

@@ -105,9 +105,11 @@ fn read(path: &Spanned<String>, materials: &dyn Materials, faults: &mut Faults) 
 }
 
 /// Every revocation list of one `revocation`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RevocationLists {
     pub(crate) lists: Vec<CertRevocationList<'static>>,
+    /// When each was made, in the order of `lists`.
+    this_updates: Vec<i64>,
     /// When each is due to be replaced, in the order of `lists`.
     pub(crate) next_updates: Vec<i64>,
     /// The bytes of each, in the order of `lists`.
@@ -149,13 +151,10 @@ impl RevocationLists {
         // The newest list of an issuer stands first, since the verifier asks the first that fits; an older one
         // about the same scope would only make the answer look out of date.
         loaded.sort_by_key(|one| std::cmp::Reverse(one.facts.this_update));
-        let mut this =
-            Self { lists: Vec::new(), next_updates: Vec::new(), der: Vec::new(), names: Vec::new() };
+        let mut this = Self::default();
         for one in loaded {
-            let scope = |list: &CertRevocationList<'_>| {
-                (list.issuer().to_vec(), list.issuing_distribution_point().map(<[u8]>::to_vec))
-            };
-            if !this.lists.iter().any(|newer| scope(newer) == scope(&one.list)) {
+            if this.about_the_same_as(&one.list).is_none() {
+                this.this_updates.push(one.facts.this_update);
                 this.next_updates.push(one.facts.next_update);
                 this.lists.push(one.list);
                 this.der.push(one.der);
@@ -163,6 +162,28 @@ impl RevocationLists {
             }
         }
         Some(this)
+    }
+
+    /// The position of the list that speaks of the same certificates.
+    fn about_the_same_as(&self, other: &CertRevocationList<'_>) -> Option<usize> {
+        let scope = |list: &CertRevocationList<'_>| {
+            (list.issuer().to_vec(), list.issuing_distribution_point().map(<[u8]>::to_vec))
+        };
+        self.lists.iter().position(|list| scope(list) == scope(other))
+    }
+
+    /// What would be taken back if these lists took the place of those in force: one that is not due yet is gone, or an
+    /// older one stands for it. SECURITY: either would let certificates pass again that are known to be revoked.
+    pub(crate) fn take_back(&self, in_force: &Self, now: i64) -> Option<String> {
+        let held = in_force.lists.iter().zip(&in_force.names);
+        let held = held.zip(in_force.this_updates.iter().zip(&in_force.next_updates));
+        held.filter(|(_, (_, due))| **due > now).find_map(|((list, name), (made, _))| {
+            match self.about_the_same_as(list).and_then(|at| self.this_updates.get(at)) {
+                None => Some(format!("a list of the authority of `{name}` is there no more")),
+                Some(other) if other < made => Some(format!("`{name}` is older than the list in force")),
+                Some(_) => None,
+            }
+        })
     }
 
     /// When each list is due to be replaced.
