@@ -156,7 +156,6 @@ fn what_is_not_built_is_unknown() {
         ("apis/api-0.yaml", "cors: {}\n"),
         ("apis/api-0.yaml", "websocket: true\n"),
         ("apis/api-0.yaml", "errors: { format: problem }\n"),
-        ("apis/api-0.yaml", "plans: { default: free }\n"),
         ("apis/api-0.yaml", "mode: shadow\n"),
         ("apis/api-0.yaml", "timeout: 5s\n"),
     ] {

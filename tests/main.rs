@@ -71,6 +71,8 @@ mod ocsp;
 #[cfg(test)]
 mod ozone;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod proxies_in_front;
 #[cfg(test)]
 mod proxy_protocol;

@@ -308,11 +308,6 @@ fn nobody_but_the_proxy_tells_a_certificate() {
         ("the listener without TLS", world.plain().get("/partners/1")),
         ("the listener with TLS", world.stranger().get("/partners/1")),
         ("the proxy's listener, without its secret", proxied().get("/partners/1")),
-        ("with another secret", proxied().get("/partners/1").header("x-lb-secret", "EXAMPLE-something-else")),
-        (
-            "with the secret twice",
-            proxied().get("/partners/1").header("x-lb-secret", SECRET).header("x-lb-secret", SECRET),
-        ),
     ] {
         for name in ["client-cert", "Client_Cert"] {
             if what.contains("secret") && name == "Client_Cert" {
@@ -321,6 +316,13 @@ fn nobody_but_the_proxy_tells_a_certificate() {
             let answer = call.clone().header(name, &told_exact).send();
             refused(what, &answer, Reason::CertificateMissing);
         }
+    }
+    for (what, secrets) in
+        [("another secret", &["EXAMPLE-something-else"][..]), ("the secret twice", &[SECRET; 2])]
+    {
+        let call = proxied().get("/partners/1").header("client-cert", &told_exact);
+        let call = secrets.iter().fold(call, |call, secret| call.header("x-lb-secret", secret));
+        refused(what, &call.send(), Reason::CertificateHeaderInvalid);
     }
     let other = world.stranger().certificate(&leaves.stranger);
     let own = other.get("/partners/1").header("client-cert", &told_exact).send();

@@ -43,7 +43,7 @@ pub use certificate::{
     peer_certificate, thumbprint, validity,
 };
 pub use chain::{Chain, ChainSpec, Compiling, Content, ContentFuture, Evidence, Step, Trace, Uses};
-pub use clients::{Clients, ClientsSpec, Registering, moment};
+pub use clients::{Clients, ClientsSpec, FindPlans, Registering, moment};
 pub use discovery::{DiscoveryError, Metadata, Reach};
 pub use dpop::{NoRandomness, Nonces};
 pub use external::{ExternalAnswer, ExternalCounts, grpc_answer, grpc_reply, http_answer};

@@ -22,7 +22,7 @@ mod rejection;
 mod secret;
 mod unary;
 
-pub use client::Client;
+pub use client::{Client, PlanId, PlanSet};
 pub use clock::{Clock, ManualClock, Moment};
 pub use connection::{
     CertificateSource, Connection, NameAttribute, PeerCertificate, Standing, SubjectAlternativeName,

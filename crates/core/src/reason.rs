@@ -240,6 +240,10 @@ reasons! {
     ScopeInsufficient: "scope_insufficient", FORBIDDEN, SCOPE, Info, "The access token does not grant this.";
     /// No rule allows it.
     AccessDenied: "access_denied", FORBIDDEN, NONE, Info, "This is not allowed.";
+    /// Nothing gives the caller a plan, or one that may be used.
+    PlanMissing: "plan_missing", FORBIDDEN, NONE, Info, "The caller has no plan for this API.";
+    /// A rule would allow it, and no plan of the caller gives that rule.
+    NotInPlan: "not_in_plan", FORBIDDEN, NONE, Info, "The caller's plan does not include this.";
     /// Too many requests in a short time.
     RateLimited: "rate_limited", TOO_MANY_REQUESTS, NONE, Info, "Too many requests.";
     /// The quota is used up.
@@ -336,7 +340,9 @@ impl Reason {
             | Self::ClientInactive
             | Self::IdentityUnresolved
             | Self::ScopeInsufficient
-            | Self::AccessDenied => false,
+            | Self::AccessDenied
+            | Self::PlanMissing
+            | Self::NotInPlan => false,
             Self::RateLimited | Self::QuotaExhausted | Self::StoreUnavailable | Self::InternalError => false,
             Self::UpstreamUnreachable | Self::UpstreamTimeout | Self::UpstreamMalformed => false,
         }

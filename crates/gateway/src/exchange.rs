@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::request::Parts;
-use portcullis_core::{Connection, Moment, PeerCertificate, Principal, Rejection};
+use portcullis_core::{Connection, Moment, PeerCertificate, PlanSet, Principal, Rejection};
 use portcullis_policy::Admission;
 
 use crate::body::ReplyBody;
@@ -38,9 +38,11 @@ pub(crate) struct Authenticated {
     pub(crate) principal: Principal,
 }
 
-/// The caller's record says that they may call at all.
+/// The caller's record and plans say that they may call at all.
 pub(crate) struct Entitled {
     pub(crate) authenticated: Authenticated,
+    /// The caller's plans, where the API takes some.
+    pub(crate) plans: Option<PlanSet>,
 }
 
 /// A rule allows it.

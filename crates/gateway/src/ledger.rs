@@ -53,6 +53,8 @@ pub(crate) struct Ledger {
 pub(crate) struct Notes {
     /// What the chain did.
     pub(crate) trace: Trace,
+    /// The caller's plans.
+    pub(crate) plans: Vec<Arc<str>>,
     /// What each rule said.
     pub(crate) rules: Vec<Told>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 use portcullis_authn::{Chain, RevokedTokens};
 use portcullis_core::{FileId, TlsPolicyId};
-use portcullis_policy::{Limits, Permit, Rules};
+use portcullis_policy::{Limits, Permit, PlanRights, PlanSource, Rules};
 use portcullis_proxy::{BodyLimits, Upstream};
 
 use crate::forward::Forward;
@@ -38,6 +38,8 @@ pub(crate) struct Api {
     /// Its `match.path` as written, for the log.
     pub(crate) path: Arc<str>,
     pub(crate) chain: Chain,
+    /// Where the plans of its callers are found, and what they give; `None` where it takes none.
+    pub(crate) plans: Option<ApiPlans>,
     pub(crate) rules: Rules,
     pub(crate) limits: Option<Limits>,
     pub(crate) forward: Forward,
@@ -52,6 +54,12 @@ pub(crate) struct Api {
     pub(crate) upstream_index: usize,
     pub(crate) body: BodyLimits,
     pub(crate) methods: Option<AllowedMethods>,
+}
+
+/// The plans an API takes.
+pub(crate) struct ApiPlans {
+    pub(crate) source: PlanSource,
+    pub(crate) rights: PlanRights,
 }
 
 /// `methods:` of an API, with the `Allow` field of a refusal made beforehand.

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use http::request::Parts;
 use portcullis_core::{Identity, Moment, PeerCertificate, Principal};
 
+use crate::Granted;
+
 /// What is known about a request when its rules are judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -21,11 +23,18 @@ pub struct Facts<'a> {
     pub principal: &'a Principal,
     /// The caller's certificate.
     pub certificate: Option<&'a PeerCertificate>,
+    /// What the caller's plans give, where the API takes some.
+    pub granted: Option<Granted<'a>>,
     /// When the request was opened.
     pub now: Moment,
 }
 
 impl<'a> Facts<'a> {
+    /// Whether the caller's plans give a rule of the API, by its position.
+    pub(crate) fn is_given(&self, rule: usize) -> bool {
+        self.granted.is_none_or(|granted| granted.gives(rule, &self.head.method, self.path_in_api))
+    }
+
     /// The identity whose scopes and claims count.
     pub(crate) fn grant(&self) -> &'a Identity {
         self.principal.grant()

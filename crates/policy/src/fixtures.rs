@@ -96,7 +96,12 @@ impl Caller {
     }
 
     pub(crate) fn client(mut self, name: &str, attributes: &str) -> Self {
-        let client = Client { name: name.into(), attributes: json(attributes), expires_at: None };
+        let client = Client {
+            name: name.into(),
+            attributes: json(attributes),
+            plans: Arc::default(),
+            expires_at: None,
+        };
         Arc::make_mut(&mut self.principal.identity).client = Some(Arc::new(client));
         self
     }
@@ -114,6 +119,7 @@ impl Caller {
             address: self.address,
             principal: &self.principal,
             certificate: self.certificate.as_ref(),
+            granted: None,
             now: self.now,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::json::Object;
-use portcullis_core::{Client, Diagnostic, Faults, Materials, Place, Secret, Spanned};
+use portcullis_core::{Client, Diagnostic, Faults, Materials, Place, PlanSet, Secret, Spanned};
 
 use super::credential::CredentialSpec;
 use super::{Clients, Indexes};
@@ -14,6 +14,9 @@ use crate::identity::is_name;
 use crate::json;
 use crate::keys::KeySources;
 
+/// Finds plans by their names; a name that no plan has is a fault.
+pub type FindPlans<'a> = dyn Fn(&[Spanned<String>], &mut Faults) -> Option<PlanSet> + 'a;
+
 /// What clients are compiled against.
 #[derive(Clone, Copy)]
 pub struct Registering<'a> {
@@ -21,6 +24,8 @@ pub struct Registering<'a> {
     pub pepper: Option<&'a Secret>,
     /// What credentials point at: keys, secrets.
     pub materials: &'a dyn Materials,
+    /// Finds plans by their names.
+    pub plans: &'a FindPlans<'a>,
     /// The names of all APIs, and where they are defined.
     pub apis: &'a [(String, Place)],
     /// Where keys that clients publish are fetched.
@@ -39,6 +44,7 @@ pub struct ClientsSpec {
 #[derive(Debug)]
 struct ClientSpec {
     name: Spanned<String>,
+    plans: Vec<Spanned<String>>,
     attributes: Object,
     expires_at: Option<i64>,
     credentials: Vec<Spanned<CredentialSpec>>,
@@ -77,6 +83,8 @@ impl ClientsSpec {
             let client = Arc::new(Client {
                 name: name.clone(),
                 attributes: Arc::new(spec.attributes),
+                // A plan that is not known stops the load.
+                plans: (registering.plans)(&spec.plans, faults).unwrap_or_default(),
                 expires_at: spec.expires_at,
             });
             for credential in spec.credentials {
@@ -91,14 +99,16 @@ impl ClientsSpec {
 impl ClientSpec {
     fn read(name: &Spanned<String>, node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "a client", faults)?;
-        let (attributes, expires, credentials) =
-            (fields.get("attributes"), fields.get("expires"), fields.get("credentials"));
+        let (plans, attributes) = (fields.get("plans"), fields.get("attributes"));
+        let (expires, credentials) = (fields.get("expires"), fields.get("credentials"));
         fields.finish(faults);
+        let plans = plans.map(|node| node.texts(faults));
         let attributes = attributes.map(|node| read_attributes(node, faults));
         let expires_at = expires.map(|node| read_moment(node, faults));
         let credentials = credentials.map(|node| read_credentials(node, faults));
         Some(Self {
             name: name.clone(),
+            plans: plans.unwrap_or_else(|| Some(Vec::new()))?,
             attributes: attributes.unwrap_or_else(|| Some(Object::default()))?,
             expires_at: match expires_at {
                 None => None,

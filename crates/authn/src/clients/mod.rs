@@ -14,7 +14,7 @@ use std::sync::Arc;
 use portcullis_core::{AuthMethod, Client, Identity};
 
 pub(crate) use compile::read_moment;
-pub use compile::{ClientsSpec, Registering, moment};
+pub use compile::{ClientsSpec, FindPlans, Registering, moment};
 
 use crate::api_key::{ApiKeys, IssuedKeys};
 use crate::basic::Users;
@@ -45,6 +45,11 @@ impl Clients {
     /// The client of that name.
     pub fn get(&self, name: &str) -> Option<&Arc<Client>> {
         self.by_name.get(name)
+    }
+
+    /// All of them, by name.
+    pub const fn all(&self) -> &Arc<BTreeMap<Arc<str>, Arc<Client>>> {
+        &self.by_name
     }
 
     /// How many there are.

@@ -7,7 +7,7 @@ use http::Method;
 use portcullis_authn::{ChainSpec, IdentitySpec};
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Place, Spanned};
-use portcullis_policy::{LimitsSpec, PathTemplate, RulesSpec};
+use portcullis_policy::{LimitsSpec, PathTemplate, PlanSourceSpec, RulesSpec};
 
 use crate::forward::ForwardSpec;
 use crate::route_table::HostPattern;
@@ -28,6 +28,7 @@ pub(crate) struct ApiSpec {
     pub(crate) upstream: Spanned<String>,
     pub(crate) authenticate: ChainSpec,
     pub(crate) identity: Option<IdentitySpec>,
+    pub(crate) plans: Option<PlanSourceSpec>,
     pub(crate) allow: RulesSpec,
     pub(crate) limits: Option<LimitsSpec>,
     pub(crate) forward: ForwardSpec,
@@ -73,6 +74,7 @@ impl ApiSpec {
         }
         let authenticate = authenticate.and_then(|node| ChainSpec::read(node, faults));
         let identity = fields.get("identity").map(|node| IdentitySpec::read(node, faults));
+        let plans = fields.get("plans").map(|node| PlanSourceSpec::read(node, faults));
         let allow = fields.require("allow", faults).and_then(|node| RulesSpec::read(node, faults));
         let limits = fields.get("limits").map(|node| LimitsSpec::read(node, faults));
         let forward = fields.get("forward").map(|node| ForwardSpec::read(node, faults));
@@ -85,6 +87,7 @@ impl ApiSpec {
             upstream: upstream?,
             authenticate: authenticate?,
             identity: optional(identity)?,
+            plans: optional(plans)?,
             allow: allow?,
             limits: optional(limits)?,
             forward: optional(forward)?.unwrap_or_default(),

@@ -6,167 +6,26 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use portcullis_authn::{
-    Chain, Clients, Compiling, Guard, GuardLedger, IdentitySpec, Introspections, Issuers, KeySources,
-    KnownAuthorities, NoRandomness, Nonces, PasswordChecks, PepperSpec, Providers, Registering,
+    Chain, Clients, Compiling, Guard, IdentitySpec, Issuers, KnownAuthorities, PepperSpec, Providers,
+    Registering,
 };
-use portcullis_core::{
-    Callers, Clock, Diagnostic, Faults, Fetchers, FileId, Materials, Place, Secret, Spanned,
+use portcullis_core::{Diagnostic, Faults, FileId, Materials, Place, Secret, Spanned};
+use portcullis_policy::{
+    Callers as LimitCallers, CheckedLimits, Limits, PathTemplate, PlanSlots, PlanSourceSpec, Plans, Rules,
+    SharedLimits,
 };
-use portcullis_policy::{Callers as LimitCallers, PathTemplate, SharedLimits};
-use portcullis_proxy::{BodyLimits, GrpcCaller, HttpFetcher, Upstream, UpstreamSpec};
-use portcullis_store::{OpenError, Replays, Store};
+use portcullis_proxy::{BodyLimits, Upstream, UpstreamSpec};
 
 use super::PolicySpec;
 use super::admin;
 use super::api::ApiSpec;
+use super::resources::Resources;
 use super::sources::SourceMap;
 use crate::events::Webhook;
-use crate::listener::{ListenSpec, ListenerSettings, Online, TlsPolicyIds};
+use crate::listener::{ListenSpec, ListenerSettings};
 use crate::managed::KeyRing;
-use crate::quota_alerts::QuotaAlerts;
 use crate::route_table::{HostPattern, RouteTable};
-use crate::snapshot::{AllowedMethods, Api, Doors, Snapshot};
-
-/// What a snapshot uses and does not own: it outlives every reload.
-pub(crate) struct Resources {
-    /// Counters and quotas.
-    pub(crate) store: Store,
-    /// What may be used once and has been used.
-    pub(crate) replays: Replays,
-    /// Nonces for proofs of possession, under a key of this process.
-    pub(crate) nonces: Nonces,
-    /// Key sets of issuers.
-    pub(crate) keys: KeySources,
-    /// Providers that are asked about tokens.
-    pub(crate) introspections: Introspections,
-    /// Clients that ask other servers.
-    pub(crate) fetchers: Fetchers,
-    /// Clients of gRPC services.
-    pub(crate) callers: Callers,
-    /// Where passwords are checked.
-    pub(crate) passwords: PasswordChecks,
-    /// Who has failed to authenticate of late.
-    pub(crate) failures: Arc<GuardLedger>,
-    /// How listeners ask about certificates.
-    pub(crate) online: Online,
-    /// Stable numbers of TLS policies.
-    pub(crate) tls_policies: TlsPolicyIds,
-    /// Who is told that quotas are nearly used up.
-    pub(crate) quota_alerts: QuotaAlerts,
-    /// Time.
-    pub(crate) clock: Clock,
-}
-
-/// Why there are no resources.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NoResources {
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    #[error(transparent)]
-    Randomness(#[from] NoRandomness),
-}
-
-impl Resources {
-    /// Resources for compiling only: counters that nobody will read, key sets that are never fetched.
-    ///
-    /// # Errors
-    /// The system gives no thread, or no randomness.
-    pub(crate) fn detached() -> Result<Self, NoResources> {
-        let (fetchers, callers) = (fetchers(None), callers(None));
-        Ok(Self {
-            store: Store::in_memory()?,
-            replays: Replays::new(Clock::System.now()),
-            nonces: Nonces::new()?,
-            keys: KeySources::offline(fetchers.clone(), Clock::System),
-            online: Online { fetchers: fetchers.clone(), background: None },
-            introspections: Introspections::new(Clock::System, None),
-            fetchers,
-            callers,
-            passwords: PasswordChecks::default(),
-            failures: Arc::default(),
-            tls_policies: TlsPolicyIds::default(),
-            quota_alerts: QuotaAlerts::default(),
-            clock: Clock::System,
-        })
-    }
-
-    /// Resources of a gateway that is rehearsed: living ones, with others in the place of the network.
-    ///
-    /// # Errors
-    /// The system gives no thread, or no randomness.
-    pub(crate) fn rehearsed(
-        outside: (Fetchers, Callers),
-        clock: Clock,
-        background: tokio::runtime::Handle,
-    ) -> Result<Self, NoResources> {
-        let (fetchers, callers) = outside;
-        let keys = KeySources::new(fetchers.clone(), clock.clone(), background.clone());
-        let online = Online { fetchers: fetchers.clone(), background: Some(background.clone()) };
-        let introspections = Introspections::new(clock.clone(), Some(background));
-        Ok(Self {
-            keys,
-            online,
-            introspections,
-            fetchers,
-            callers,
-            replays: Replays::new(clock.now()),
-            clock,
-            ..Self::detached()?
-        })
-    }
-
-    /// The same, with the servers the policies name.
-    ///
-    /// # Errors
-    /// See [`NoResources`].
-    pub(crate) fn rehearsed_for_real(
-        clock: Clock,
-        background: tokio::runtime::Handle,
-    ) -> Result<Self, NoResources> {
-        let outside = (fetchers(Some(background.clone())), callers(Some(background.clone())));
-        Self::rehearsed(outside, clock, background)
-    }
-
-    /// Resources of a running gateway, fetching on the given runtime.
-    ///
-    /// # Errors
-    /// The system gives no randomness.
-    pub(crate) fn living(
-        store: Store,
-        clock: Clock,
-        background: tokio::runtime::Handle,
-    ) -> Result<Self, NoRandomness> {
-        let (fetchers, callers) = (fetchers(Some(background.clone())), callers(Some(background.clone())));
-        Ok(Self {
-            store,
-            replays: Replays::new(clock.now()),
-            nonces: Nonces::new()?,
-            keys: KeySources::new(fetchers.clone(), clock.clone(), background.clone()),
-            online: Online { fetchers: fetchers.clone(), background: Some(background.clone()) },
-            introspections: Introspections::new(clock.clone(), Some(background)),
-            fetchers,
-            callers,
-            passwords: PasswordChecks::default(),
-            failures: Arc::default(),
-            tls_policies: TlsPolicyIds::default(),
-            quota_alerts: QuotaAlerts::default(),
-            clock,
-        })
-    }
-}
-
-/// Whatever is fetched is fetched by the same client, on the background runtime; on none where nothing may be asked.
-fn fetchers(background: Option<tokio::runtime::Handle>) -> Fetchers {
-    Fetchers::new(move |trust| {
-        let fetcher = HttpFetcher::new(trust, background.clone()).map_err(|error| error.to_string())?;
-        Ok(Arc::new(fetcher))
-    })
-}
-
-/// So is whatever is called over gRPC.
-fn callers(background: Option<tokio::runtime::Handle>) -> Callers {
-    Callers::new(move |url, trust| Ok(Arc::new(GrpcCaller::new(url, trust, background.as_ref())?)))
-}
+use crate::snapshot::{AllowedMethods, Api, ApiPlans, Doors, Snapshot};
 
 /// What compiling gives.
 pub(crate) struct Compiled {
@@ -190,20 +49,18 @@ pub(crate) fn compile(
     resources: &Resources,
     faults: &mut Faults,
 ) -> Option<Compiled> {
-    let PolicySpec { gateway, apis: specs, clients } = spec;
+    let PolicySpec { gateway, plans, apis: specs, api_names, clients } = spec;
     let Resources { tls_policies, clock, online, .. } = resources;
     let listeners =
         ListenerSettings::compile_all(&gateway.listen, sources, tls_policies, clock, online, faults);
     let pepper = gateway.api_keys.as_ref().and_then(|keys| keys.compile(sources, faults));
-    let api_names: Vec<_> = specs.iter().map(|(_, api)| (api.name.value.clone(), api.name.place)).collect();
+    let plans = plans.compile(&api_names, faults);
     let anchors = anchors(&gateway.listen);
-    let authorities = KnownAuthorities {
-        names: &anchors,
-        asked: gateway.listen.iter().any(ListenSpec::knows_certificates),
-    };
+    let authorities = known_authorities(&gateway.listen, &anchors);
     let registering = Registering {
         pepper: pepper.as_ref(),
         materials: sources,
+        plans: &|names, faults| plans.set(names, faults),
         apis: &api_names,
         key_sources: &resources.keys,
         authorities,
@@ -225,6 +82,7 @@ pub(crate) fn compile(
     let rooms = Rooms {
         issuers: &issuers,
         clients: &clients,
+        plans: &plans,
         authorities,
         upstreams: &upstreams,
         resources,
@@ -255,6 +113,10 @@ pub(crate) fn compile(
     })
 }
 
+fn known_authorities<'a>(listen: &[ListenSpec], names: &'a [(String, Place)]) -> KnownAuthorities<'a> {
+    KnownAuthorities { names, asked: listen.iter().any(ListenSpec::knows_certificates) }
+}
+
 /// Where API keys are made while the gateway runs.
 fn key_ring(spec: Option<&PepperSpec>, clients: &Clients, apis: &[(String, Place)]) -> Option<KeyRing> {
     let (keep_expired, keys) = (spec?.keep_expired(), clients.issued_keys()?);
@@ -273,6 +135,7 @@ fn proxy_fields<'l>(listeners: impl Iterator<Item = &'l ListenerSettings>) -> Ve
 struct Rooms<'a> {
     issuers: &'a Issuers,
     clients: &'a Clients,
+    plans: &'a Plans,
     authorities: KnownAuthorities<'a>,
     upstreams: &'a Upstreams,
     resources: &'a Resources,
@@ -299,6 +162,45 @@ impl Rooms<'_> {
             passwords: &self.resources.passwords,
             nonces: &self.resources.nonces,
         }
+    }
+}
+
+impl Rooms<'_> {
+    /// The plans an API takes, and their limits.
+    fn compile_plans(
+        &self,
+        api: &Spanned<String>,
+        spec: Option<&PlanSourceSpec>,
+        (rules, callers): (Option<&Rules>, LimitCallers),
+        faults: &mut Faults,
+    ) -> Option<(Option<ApiPlans>, Option<PlanSlots>)> {
+        let Some(spec) = spec else {
+            self.plans.refuse_for(api, faults);
+            return Some((None, None));
+        };
+        let source = spec.compile(self.plans, self.clients.all(), faults);
+        if callers.anonymous && !spec.has_default() {
+            faults.push(
+                Diagnostic::error("no_default_plan", spec.place, "callers without a credential have no plan")
+                    .note("say which one they have: `plans: { default: … }`"),
+            );
+            return None;
+        }
+        let (rights, slots) = self.plans.of_api(api, rules?, callers, faults)?;
+        Some((Some(ApiPlans { source: source?, rights }), Some(slots)))
+    }
+
+    /// Only a load without any fault may touch living counters.
+    fn open_limits(&self, api: &Spanned<String>, limits: CheckedLimits, faults: &mut Faults) -> Limits {
+        if limits.has_quota() && !self.durable {
+            let message = format!("a restart forgets the quotas of `{}`", api.value);
+            faults.push(
+                Diagnostic::warning("quota_not_kept", api.place, message)
+                    .note("add `store: { path: data/portcullis.redb }` to gateway.yaml"),
+            );
+        }
+        let (store, alerts) = (&self.resources.store, self.resources.quota_alerts.hook());
+        limits.open(&api.value, store, &alerts)
     }
 }
 
@@ -344,26 +246,21 @@ fn compile_api(
         groups: spec.identity.as_ref().is_some_and(IdentitySpec::has_groups),
     };
     let limits = spec.limits.map(|limits| limits.compile(callers, shared, faults));
+    let plans = rooms.compile_plans(&spec.name, spec.plans.as_ref(), (rules.as_ref(), callers), faults);
     let forward = spec.forward.compile(faults);
     let upstream = rooms.upstreams.find(&spec.upstream, faults);
     let (upstream_index, upstream) = upstream?;
-    let chain = chain?;
-    let (store, alerts) = (&rooms.resources.store, rooms.resources.quota_alerts.hook());
+    let (chain, (plans, of_plans)) = (chain?, plans?);
+    let limits = match (limits, of_plans) {
+        (None, None) => None,
+        (Some(None), _) => return None,
+        (own, of_plans) => Some((own.flatten().unwrap_or_default(), of_plans.unwrap_or_default())),
+    };
     let limits = match limits {
-        Some(Some(plan)) if plan.has_quota() && !rooms.durable => {
-            faults.push(
-                Diagnostic::warning(
-                    "quota_not_kept",
-                    spec.name.place,
-                    format!("a restart forgets the quotas of `{name}`"),
-                )
-                .note("add `store: { path: data/portcullis.redb }` to gateway.yaml"),
-            );
-            Some(plan.open(&name, store, &alerts))
-        }
-        // Only a load without any fault may touch living counters.
-        Some(plan) => Some(plan?.open(&name, store, &alerts)),
         None => None,
+        Some((own, of_plans)) => {
+            Some(rooms.open_limits(&spec.name, own.with(of_plans, spec.name.place, faults)?, faults))
+        }
     };
     // Whatever the API checks, an upstream may believe an `Authorization` that came through its gateway.
     let mut credentials = vec![AUTHORIZATION];
@@ -383,6 +280,7 @@ fn compile_api(
         name,
         path: Arc::clone(spec.matches.path.text()),
         chain,
+        plans,
         rules: rules?,
         limits,
         forward,

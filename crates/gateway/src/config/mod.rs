@@ -8,6 +8,7 @@ mod api;
 mod compile;
 mod listing;
 mod overrides;
+mod resources;
 mod secrets;
 mod settings;
 mod sources;
@@ -17,12 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_authn::ClientsSpec;
-use portcullis_core::document::{Fields, Node};
-use portcullis_core::{Diagnostic, Faults, FileId, Severity};
+use portcullis_core::document::{Content, Fields, Node};
+use portcullis_core::{Diagnostic, Faults, FileId, Place, Severity};
+use portcullis_policy::PlansSpec;
 
-pub(crate) use compile::Resources;
 pub(crate) use compile::{Compiled, compile};
 pub use listing::{Setting, effective_settings};
+pub(crate) use resources::Resources;
 pub use secrets::{AdminAccess, NotToBeHad, admin_access, pepper};
 pub use settings::{Settings, Shutdown};
 pub use sources::{Environment, SourceMap};
@@ -76,7 +78,10 @@ pub struct Plan {
 /// All files as written.
 pub(crate) struct PolicySpec {
     pub(crate) gateway: GatewaySpec,
+    pub(crate) plans: PlansSpec,
     pub(crate) apis: Vec<(FileId, ApiSpec)>,
+    /// The names of all APIs, those with faults among them, and where each is defined.
+    pub(crate) api_names: Vec<(String, Place)>,
     pub(crate) clients: ClientsSpec,
 }
 
@@ -153,6 +158,7 @@ fn parse(sources: &mut SourceMap, environment: &Environment, faults: &mut Faults
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trees {
     pub(crate) gateway: Option<Node>,
+    pub(crate) plans: Option<Node>,
     pub(crate) apis: Vec<(FileId, Node)>,
     pub(crate) clients: Vec<Node>,
 }
@@ -167,6 +173,9 @@ impl Trees {
                 trees.gateway = Some(root);
             }
         }
+        for file in sources.of_kind(FileKind::Plans) {
+            trees.plans = tree(sources, file, faults);
+        }
         for file in sources.of_kind(FileKind::Api) {
             trees.apis.extend(tree(sources, file, faults).map(|root| (file, root)));
         }
@@ -179,8 +188,17 @@ impl Trees {
     /// Reads what the trees say.
     pub(crate) fn spec(&self, faults: &mut Faults) -> Option<PolicySpec> {
         let gateway = self.gateway.as_ref().and_then(|root| GatewaySpec::read(root, faults));
-        let mut apis = Vec::new();
+        let plans = match &self.plans {
+            None => Some(PlansSpec::default()),
+            Some(root) => Fields::of(root, "the file of plans", faults).and_then(|mut fields| {
+                let plans = fields.require("plans", faults).and_then(|node| PlansSpec::read(node, faults));
+                fields.finish(faults);
+                plans
+            }),
+        };
+        let (mut apis, mut api_names) = (Vec::new(), Vec::new());
         for (file, root) in &self.apis {
+            api_names.extend(api_name(root));
             apis.extend(ApiSpec::read(root, faults).map(|api| (*file, api)));
         }
         let mut clients = ClientsSpec::default();
@@ -192,7 +210,16 @@ impl Trees {
                 fields.finish(faults);
             }
         }
-        Some(PolicySpec { gateway: gateway?, apis, clients })
+        Some(PolicySpec { gateway: gateway?, plans: plans?, apis, api_names, clients })
+    }
+}
+
+fn api_name(root: &Node) -> Option<(String, Place)> {
+    let Content::Map(entries) = &root.content else { return None };
+    let name = &entries.iter().find(|entry| entry.key.value == "api")?.value;
+    match &name.content {
+        Content::Text(text) => Some((text.clone(), name.place)),
+        _ => None,
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) enum FileKind {
     Gateway,
     /// `apis/*.yaml`
     Api,
+    /// `plans.yaml`
+    Plans,
     /// `clients/*.yaml`
     Clients,
     /// `tests/*.test.yaml`, read by whoever runs them and by nobody who serves.
@@ -49,6 +51,9 @@ pub(crate) enum FileKind {
     /// Overrides taken from the environment, written out as lines so that a fault can point into them.
     Environment,
 }
+
+/// The file of plans; there need not be one.
+const PLANS: &str = "plans.yaml";
 
 #[derive(Clone, Debug)]
 struct SourceFile {
@@ -92,11 +97,13 @@ impl SourceMap {
             }
         }
         for name in yaml_files(&sources.directory).unwrap_or_default() {
-            if name != "gateway.yaml" {
+            if name == PLANS {
+                sources.add(FileKind::Plans, name, faults);
+            } else if name != "gateway.yaml" {
                 let message = format!("`{name}` is not a file that the gateway reads here");
                 faults.push(
                     Diagnostic::nowhere("stray_file", message)
-                        .note("policy files are gateway.yaml, apis/*.yaml and clients/*.yaml"),
+                        .note("policy files are gateway.yaml, plans.yaml, apis/*.yaml and clients/*.yaml"),
                 );
             }
         }
@@ -117,6 +124,7 @@ impl SourceMap {
             let kind = match name.split_once('/') {
                 Some(("apis", _)) => FileKind::Api,
                 Some(("clients", _)) => FileKind::Clients,
+                None if *name == PLANS => FileKind::Plans,
                 _ => FileKind::Gateway,
             };
             sources.push(SourceFile { name: (*name).into(), text: (*text).into(), kind });

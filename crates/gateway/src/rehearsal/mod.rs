@@ -103,6 +103,8 @@ pub struct Outcome {
     pub certificate: Option<Arc<PeerCertificate>>,
     /// What the chain did.
     pub steps: Vec<Step>,
+    /// The caller's plans, where the API takes some.
+    pub plans: Vec<Arc<str>>,
     /// What each rule said, down to the first that fits.
     pub rules: Vec<Told>,
 }
@@ -306,6 +308,7 @@ fn outcome(passage: &Passage) -> Outcome {
         body: Bytes::new(),
         certificate: passage.certificate().cloned(),
         steps: notes.map(|notes| notes.trace.steps()).unwrap_or_default(),
+        plans: notes.map(|notes| notes.plans.clone()).unwrap_or_default(),
         rules: notes.map(|notes| notes.rules.clone()).unwrap_or_default(),
     }
 }

@@ -1,6 +1,6 @@
 //! `Entitled` → `Authorized`: what the caller may do.
 
-use portcullis_policy::Facts;
+use portcullis_policy::{Facts, Granted};
 
 use crate::exchange::{Authorized, Ended, Entitled, Exchange};
 use crate::host;
@@ -24,7 +24,9 @@ pub(crate) async fn authorize(mut exchange: Exchange<Entitled>) -> Result<Exchan
 }
 
 fn facts(exchange: &Exchange<Entitled>) -> Facts<'_> {
-    let authenticated = &exchange.proof.authenticated;
+    let Entitled { authenticated, plans } = &exchange.proof;
+    let rights = authenticated.routed.api.plans.as_ref().map(|plans| &plans.rights);
+    let granted = rights.zip(plans.as_deref()).map(|(rights, plans)| Granted { rights, plans });
     let head = exchange.head();
     let below = head.uri.path().get(authenticated.routed.below..).filter(|below| !below.is_empty());
     Facts {
@@ -34,6 +36,7 @@ fn facts(exchange: &Exchange<Entitled>) -> Facts<'_> {
         address: exchange.connection().address(),
         principal: &authenticated.principal,
         certificate: exchange.certificate().map(AsRef::as_ref),
+        granted,
         now: exchange.now(),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use portcullis_core::{Principal, Rejection};
+use portcullis_core::{PlanSet, Principal, Rejection};
 use portcullis_policy::{Admission, LimitFacts, Reserved};
 
-use crate::exchange::{Admitted, Authenticated, Authorized, Ended, Exchange, Routed};
+use crate::exchange::{Admitted, Authenticated, Authorized, Ended, Entitled, Exchange, Routed};
 
 /// Counts the request against every limit of the API, or against none if one refuses.
 pub(crate) async fn limit(mut exchange: Exchange<Authorized>) -> Result<Exchange<Admitted>, Ended> {
@@ -35,7 +35,7 @@ pub(crate) async fn limit_failures(exchange: &mut Exchange<Routed>) -> Result<()
     let api = Rc::clone(&exchange.proof.api);
     let Some(limits) = api.limits.as_ref().filter(|limits| limits.count_failures()) else { return Ok(()) };
     let mut reserved = Reserved::default();
-    let facts = facts(exchange, exchange.proof.below, None);
+    let facts = facts(exchange, exchange.proof.below, None, None);
     let admitted = limits.admit_unknown(&facts, &mut reserved).await;
     exchange.passage.reserved = reserved;
     match admitted {
@@ -54,11 +54,12 @@ pub(crate) async fn limit_failures(exchange: &mut Exchange<Routed>) -> Result<()
 async fn count(exchange: &mut Exchange<Authorized>) -> Result<Option<Admission>, Rejection> {
     // Units of limits of failures are among them.
     let mut reserved = std::mem::take(&mut exchange.passage.reserved);
-    let authenticated = &exchange.proof.entitled.authenticated;
+    let Entitled { authenticated, plans } = &exchange.proof.entitled;
     let admitted = match &authenticated.routed.api.limits {
         None => Ok(None),
         Some(limits) => {
-            let facts = facts(exchange, authenticated.routed.below, Some(&authenticated.principal));
+            let caller = Some(&authenticated.principal);
+            let facts = facts(exchange, authenticated.routed.below, caller, plans.as_ref());
             limits.admit(&facts, &mut reserved).await.map(Some)
         }
     };
@@ -66,7 +67,12 @@ async fn count(exchange: &mut Exchange<Authorized>) -> Result<Option<Admission>,
     admitted
 }
 
-fn facts<'a, S>(exchange: &'a Exchange<S>, below: usize, principal: Option<&'a Principal>) -> LimitFacts<'a> {
+fn facts<'a, S>(
+    exchange: &'a Exchange<S>,
+    below: usize,
+    principal: Option<&'a Principal>,
+    plans: Option<&'a PlanSet>,
+) -> LimitFacts<'a> {
     let head = exchange.head();
     let below = head.uri.path().get(below..).filter(|below| !below.is_empty());
     LimitFacts {
@@ -74,6 +80,7 @@ fn facts<'a, S>(exchange: &'a Exchange<S>, below: usize, principal: Option<&'a P
         method: &head.method,
         path_in_api: below.unwrap_or("/"),
         address: exchange.connection().address(),
+        plans,
         now: exchange.now(),
     }
 }

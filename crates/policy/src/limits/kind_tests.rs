@@ -7,12 +7,16 @@ use http::StatusCode;
 use portcullis_core::{Faults, Moment};
 use portcullis_store::Store;
 
-use super::{AlertHook, Callers, LimitFacts, Limits, LimitsPlan, LimitsSpec, Reserved, SharedLimits};
+use super::{AlertHook, Callers, CheckedLimits, LimitFacts, Limits, LimitsSpec, Reserved, SharedLimits};
 use crate::fixtures::{Caller, NOON, node, said};
 
 const ALL: Callers = Callers { anonymous: false, tokens: true, groups: true };
 
-fn compile(source: &str, callers: Callers, shared: &mut SharedLimits) -> (Option<LimitsPlan>, Vec<String>) {
+fn compile(
+    source: &str,
+    callers: Callers,
+    shared: &mut SharedLimits,
+) -> (Option<CheckedLimits>, Vec<String>) {
     let mut faults = Faults::default();
     let spec = LimitsSpec::read(&node(source), &mut faults);
     let plan = spec.and_then(|spec| spec.compile(callers, shared, &mut faults));
@@ -35,6 +39,7 @@ fn facts(caller: &Caller, now: Moment) -> LimitFacts<'_> {
         method: &caller.head.method,
         path_in_api: &caller.path_in_api,
         address: caller.address,
+        plans: None,
         now,
     }
 }

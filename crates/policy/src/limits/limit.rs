@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
-use portcullis_core::{Moment, Principal, Reason, Rejection};
+use portcullis_core::{Moment, PlanId, Principal, Reason, Rejection};
 use portcullis_store::{
     LimitId, QuotaKey, QuotaOutcome, QuotaRule, QuotaTable, RateOutcome, RateRule, RateTable, RateUnit,
     Store, StoreError,
@@ -16,14 +16,18 @@ use super::count::Count;
 use super::fields;
 use super::key::{Key, Per, Uncountable};
 use super::measure::Measure;
+use super::of_plan::{OfPlan, PlanLimitSpec};
 use super::own::OwnCount;
 use super::reach::Reach;
-use super::spec::{GroupSpec, LimitSpec, LimitsPlan};
+use super::slot::{PlanLimit, PlanLimits, Slot};
+use super::spec::{CheckedLimits, GroupSpec, LimitSpec, SlotSpec};
 use super::{LimitFacts, Limits, Standing};
 
 #[derive(Debug)]
 pub(super) struct Limit {
     pub(super) name: Arc<str>,
+    /// The plan it is of.
+    plan: Option<PlanId>,
     api: Arc<str>,
     per: Box<[Per]>,
     reach: Reach,
@@ -58,25 +62,43 @@ enum Counter {
 pub(super) struct Held {
     /// The limit's position.
     pub(super) at: usize,
+    /// The plan the limit is of.
+    pub(super) plan: Option<PlanId>,
     key: String,
     count: u64,
     taken: Moment,
     reset: Duration,
 }
 
-impl LimitsPlan {
+impl CheckedLimits {
     /// Finds the counters of the limits. They are the living ones, where there are any: an edited limit goes on
     /// with what it had counted. Only for policies that are without fault and about to be served, because a
     /// changed rule applies to its counters from here on.
     pub fn open(self, api: &str, store: &Store, alerts: &AlertHook) -> Limits {
-        let is_personal = self.limits.iter().any(|limit| limit.own.is_some() || !limit.groups.is_empty());
-        let enforced = self.limits.iter().filter(|limit| !limit.shadow);
-        let items: Vec<String> =
-            enforced.map(|limit| fields::policy_item(&limit.name, limit.measure, None)).collect();
-        let policy = (!items.is_empty()).then(|| HeaderValue::try_from(items.join(", ")).ok()).flatten();
+        let is_own = |slot: &SlotSpec| match slot {
+            SlotSpec::Own(limit) => limit.own.is_some() || !limit.groups.is_empty(),
+            SlotSpec::OfPlans(_) => true,
+        };
+        let is_personal = self.slots.iter().any(is_own);
         let api: Arc<str> = api.into();
-        let limits = self.limits.into_iter().map(|limit| Limit::open(limit, &api, store, alerts));
-        Limits { limits: limits.collect(), policy, is_personal }
+        let slots = self.slots.into_iter().map(|slot| match slot {
+            SlotSpec::Own(limit) => Slot::Own(Limit::open(limit, None, &api, store, alerts)),
+            SlotSpec::OfPlans(terms) => {
+                let is_narrow = terms.iter().any(|term| !term.reach.is_whole());
+                let open = |term: PlanLimitSpec| PlanLimit {
+                    plan: term.plan.id,
+                    limit: term.limit.map(|limit| Limit::open(limit, Some(&term.plan), &api, store, alerts)),
+                };
+                let mut terms: Box<[_]> = terms.into_iter().map(open).collect();
+                terms.sort_by_key(|term| term.plan);
+                Slot::OfPlans(PlanLimits { terms, is_narrow })
+            }
+        });
+        let slots: Box<[Slot]> = slots.collect();
+        let enforced = slots.iter().flat_map(Slot::all).filter(|limit| !limit.shadow);
+        let items: Vec<String> = enforced.map(|limit| limit.policy_item(None)).collect();
+        let policy = (!items.is_empty()).then(|| HeaderValue::try_from(items.join(", ")).ok()).flatten();
+        Limits { slots, policy: policy.filter(|_| !is_personal), is_personal }
     }
 }
 
@@ -98,11 +120,19 @@ impl Rule {
 }
 
 impl Limit {
-    fn open(spec: LimitSpec, api: &Arc<str>, store: &Store, alerts: &AlertHook) -> Self {
-        let id = match &spec.shared_as {
-            Some(name) => LimitId::shared(&name.value),
-            None => LimitId::new(api, &spec.name),
+    fn open(
+        spec: LimitSpec,
+        plan: Option<&OfPlan>,
+        api: &Arc<str>,
+        store: &Store,
+        alerts: &AlertHook,
+    ) -> Self {
+        let id = match (plan, &spec.shared_as) {
+            (Some(plan), _) => plan.counters(api, &spec.name),
+            (None, Some(name)) => LimitId::shared(&name.value),
+            (None, None) => LimitId::new(api, &spec.name),
         };
+        let name = plan.map_or_else(|| spec.name.as_str().into(), |plan| plan.shown(&spec.name).into());
         let unit = spec.calendar.as_ref().map(|(unit, _)| *unit);
         let groups = spec.groups.into_iter().map(|GroupSpec { group, measure }| {
             (Arc::from(group.value), Rule::open(store, &id, measure, unit))
@@ -110,7 +140,8 @@ impl Limit {
         Self {
             groups: groups.collect(),
             rule: Rule::open(store, &id, spec.measure, unit),
-            name: spec.name.into(),
+            name,
+            plan: plan.map(|plan| plan.id),
             api: Arc::clone(api),
             per: spec.per.into(),
             reach: spec.reach,
@@ -122,9 +153,14 @@ impl Limit {
         }
     }
 
+    /// How much of what.
+    pub(super) const fn measure(&self) -> Measure {
+        self.rule.measure
+    }
+
     /// Whether it is asked about a request, before or after it is known who calls.
     pub(super) fn is_asked(&self, facts: &LimitFacts<'_>, early: bool) -> bool {
-        self.is_early() == early && self.reach.takes(facts)
+        self.is_early() == early && self.reach.takes(facts.method, facts.path_in_api)
     }
 
     /// Whether it is asked before it is known who calls.
@@ -192,7 +228,7 @@ impl Limit {
             (Counter::Rate(table), ..) => table.rule().count,
             (Counter::Quota(table), ..) => table.rule().count.into(),
         };
-        Some(Held { at, key, count, taken: facts.now, reset })
+        Some(Held { at, plan: self.plan, key, count, taken: facts.now, reset })
     }
 
     /// Gives a unit back if the answer is not counted.

@@ -14,9 +14,11 @@ mod kind_tests;
 mod limit;
 mod measure;
 mod naming;
+mod of_plan;
 mod own;
-mod reach;
+pub(crate) mod reach;
 mod shared;
+mod slot;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -25,12 +27,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use portcullis_core::{Moment, Principal, Reason, Rejection};
+use portcullis_core::{Moment, PlanId, PlanSet, Principal, Reason, Rejection};
 
 pub use alerts::{AlertHook, QuotaAlert};
 use limit::{Held, Limit};
+pub use of_plan::PlanSlots;
+pub(crate) use of_plan::{OfPlan, PlanLimitSpec};
 pub use shared::SharedLimits;
-pub use spec::{Callers, LimitsPlan, LimitsSpec};
+use slot::Slot;
+pub use spec::{Callers, CheckedLimits, LimitsSpec};
 
 /// Most limits one API can have.
 pub(crate) const MAX_LIMITS: usize = 8;
@@ -46,15 +51,23 @@ pub struct LimitFacts<'a> {
     pub path_in_api: &'a str,
     /// The caller's address, as [`portcullis_core::Connection::address`] gives it.
     pub address: IpAddr,
+    /// The caller's plans, where the API takes some.
+    pub plans: Option<&'a PlanSet>,
     /// When the request was opened.
     pub now: Moment,
+}
+
+impl LimitFacts<'_> {
+    fn plans(&self) -> &[PlanId] {
+        self.plans.map_or(&[], |plans| plans)
+    }
 }
 
 /// The limits of one API with their counters.
 #[derive(Debug)]
 pub struct Limits {
     /// Rates first, then quotas.
-    limits: Box<[Limit]>,
+    slots: Box<[Slot]>,
     /// The value of `RateLimit-Policy`, where it is the same for every caller. Names are checked, so there always is
     /// one; a field is no reason to panic.
     policy: Option<HeaderValue>,
@@ -72,7 +85,7 @@ struct Standing {
 /// What a request has taken until its last limit has decided. Dropped before that, because a limit refused or
 /// because the caller left while one waited for the store, it is given back (LIM-03).
 struct Taken<'a> {
-    limits: &'a [Limit],
+    slots: &'a [Slot],
     /// Which of them gave a unit, a bit each.
     which: u8,
     facts: &'a LimitFacts<'a>,
@@ -80,8 +93,9 @@ struct Taken<'a> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        let taken = self.limits.iter().enumerate().filter(|(at, _)| self.which & (1 << at) != 0);
-        taken.for_each(|(_, limit)| limit.undo(self.facts));
+        let taken = self.slots.iter().enumerate().filter(|(at, _)| self.which & (1 << at) != 0);
+        let limits = taken.filter_map(|(_, slot)| slot.limit(self.facts.plans()));
+        limits.for_each(|limit| limit.undo(self.facts));
     }
 }
 
@@ -94,11 +108,23 @@ pub struct Admission {
     told: u8,
     /// What a limit in shadow would have said.
     shadow: Option<Reason>,
-    /// The value of `RateLimit-Policy` for this caller, where it is the caller's own.
-    policy: Option<Box<HeaderValue>>,
+    /// What is this caller's own.
+    personal: Option<Box<Personal>>,
+}
+
+/// What follows from who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Personal {
+    /// The value of `RateLimit-Policy`.
+    policy: Option<HeaderValue>,
+    plans: Option<PlanSet>,
 }
 
 impl Admission {
+    fn plans(&self) -> &[PlanId] {
+        self.personal.as_ref().and_then(|personal| personal.plans.as_deref()).unwrap_or_default()
+    }
+
     /// What a limit in shadow would have refused the request for.
     pub const fn shadow(&self) -> Option<Reason> {
         self.shadow
@@ -150,7 +176,7 @@ impl Limits {
 
     /// Whether a limit counts failures.
     pub fn count_failures(&self) -> bool {
-        self.limits.iter().any(Limit::is_early)
+        self.slots.iter().flat_map(Slot::all).any(Limit::is_early)
     }
 
     async fn take(
@@ -160,11 +186,12 @@ impl Limits {
         reserved: &mut Reserved,
     ) -> Result<Admission, Rejection> {
         let standings = [Standing::default(); MAX_LIMITS];
-        let mut admission = Admission { standings, told: 0, shadow: None, policy: None };
-        let mut taken = Taken { limits: &self.limits, which: 0, facts };
+        let mut admission = Admission { standings, told: 0, shadow: None, personal: None };
+        let mut taken = Taken { slots: &self.slots, which: 0, facts };
         let mut held = Vec::new();
-        let about = self.limits.iter().zip(&mut admission.standings).enumerate();
-        for (at, (limit, standing)) in about.filter(|(_, (limit, _))| limit.is_asked(facts, early)) {
+        for (at, (slot, standing)) in self.slots.iter().zip(&mut admission.standings).enumerate() {
+            let limit = slot.limit(facts.plans()).filter(|limit| limit.is_asked(facts, early));
+            let Some(limit) = limit else { continue };
             match limit.take(facts).await {
                 Ok((found, reset)) => {
                     taken.which |= 1 << at;
@@ -183,7 +210,8 @@ impl Limits {
         taken.which = 0;
         reserved.0.append(&mut held);
         if self.is_personal && !early {
-            admission.policy = self.own_policy(facts).map(Box::new);
+            let (policy, plans) = (self.own_policy(facts), facts.plans.cloned());
+            admission.personal = Some(Box::new(Personal { policy, plans }));
         }
         Ok(admission)
     }
@@ -192,7 +220,7 @@ impl Limits {
     /// request, when its answer is known.
     pub fn settle(&self, reserved: Reserved, status: StatusCode, now: Moment) {
         for held in reserved.0 {
-            if let Some(limit) = self.limits.get(held.at) {
+            if let Some(limit) = self.slots.get(held.at).and_then(|slot| slot.limit_of(&held)) {
                 limit.settle(&held, status, now);
             }
         }
@@ -201,11 +229,15 @@ impl Limits {
     /// Writes `RateLimit-Policy` and `RateLimit` for an admitted request that is answered with this status, in place of
     /// any the upstream wrote (LIM-07).
     pub fn write_fields(&self, admission: &Admission, status: StatusCode, headers: &mut HeaderMap) {
-        let standings = self.limits.iter().zip(admission.standings).enumerate();
+        let standings = self.slots.iter().zip(admission.standings).enumerate();
         let told = standings.filter(|(at, _)| admission.told & (1 << at) != 0);
-        let told = told.map(|(_, (limit, standing))| (&*limit.name, limit.told(standing, status)));
+        let told = told.filter_map(|(_, (slot, standing))| {
+            let limit = slot.limit(admission.plans())?;
+            Some((&*limit.name, limit.told(standing, status)))
+        });
         let standing = (admission.told != 0).then(|| fields::standing(told)).flatten();
-        self.write(admission.policy.as_deref(), standing, headers);
+        let own = admission.personal.as_ref().map(|personal| &personal.policy);
+        self.write(own.and_then(Option::as_ref), standing, headers);
     }
 
     /// Writes the same fields for a request that one of these limits refused: nothing is left of that one.
@@ -213,8 +245,7 @@ impl Limits {
         let Some(detail) = rejection.detail() else { return };
         let wait = fields::whole_seconds(detail.retry_after.unwrap_or_default());
         let standing = Standing { remaining: 0, reset_seconds: u32::try_from(wait).unwrap_or(u32::MAX) };
-        let violated =
-            detail.violated.iter().filter(|name| self.limits.iter().any(|limit| limit.name == **name));
+        let violated = detail.violated.iter().filter(|violated| self.names().any(|name| name == *violated));
         let mut violated = violated.map(|name| (&**name, standing)).peekable();
         if violated.peek().is_some() {
             self.write(detail.limit_policy.as_ref(), fields::standing(violated), headers);
@@ -223,12 +254,13 @@ impl Limits {
 
     /// The names of all limits, rates first.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.limits.iter().map(|limit| &limit.name)
+        self.slots.iter().flat_map(Slot::all).map(|limit| &limit.name)
     }
 
     /// What the limits promise this caller.
     fn own_policy(&self, facts: &LimitFacts<'_>) -> Option<HeaderValue> {
-        let enforced = self.limits.iter().filter(|limit| !limit.shadow);
+        let limits = self.slots.iter().filter_map(|slot| slot.limit(facts.plans()));
+        let enforced = limits.filter(|limit| !limit.shadow);
         let items: Vec<String> = enforced.map(|limit| limit.policy_item(facts.principal)).collect();
         (!items.is_empty()).then(|| HeaderValue::try_from(items.join(", ")).ok()).flatten()
     }

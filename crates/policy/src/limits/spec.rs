@@ -10,6 +10,7 @@ use super::count::Count;
 use super::key::Per;
 use super::measure::{Measure, MeasureNodes, group_measures};
 use super::naming::{derived_name, good_name};
+use super::of_plan::{PlanLimitSpec, PlanSlots};
 use super::own::OwnCount;
 use super::reach::Reach;
 use super::shared::SharedLimits;
@@ -43,7 +44,7 @@ pub(super) struct LimitSpec {
     /// The windows of a quota that goes by the calendar, and whose.
     pub(super) calendar: Option<(Unit, TimeZone)>,
     /// Of the name, or of the limit if its name is derived.
-    place: Place,
+    pub(super) place: Place,
     /// Of `per`, or of the limit if that is left out.
     per_place: Place,
     /// Of `groups`, or of the limit if that is left out.
@@ -69,16 +70,49 @@ pub struct Callers {
 }
 
 /// Checked limits that have not met their counters yet.
-#[derive(Debug)]
-pub struct LimitsPlan {
-    /// Rates first, then quotas, each in the order written (LIM-03).
-    pub(super) limits: Vec<LimitSpec>,
+#[derive(Debug, Default)]
+pub struct CheckedLimits {
+    /// Rates first, then quotas, each in the order written (LIM-03), those of plans behind the API's own.
+    pub(super) slots: Vec<SlotSpec>,
 }
 
-impl LimitsPlan {
+/// A limit of the API, or what plans say about the same thing.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "they live while policies are loaded")]
+pub(super) enum SlotSpec {
+    Own(LimitSpec),
+    OfPlans(Vec<PlanLimitSpec>),
+}
+
+impl SlotSpec {
+    fn is_quota(&self) -> bool {
+        match self {
+            Self::Own(limit) => limit.is_quota(),
+            Self::OfPlans(terms) => terms.iter().any(|term| term.is_quota),
+        }
+    }
+}
+
+impl CheckedLimits {
     /// Whether any of them is a quota, which a restart should not forget.
     pub fn has_quota(&self) -> bool {
-        self.limits.iter().any(|limit| matches!(limit.measure, Measure::Quota { .. }))
+        self.slots.iter().any(SlotSpec::is_quota)
+    }
+
+    /// Puts those of plans among them.
+    pub fn with(mut self, plans: PlanSlots, place: Place, faults: &mut Faults) -> Option<Self> {
+        self.slots.extend(plans.0.into_iter().map(SlotSpec::OfPlans));
+        self.slots.sort_by_key(SlotSpec::is_quota);
+        if self.slots.len() > MAX_LIMITS {
+            let count = self.slots.len();
+            let message =
+                format!("an API has at most {MAX_LIMITS} limits, with those of plans these are {count}");
+            faults.push(Diagnostic::error("too_many", place, message).note(
+                "limits of several plans count as one if their `per`, `methods` and `paths` are the same",
+            ));
+            return None;
+        }
+        Some(self)
     }
 }
 
@@ -98,13 +132,13 @@ impl LimitsSpec {
     }
 
     /// Checks the limits against each other, against those of other APIs and against who may call. Counters are not
-    /// touched: see [`LimitsPlan::open`].
+    /// touched: see [`CheckedLimits::open`].
     pub fn compile(
         mut self,
         callers: Callers,
         shared: &mut SharedLimits,
         faults: &mut Faults,
-    ) -> Option<LimitsPlan> {
+    ) -> Option<CheckedLimits> {
         let mut good = self.complete;
         for (at, limit) in self.limits.iter().enumerate() {
             let earlier = self.limits.get(..at).unwrap_or_default();
@@ -122,13 +156,13 @@ impl LimitsSpec {
             }
             good &= limit.fits(callers, faults);
         }
-        self.limits.sort_by_key(|limit| matches!(limit.measure, Measure::Quota { .. }));
-        good.then_some(LimitsPlan { limits: self.limits })
+        self.limits.sort_by_key(LimitSpec::is_quota);
+        good.then(|| CheckedLimits { slots: self.limits.into_iter().map(SlotSpec::Own).collect() })
     }
 }
 
 impl LimitSpec {
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+    pub(super) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "a limit", faults)?;
         let per = fields.get("per");
         let measure = MeasureNodes {
@@ -188,6 +222,10 @@ impl LimitSpec {
         })
     }
 
+    pub(super) fn is_quota(&self) -> bool {
+        matches!(self.measure, Measure::Quota { .. })
+    }
+
     /// Whether both say the same of how is counted.
     pub(super) fn counts_like(&self, other: &Self) -> bool {
         let groups = |of: &Self| {
@@ -212,7 +250,7 @@ impl LimitSpec {
     }
 
     /// Whether the callers of the API have what it counts by.
-    fn fits(&self, callers: Callers, faults: &mut Faults) -> bool {
+    pub(super) fn fits(&self, callers: Callers, faults: &mut Faults) -> bool {
         let nameless = |per: &Per| matches!(per, Per::Address | Per::Api);
         if self.count == Count::Failures && !self.per.iter().all(nameless) {
             faults.push(
@@ -271,7 +309,7 @@ fn optional_name(node: Option<&Node>, faults: &mut Faults) -> Option<Option<Span
     node.text(faults).filter(|name| good_name(name, faults)).map(Some)
 }
 
-fn subjects(node: &Node, faults: &mut Faults) -> Option<Vec<Per>> {
+pub(super) fn subjects(node: &Node, faults: &mut Faults) -> Option<Vec<Per>> {
     let nodes = match &node.content {
         Content::List(_) => node.list(faults)?,
         _ => std::slice::from_ref(node),

@@ -10,11 +10,11 @@ use portcullis_store::Store;
 
 use super::fields::whole_seconds;
 use super::{
-    Admission, AlertHook, Callers, LimitFacts, Limits, LimitsPlan, LimitsSpec, Reserved, SharedLimits,
+    Admission, AlertHook, Callers, CheckedLimits, LimitFacts, Limits, LimitsSpec, Reserved, SharedLimits,
 };
 use crate::fixtures::{Caller, NOON, identity, node, said};
 
-fn compile(source: &str, anonymous: bool) -> (Option<LimitsPlan>, Vec<String>) {
+fn compile(source: &str, anonymous: bool) -> (Option<CheckedLimits>, Vec<String>) {
     let mut faults = Faults::default();
     let callers = Callers { anonymous, tokens: true, groups: true };
     let plan = LimitsSpec::read(&node(source), &mut faults)
@@ -22,7 +22,7 @@ fn compile(source: &str, anonymous: bool) -> (Option<LimitsPlan>, Vec<String>) {
     (plan, faults.into_sorted().iter().map(said).collect())
 }
 
-fn plan(source: &str) -> LimitsPlan {
+fn plan(source: &str) -> CheckedLimits {
     let (plan, faults) = compile(source, false);
     assert_eq!(faults, [""; 0], "{source}");
     plan.expect("limits without faults compile")
@@ -47,6 +47,7 @@ fn facts(caller: &Caller, address: IpAddr, now: Moment) -> LimitFacts<'_> {
         method: &caller.head.method,
         path_in_api: &caller.path_in_api,
         address,
+        plans: None,
         now,
     }
 }

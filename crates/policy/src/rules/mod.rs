@@ -95,6 +95,7 @@ impl RulesSpec {
                 );
                 good = false;
             }
+            // Whose plans do not give the earlier one come to the later one.
             if let Some(shadow) = earlier.iter().find(|earlier| earlier.takes_all_of(rule)) {
                 faults.push(unreachable(rule, shadow));
                 good = false;
@@ -137,7 +138,7 @@ impl Rules {
     /// Finds the first rule that fits.
     ///
     /// # Errors
-    /// [`Reason::ScopeInsufficient`], naming the scope that would do, if some rule fits in everything but its
+    /// [`Reason::NotInPlan`] if the caller's plans do not give it; [`Reason::ScopeInsufficient`], naming the scope that would do, if some rule fits in everything but its
     /// scope; otherwise [`Reason::AccessDenied`].
     pub fn authorize(&self, facts: &Facts<'_>) -> Result<Permit, Rejection> {
         let method = MethodSet::of(&facts.head.method);
@@ -145,7 +146,13 @@ impl Rules {
             if let Fit::Whole { path } = rule.fit(method, facts)
                 && rule.when.as_ref().is_none_or(|when| when.holds(facts) == Ok(true))
             {
-                return Ok(Permit { rule: at, path });
+                // SECURITY: the first rule that fits decides here, too. Were it passed over, a wider one behind it would
+                // give what the plan leaves out.
+                return if facts.is_given(at) {
+                    Ok(Permit { rule: at, path })
+                } else {
+                    Err(rule.not_in_plan())
+                };
             }
         }
         Err(self.refusal(method, facts))
@@ -247,6 +254,11 @@ impl Rule {
                 .filter(|any| !self.scope.iter().any(|scope| **scope == **any)),
         );
         needed.join(" ")
+    }
+
+    fn not_in_plan(&self) -> Rejection {
+        let why = format!("rule `{}` is in no plan of the caller", self.name);
+        Rejection::new(Reason::NotInPlan).because(why)
     }
 
     fn scope_refusal(&self) -> Rejection {

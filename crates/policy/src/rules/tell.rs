@@ -25,6 +25,8 @@ pub enum Verdict {
     Fits,
     /// It is about something else.
     Misses(Miss),
+    /// It would take it, and no plan of the caller gives it; no later rule is asked.
+    NotInPlan,
     /// It is about it, and asks for these scopes.
     NeedsScope(String),
     /// Its `when` is not true.
@@ -34,24 +36,25 @@ pub enum Verdict {
 }
 
 impl Rules {
-    /// What each rule says, down to the first that fits.
+    /// What each rule says, down to the one that decides.
     pub fn tell(&self, facts: &Facts<'_>) -> Vec<Told> {
         let method = MethodSet::of(&facts.head.method);
         let mut told = Vec::new();
-        for rule in &self.rules {
+        for (at, rule) in self.rules.iter().enumerate() {
             let holds = || rule.when.as_ref().map_or(Ok(true), |when| when.holds(facts));
             let verdict = match rule.fit(method, facts) {
                 Fit::Not(miss) => Verdict::Misses(miss),
                 Fit::AllButScope => Verdict::NeedsScope(rule.needed_scope()),
                 Fit::Whole { .. } => match holds() {
-                    Ok(true) => Verdict::Fits,
+                    Ok(true) if facts.is_given(at) => Verdict::Fits,
+                    Ok(true) => Verdict::NotInPlan,
                     Ok(false) => Verdict::Untrue,
                     Err(why) => Verdict::Undecided(why.to_string()),
                 },
             };
-            let fits = verdict == Verdict::Fits;
+            let decides = matches!(verdict, Verdict::Fits | Verdict::NotInPlan);
             told.push(Told { rule: Arc::clone(&rule.name), place: rule.place, verdict });
-            if fits {
+            if decides {
                 break;
             }
         }

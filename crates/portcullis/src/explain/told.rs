@@ -83,6 +83,10 @@ impl Explanation<'_> {
                 self.outcome.group.as_ref().map(|group| format!(", group {group}")).unwrap_or_default();
             lines.push(Line { who: "caller", said: format!("{identity}{key}{group}"), place: None });
         }
+        if !self.outcome.plans.is_empty() {
+            let place = self.api().and_then(|api| key_place(api, "plans"));
+            lines.push(Line { who: "plan", said: self.outcome.plans.join(", "), place });
+        }
         lines.extend(self.outcome.rules.iter().map(|told| Line {
             who: "rule",
             said: format!("`{}` {}", told.rule, spoken(&told.verdict)),
@@ -248,6 +252,7 @@ fn spoken(verdict: &Verdict) -> String {
         Verdict::Misses(Miss::Path) => "is for other paths".to_owned(),
         Verdict::Misses(Miss::Group) => "is for other groups".to_owned(),
         Verdict::Misses(Miss::Address) => "is for other addresses".to_owned(),
+        Verdict::NotInPlan => "is in no plan of the caller".to_owned(),
         Verdict::NeedsScope(scope) => format!("fits but for its scope, `{scope}`"),
         Verdict::Untrue => "fits, but its `when` is false".to_owned(),
         Verdict::Undecided(why) => format!("fits, but its `when` cannot be decided: {why}"),
