@@ -90,6 +90,8 @@ mod rules;
 #[cfg(test)]
 mod shadow;
 #[cfg(test)]
+mod shared_store;
+#[cfg(test)]
 mod test_verb;
 #[cfg(test)]
 mod tidy;

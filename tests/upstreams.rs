@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use portcullis_core::Reason;
+use tokio::net::TcpSocket;
 
 use crate::rig::client::Client;
 use crate::rig::eventually;
@@ -11,10 +12,12 @@ use crate::rig::raw::Raw;
 use crate::rig::upstream::{Manner, Speaks, Upstream};
 use crate::rig::world::{HOST, PUBLIC, Plan, World};
 
-/// A port where nobody listens.
-fn nobody() -> String {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    format!("http://{}", address.expect("a free port"))
+/// A port where nobody listens, and nobody else can while it is held.
+fn nobody() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let address = socket.local_addr().expect("an address");
+    (socket, format!("http://{address}"))
 }
 
 fn impatient() -> Plan {
@@ -26,7 +29,8 @@ fn impatient() -> Plan {
 fn an_upstream_that_is_down_is_502() {
     let plan = impatient();
     plan.write();
-    let yaml = plan.gateway_yaml().replace(&plan.upstream.url(), &nobody());
+    let (_held, url) = nobody();
+    let yaml = plan.gateway_yaml().replace(&plan.upstream.url(), &url);
     plan.directory.write("gateway.yaml", yaml);
     let gateway = Gateway::start(plan.directory.path());
     let client = Client::plain(gateway.address("plain"), HOST);
@@ -339,7 +343,8 @@ fn an_upstream_over_tls_has_to_be_who_it_says() {
 fn an_endpoint_that_is_down_is_passed_over() {
     let plan = impatient();
     plan.write();
-    let both = format!("\"{}\", \"{}\"", nobody(), plan.upstream.url());
+    let (_held, down) = nobody();
+    let both = format!("\"{down}\", \"{}\"", plan.upstream.url());
     let yaml = plan.gateway_yaml().replace(&format!("\"{}\"", plan.upstream.url()), &both);
     plan.directory.write("gateway.yaml", yaml);
     let gateway = Gateway::start(plan.directory.path());

@@ -17,6 +17,7 @@ pub(crate) mod interop;
 pub(crate) mod oidc;
 pub(crate) mod provider;
 pub(crate) mod raw;
+pub(crate) mod redis;
 pub(crate) mod token;
 pub(crate) mod upstream;
 pub(crate) mod world;

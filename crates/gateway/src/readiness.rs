@@ -68,6 +68,14 @@ pub(crate) fn checks(resources: &Resources, draining: bool, whole: bool) -> Vec<
         ready: !failing,
         detail: failing.then(|| "the last commit failed".to_owned()),
     });
+    if let Some(shared) = resources.store.shared() {
+        let detail = shared
+            .figures()
+            .is_open
+            .then(|| "it does not answer; limits go by `when_store_fails`".to_owned());
+        // SECURITY: never "not ready", for all gateways that share it would be taken away at once.
+        checks.push(Check { name: "shared store".to_owned(), ready: true, detail });
+    }
     checks
 }
 
@@ -82,6 +90,17 @@ pub(crate) fn record(resources: &Resources, telemetry: &Telemetry) {
         }
     }
     resources.quota_alerts.record(telemetry);
+    if let Some(shared) = resources.store.shared() {
+        let figures = shared.figures();
+        let counts =
+            [("answered", figures.answered), ("failed", figures.failed), ("not_asked", figures.not_asked)];
+        for (result, count) in counts {
+            let labels = vec![Label::from_static_parts("result", result)];
+            telemetry.count_absolute("portcullis_shared_store_questions_total", labels, count);
+        }
+        telemetry.count_absolute("portcullis_shared_store_microseconds_total", vec![], figures.micros);
+        telemetry.gauge("portcullis_shared_store_shut", vec![], f64::from(u8::from(figures.is_open)));
+    }
     let passwords = resources.passwords.counts();
     for (result, count) in [("right", passwords.right), ("wrong", passwords.wrong), ("busy", passwords.busy)]
     {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use metrics::Label;
 use portcullis_authn::RevokedEntry;
 use portcullis_core::{Clock, Diagnostic, Faults, Secret};
-use portcullis_store::{OpenError, Replays, Store, StoreSettings};
+use portcullis_store::{OpenError, Replays, Store};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::access_log::{AccessLog, AccessLogWriter};
@@ -103,7 +103,7 @@ impl Gateway {
         let (resources, compiled) = match spec {
             None => return Err(no_longer_good(sources, faults)),
             Some(spec) => {
-                let store = open_store(spec.gateway.store.as_ref().map(|path| sources.path_of(path)))?;
+                let store = spec.gateway.store.open(&sources, background.handle())?;
                 let (clock, runtime) = (options.clock.clone(), background.handle().clone());
                 let resources = Resources::living(store, clock, runtime)?;
                 let compiled = config::compile(spec, &sources, &resources, &mut faults);
@@ -359,18 +359,6 @@ fn background() -> io::Result<Runtime> {
         .thread_name("background")
         .enable_all()
         .build()
-}
-
-fn open_store(path: Option<PathBuf>) -> Result<Store, StartError> {
-    if let Some(folder) = path.as_ref().and_then(|path| path.parent()) {
-        // Whether this worked is seen when the store is opened, which says it better.
-        let _ = std::fs::create_dir_all(folder);
-    }
-    let opened = match &path {
-        Some(path) => Store::open(&StoreSettings { path: path.clone() }),
-        None => Store::in_memory(),
-    };
-    opened.map_err(|source| StartError::Store { path: path.unwrap_or_default(), source })
 }
 
 fn no_longer_good(sources: SourceMap, faults: Faults) -> StartError {

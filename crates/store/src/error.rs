@@ -59,6 +59,11 @@ pub enum OpenError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// The address of the shared store, or the trust for it, cannot be used.
+    #[error(
+        "the address of the shared store is none: write `redis://[user[:password]@]host[:port][/database]`, or `rediss://` for TLS"
+    )]
+    BadAddress,
     /// The thread that writes could not be started.
     #[error("the store's thread cannot be started: {0}")]
     Thread(io::Error),
@@ -77,6 +82,9 @@ pub enum StoreError {
     /// More requests wait for the disk than may.
     #[error("too many requests wait for the store")]
     Overloaded,
+    /// The shared store cannot be asked, or did not answer in time, or answered something else.
+    #[error("the shared store does not answer")]
+    NoAnswer,
     /// The store is closed.
     #[error("the store is closed")]
     Closed,

@@ -55,6 +55,8 @@
 //! One process. The file is locked, a second gateway that opens it is refused, and two gateways with a file each
 //! count apart: together they admit up to twice the limit.
 //!
+//! Gateways that count together have their counters in Redis: see [`SharedCounters`].
+//!
 //! # Bounds
 //!
 //! A table keeps at most 1,000,000 callers in memory. When a rate table is full of live cells, new callers share one
@@ -87,6 +89,7 @@ mod quota;
 mod rate;
 mod records;
 mod replays;
+mod shared;
 
 pub use embedded::Embedded;
 pub use error::{OpenError, StoreError};
@@ -96,6 +99,9 @@ pub use quota::{MAX_ALERTS, QuotaKey, QuotaOutcome, QuotaRule, QuotaStanding, Qu
 pub use rate::{Algorithm, MOST_IN_A_WINDOW, RateOutcome, RateRule, RateStanding, RateTable, RateUnit};
 pub use records::{RecordChanges, RecordRow, Records};
 pub use replays::{Claim, REPLAYS, ReplayFigures, ReplaySpace, Replays, SingleUse, claim_all};
+pub use shared::{
+    FAILURES, SharedAsk, SharedCounters, SharedFigures, SharedOutcome, SharedRule, SharedSettings, SharedUnit,
+};
 
 use portcullis_core::Moment;
 use std::path::PathBuf;
@@ -123,6 +129,8 @@ pub struct StoreSettings {
 pub enum Store {
     /// In this process and one file, for a gateway that stands alone.
     Embedded(Arc<Embedded>),
+    /// Counters on a server that several gateways share; everything else as for one that stands alone.
+    Redis(Arc<Embedded>, SharedCounters),
 }
 
 impl Store {
@@ -142,11 +150,26 @@ impl Store {
         Ok(Self::Embedded(Arc::new(Embedded::in_memory()?)))
     }
 
+    /// The same, with its counters shared.
+    #[must_use]
+    pub fn sharing(self, counters: SharedCounters) -> Self {
+        let (Self::Embedded(own) | Self::Redis(own, _)) = self;
+        Self::Redis(own, counters)
+    }
+
+    /// The counters that are shared, if some are. Those of this process stand in for them where a policy says so.
+    pub const fn shared(&self) -> Option<&SharedCounters> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Redis(_, counters) => Some(counters),
+        }
+    }
+
     /// The rate counters of a limit, under a rule. Asking again for the same limit, with whatever rule, gives the
     /// same counters.
     pub fn rates(&self, id: &LimitId, rule: RateRule) -> Arc<RateTable> {
         match self {
-            Self::Embedded(store) => store.rates(id, rule),
+            Self::Embedded(store) | Self::Redis(store, _) => store.rates(id, rule),
         }
     }
 
@@ -154,21 +177,21 @@ impl Store {
     /// same counters.
     pub fn quotas(&self, id: &LimitId, rule: QuotaRule) -> Arc<QuotaTable> {
         match self {
-            Self::Embedded(store) => store.quotas(id, rule),
+            Self::Embedded(store) | Self::Redis(store, _) => store.quotas(id, rule),
         }
     }
 
     /// Whether opening it made its file: then nothing is known of an earlier run.
     pub fn is_new(&self) -> bool {
         match self {
-            Self::Embedded(store) => store.is_new(),
+            Self::Embedded(store) | Self::Redis(store, _) => store.is_new(),
         }
     }
 
     /// What operators have told about a subject.
     pub fn records(&self, subject: &str) -> Records {
         match self {
-            Self::Embedded(store) => store.records(subject),
+            Self::Embedded(store) | Self::Redis(store, _) => store.records(subject),
         }
     }
 
@@ -177,14 +200,14 @@ impl Store {
     /// like a new one.
     pub fn sweep(&self, now: Moment) {
         match self {
-            Self::Embedded(store) => store.sweep(now),
+            Self::Embedded(store) | Self::Redis(store, _) => store.sweep(now),
         }
     }
 
     /// The store's numbers at this moment.
     pub fn figures(&self) -> StoreFigures {
         match self {
-            Self::Embedded(store) => store.figures(),
+            Self::Embedded(store) | Self::Redis(store, _) => store.figures(),
         }
     }
 
@@ -195,7 +218,7 @@ impl Store {
     /// When the exact counts could not be written. What is on disk then is what it would be after a crash.
     pub fn close(&self) -> Result<(), StoreError> {
         match self {
-            Self::Embedded(store) => store.close(),
+            Self::Embedded(store) | Self::Redis(store, _) => store.close(),
         }
     }
 }

@@ -78,7 +78,8 @@ pub(crate) fn compile(
     let issuers =
         gateway.issuers.map(|issuers| issuers.compile(sources, providers, faults)).unwrap_or_default();
     let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
-    let durable = gateway.store.is_some();
+    gateway.store.check(sources, faults);
+    let durable = gateway.store.has_file();
     let rooms = Rooms {
         issuers: &issuers,
         clients: &clients,
@@ -87,7 +88,7 @@ pub(crate) fn compile(
         upstreams: &upstreams,
         resources,
         materials: sources,
-        durable,
+        keeps_quotas: gateway.store.keeps_quotas(),
         guard: gateway.guard.compile(&resources.failures),
     };
     let proxy_fields = proxy_fields(listeners.iter().flatten());
@@ -140,8 +141,8 @@ struct Rooms<'a> {
     upstreams: &'a Upstreams,
     resources: &'a Resources,
     materials: &'a dyn Materials,
-    /// Whether quotas have a file.
-    durable: bool,
+    /// Whether quotas outlive a restart.
+    keeps_quotas: bool,
     guard: Guard,
 }
 
@@ -192,7 +193,7 @@ impl Rooms<'_> {
 
     /// Only a load without any fault may touch living counters.
     fn open_limits(&self, api: &Spanned<String>, limits: CheckedLimits, faults: &mut Faults) -> Limits {
-        if limits.has_quota() && !self.durable {
+        if limits.has_quota() && !self.keeps_quotas {
             let message = format!("a restart forgets the quotas of `{}`", api.value);
             faults.push(
                 Diagnostic::warning("quota_not_kept", api.place, message)

@@ -12,6 +12,7 @@ mod resources;
 mod secrets;
 mod settings;
 mod sources;
+mod store;
 mod yaml;
 
 use std::path::{Path, PathBuf};

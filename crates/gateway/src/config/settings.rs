@@ -10,6 +10,7 @@ use portcullis_core::{Faults, OutboundSpec, Spanned};
 use portcullis_proxy::UpstreamSpec;
 
 use super::admin::AdminSpec;
+use super::store::StoreSpec;
 use crate::events::EventsSpec;
 use crate::listener::ListenSpec;
 
@@ -20,7 +21,7 @@ pub(crate) struct GatewaySpec {
     pub(crate) certificates: Option<OutboundSpec>,
     pub(crate) upstreams: Vec<(Spanned<String>, UpstreamSpec)>,
     pub(crate) api_keys: Option<PepperSpec>,
-    pub(crate) store: Option<Spanned<String>>,
+    pub(crate) store: StoreSpec,
     pub(crate) guard: GuardSpec,
     pub(crate) admin: Option<AdminSpec>,
     pub(crate) events: EventsSpec,
@@ -82,7 +83,7 @@ impl GatewaySpec {
             certificates: certificates.and_then(|node| OutboundSpec::read(node, faults)),
             upstreams: named(upstreams, faults, UpstreamSpec::read),
             api_keys: api_keys.and_then(|node| PepperSpec::read(node, faults)),
-            store: store.and_then(|node| store_path(node, faults)),
+            store: store.and_then(|node| StoreSpec::read(node, faults)).unwrap_or_default(),
             guard: guard.and_then(|node| GuardSpec::read(node, faults)).unwrap_or_default(),
             events: events.and_then(|node| EventsSpec::read(node, faults)).unwrap_or_default(),
             settings: Settings {
@@ -106,13 +107,6 @@ fn named<T>(
 ) -> Vec<(Spanned<String>, T)> {
     let entries = node.and_then(|node| node.named(faults)).unwrap_or_default();
     entries.iter().filter_map(|entry| Some((entry.key.clone(), read(&entry.value, faults)?))).collect()
-}
-
-fn store_path(node: &Node, faults: &mut Faults) -> Option<Spanned<String>> {
-    let mut fields = Fields::of(node, "`store`", faults)?;
-    let path = fields.require("path", faults);
-    fields.finish(faults);
-    path?.text(faults)
 }
 
 fn read_shutdown(node: &Node, faults: &mut Faults) -> Option<Shutdown> {

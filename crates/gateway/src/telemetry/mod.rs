@@ -304,6 +304,21 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (Kind::Gauge, "portcullis_store_commit_seconds", "How long the store's last durable commit took."),
     (Kind::Counter, "portcullis_store_errors_total", "Commits of the store that failed."),
     (
+        Kind::Counter,
+        "portcullis_shared_store_questions_total",
+        "Questions to the store that gateways share, by result: answered, failed, not_asked (the ones before had failed).",
+    ),
+    (
+        Kind::Counter,
+        "portcullis_shared_store_microseconds_total",
+        "Time the answered questions to the shared store took together, in microseconds.",
+    ),
+    (
+        Kind::Gauge,
+        "portcullis_shared_store_shut",
+        "1 while the shared store fails so often that it is left in peace.",
+    ),
+    (
         Kind::Gauge,
         "portcullis_managed_api_keys",
         "API keys that were made in the running gateway and are kept.",

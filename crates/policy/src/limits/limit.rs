@@ -19,8 +19,9 @@ use super::measure::Measure;
 use super::of_plan::{OfPlan, PlanLimitSpec};
 use super::own::OwnCount;
 use super::reach::Reach;
+use super::remote::{Said, Shared, SharedHeld};
 use super::slot::{PlanLimit, PlanLimits, Slot};
-use super::spec::{CheckedLimits, GroupSpec, LimitSpec, SlotSpec};
+use super::spec::{CheckedLimits, GroupSpec, LimitSpec, SlotSpec, WhenStoreFails};
 use super::{LimitFacts, Limits, Standing};
 
 #[derive(Debug)]
@@ -38,21 +39,24 @@ pub(super) struct Limit {
     calendar: Option<Calendar>,
     rule: Rule,
     /// Where callers have a count of their own.
-    own: Option<OwnCount>,
+    pub(super) own: Option<OwnCount>,
     /// The same counters through the rules of groups that have one of their own.
     groups: Box<[(Arc<str>, Rule)]>,
     alerts: AlertHook,
+    pub(super) when_store_fails: WhenStoreFails,
+    /// Where it is counted together with other gateways.
+    pub(super) shared: Option<Shared>,
 }
 
 /// Counters, seen through a rule.
 #[derive(Debug)]
-struct Rule {
+pub(super) struct Rule {
     measure: Measure,
-    counter: Counter,
+    pub(super) counter: Counter,
 }
 
 #[derive(Debug)]
-enum Counter {
+pub(super) enum Counter {
     Rate(Arc<RateTable>),
     Quota(Arc<QuotaTable>),
 }
@@ -68,6 +72,8 @@ pub(super) struct Held {
     count: u64,
     taken: Moment,
     reset: Duration,
+    /// Of a unit that other gateways count, too.
+    pub(super) shared: Option<SharedHeld>,
 }
 
 impl CheckedLimits {
@@ -150,6 +156,8 @@ impl Limit {
             calendar: spec.calendar.map(|(unit, zone)| Calendar::new(unit, zone)),
             own: spec.own,
             alerts: alerts.clone(),
+            when_store_fails: spec.when_store_fails,
+            shared: store.shared().map(|counters| Shared::new(counters, id)),
         }
     }
 
@@ -171,6 +179,20 @@ impl Limit {
     /// Whether a unit is given back where the answer is not counted.
     pub(super) fn counts_answers(&self) -> bool {
         self.count != Count::Admitted
+    }
+
+    /// Takes a unit of counters that are this gateway's alone.
+    pub(super) async fn take_alone(&self, facts: &LimitFacts<'_>) -> Result<Said, Rejection> {
+        match self.take(facts).await {
+            Ok((standing, reset)) => Ok(Said::Taken { standing, reset, held: None }),
+            Err(rejection)
+                if rejection.reason() == Reason::StoreUnavailable
+                    && self.when_store_fails == WhenStoreFails::Allow =>
+            {
+                Ok(Said::Uncounted)
+            }
+            Err(rejection) => Err(rejection),
+        }
     }
 
     /// Takes a unit: where the caller stands now, and how long until nothing of it counts any more.
@@ -215,12 +237,17 @@ impl Limit {
     /// Gives the unit back that a request has taken, in the moment it took it.
     pub(super) fn undo(&self, facts: &LimitFacts<'_>) {
         // A unit was taken under the key, so there is one.
-        let Some(held) = self.hold(0, Duration::MAX, facts) else { return };
+        let Some(held) = self.hold(0, (Duration::MAX, None), facts) else { return };
         self.give_back(&held, facts.now);
     }
 
     /// The unit that a request has taken, for later.
-    pub(super) fn hold(&self, at: usize, reset: Duration, facts: &LimitFacts<'_>) -> Option<Held> {
+    pub(super) fn hold(
+        &self,
+        at: usize,
+        (reset, shared): (Duration, Option<SharedHeld>),
+        facts: &LimitFacts<'_>,
+    ) -> Option<Held> {
         let window = self.window(facts).ok()?;
         let key = self.key(window.as_deref(), facts).ok()?.as_str().to_owned();
         let count = match (&self.rule(facts.principal).counter, &self.own, facts.principal) {
@@ -228,7 +255,7 @@ impl Limit {
             (Counter::Rate(table), ..) => table.rule().count,
             (Counter::Quota(table), ..) => table.rule().count.into(),
         };
-        Some(Held { at, plan: self.plan, key, count, taken: facts.now, reset })
+        Some(Held { at, plan: self.plan, key, count, taken: facts.now, reset, shared })
     }
 
     /// Gives a unit back if the answer is not counted.
@@ -239,6 +266,9 @@ impl Limit {
     }
 
     fn give_back(&self, held: &Held, now: Moment) {
+        if let (Some(shared), Some(unit)) = (&self.shared, &held.shared) {
+            return shared.give_back(unit);
+        }
         let Held { key, count, taken, reset, .. } = held;
         match &self.rule.counter {
             Counter::Rate(table) => {
@@ -261,7 +291,7 @@ impl Limit {
     }
 
     /// The window of the calendar, where the limit goes by one.
-    fn window(&self, facts: &LimitFacts<'_>) -> Result<Option<Arc<Window>>, Rejection> {
+    pub(super) fn window(&self, facts: &LimitFacts<'_>) -> Result<Option<Arc<Window>>, Rejection> {
         let Some(calendar) = &self.calendar else { return Ok(None) };
         let window = calendar.window(facts.now).ok_or_else(|| {
             let why = format!("limit `{}`: the clock is outside of the calendar", self.name);
@@ -271,7 +301,11 @@ impl Limit {
     }
 
     /// Whose counter the request is counted on; in a calendar, each window has counters of its own.
-    fn key<'a>(&self, window: Option<&Window>, facts: &LimitFacts<'a>) -> Result<Key<'a>, Uncountable> {
+    pub(super) fn key<'a>(
+        &self,
+        window: Option<&Window>,
+        facts: &LimitFacts<'a>,
+    ) -> Result<Key<'a>, Uncountable> {
         let key = Key::of(&self.per, facts)?;
         Ok(match window {
             None => key,
@@ -281,7 +315,7 @@ impl Limit {
     }
 
     /// The key of the window before, where units of it may be carried over into one that has another key.
-    fn last_key(
+    pub(super) fn last_key(
         &self,
         table: &QuotaTable,
         window: Option<&Window>,
@@ -293,14 +327,14 @@ impl Limit {
     }
 
     /// The rule that holds for the caller.
-    fn rule(&self, principal: Option<&Principal>) -> &Rule {
+    pub(super) fn rule(&self, principal: Option<&Principal>) -> &Rule {
         let group = principal.and_then(|caller| caller.group.as_deref());
         let own = self.groups.iter().find(|(name, _)| group == Some(&**name));
         own.map_or(&self.rule, |(_, rule)| rule)
     }
 
     /// The caller's units of a quota, with those that may be carried over.
-    fn quota_count(&self, table: &QuotaTable, principal: Option<&Principal>) -> u32 {
+    pub(super) fn quota_count(&self, table: &QuotaTable, principal: Option<&Principal>) -> u32 {
         match (&self.own, principal) {
             (Some(own), Some(caller)) => {
                 let own = u32::try_from(own.of(caller)).unwrap_or(u32::MAX);
@@ -310,27 +344,28 @@ impl Limit {
         }
     }
 
-    fn alert(&self, facts: &LimitFacts<'_>, percent: u8, remaining: u64) {
+    pub(super) fn alert(&self, facts: &LimitFacts<'_>, percent: u8, remaining: u64) {
         let identity = facts.principal.map_or("", |caller| &caller.name);
         self.alerts.tell(&QuotaAlert { api: &self.api, limit: &self.name, identity, percent, remaining });
     }
 
     /// SECURITY: whoever cannot be counted is not let through uncounted.
-    fn uncountable(&self, why: &Uncountable) -> Rejection {
+    pub(super) fn uncountable(&self, why: &Uncountable) -> Rejection {
         Rejection::new(Reason::IdentityUnresolved).because(format!("limit `{}`: {why}", self.name))
     }
 
-    fn refusal(&self, reason: Reason, retry_after: Duration) -> Rejection {
+    pub(super) fn refusal(&self, reason: Reason, retry_after: Duration) -> Rejection {
         Rejection::new(reason).retry_after(retry_after).violating(Arc::clone(&self.name))
     }
 
     /// SECURITY: whatever keeps a quota from being decided refuses the request, and never as "used up", which
     /// would be untrue (LIM-04).
-    fn undecided(&self, error: &StoreError) -> Rejection {
+    pub(super) fn undecided(&self, error: &StoreError) -> Rejection {
         match error {
             StoreError::Disk(_)
             | StoreError::TimedOut
             | StoreError::Overloaded
+            | StoreError::NoAnswer
             | StoreError::Closed
             | StoreError::KeyTooLong => {
                 Rejection::new(Reason::StoreUnavailable).because(format!("limit `{}`: {error}", self.name))
@@ -340,7 +375,7 @@ impl Limit {
 }
 
 /// How long a window still lasts: the calendar knows better than the store.
-fn left(window: Option<&Window>, now: Moment, by_store: Duration) -> Duration {
+pub(super) fn left(window: Option<&Window>, now: Moment, by_store: Duration) -> Duration {
     let seconds = |window: &Window| window.ends.saturating_sub(now.unix_seconds());
     window.map_or(by_store, |window| Duration::from_secs(u64::try_from(seconds(window)).unwrap_or_default()))
 }

@@ -17,6 +17,7 @@ mod naming;
 mod of_plan;
 mod own;
 pub(crate) mod reach;
+mod remote;
 mod shared;
 mod slot;
 mod spec;
@@ -33,6 +34,8 @@ pub use alerts::{AlertHook, QuotaAlert};
 use limit::{Held, Limit};
 pub use of_plan::PlanSlots;
 pub(crate) use of_plan::{OfPlan, PlanLimitSpec};
+use portcullis_store::SharedOutcome;
+use remote::Said;
 pub use shared::SharedLimits;
 use slot::Slot;
 pub use spec::{Callers, CheckedLimits, LimitsSpec};
@@ -121,6 +124,39 @@ struct Personal {
 }
 
 impl Admission {
+    /// Notes what a limit says of the request. A limit in shadow is not in the way.
+    ///
+    /// # Errors
+    /// It refuses.
+    fn note(
+        &mut self,
+        at: usize,
+        limit: &Limit,
+        said: Result<Said, Rejection>,
+        (taken, held): (&mut Taken<'_>, &mut Vec<Held>),
+    ) -> Result<(), Rejection> {
+        match said {
+            Ok(Said::Uncounted) => {}
+            Ok(Said::Taken { standing, reset, held: shared }) => {
+                if shared.is_none() {
+                    taken.which |= 1 << at;
+                }
+                if let Some(slot) = self.standings.get_mut(at) {
+                    *slot = standing;
+                }
+                if limit.counts_answers() {
+                    held.extend(limit.hold(at, (reset, shared), taken.facts));
+                }
+                self.told |= u8::from(!limit.shadow) << at;
+            }
+            Err(rejection) if limit.shadow => {
+                self.shadow = self.shadow.or(Some(rejection.reason()));
+            }
+            Err(rejection) => return Err(rejection),
+        }
+        Ok(())
+    }
+
     fn plans(&self) -> &[PlanId] {
         self.personal.as_ref().and_then(|personal| personal.plans.as_deref()).unwrap_or_default()
     }
@@ -188,23 +224,39 @@ impl Limits {
         let standings = [Standing::default(); MAX_LIMITS];
         let mut admission = Admission { standings, told: 0, shadow: None, personal: None };
         let mut taken = Taken { slots: &self.slots, which: 0, facts };
-        let mut held = Vec::new();
-        for (at, (slot, standing)) in self.slots.iter().zip(&mut admission.standings).enumerate() {
+        let (mut held, mut asked) = (Vec::new(), Vec::new());
+        for (at, slot) in self.slots.iter().enumerate() {
             let limit = slot.limit(facts.plans()).filter(|limit| limit.is_asked(facts, early));
             let Some(limit) = limit else { continue };
-            match limit.take(facts).await {
-                Ok((found, reset)) => {
-                    taken.which |= 1 << at;
-                    *standing = found;
-                    if limit.counts_answers() {
-                        held.extend(limit.hold(at, reset, facts));
+            match &limit.shared {
+                None => {
+                    let said = limit.take_alone(facts).await;
+                    admission.note(at, limit, said, (&mut taken, &mut held))?;
+                }
+                Some(shared) => match limit.ask(shared, facts) {
+                    Ok(ask) => asked.push((at, limit, ask)),
+                    Err(rejection) => admission.note(at, limit, Err(rejection), (&mut taken, &mut held))?,
+                },
+            }
+        }
+        if let [(_, first, _), ..] = asked.as_slice()
+            && let Some(shared) = &first.shared
+        {
+            let asks = asked.iter().map(|(.., ask)| ask.clone()).collect();
+            match shared.counters.take(asks).await {
+                Ok(outcomes) => {
+                    let outcomes = outcomes.into_iter().chain(std::iter::repeat(SharedOutcome::NotAsked));
+                    for ((at, limit, ask), outcome) in asked.into_iter().zip(outcomes) {
+                        let said = limit.hear(ask, outcome, facts);
+                        admission.note(at, limit, said, (&mut taken, &mut held))?;
                     }
-                    admission.told |= u8::from(!limit.shadow) << at;
                 }
-                Err(rejection) if limit.shadow => {
-                    admission.shadow = admission.shadow.or(Some(rejection.reason()));
+                Err(error) => {
+                    for (at, limit, _) in asked {
+                        let said = limit.without_others(&error, facts).await;
+                        admission.note(at, limit, said, (&mut taken, &mut held))?;
+                    }
                 }
-                Err(rejection) => return Err(rejection),
             }
         }
         taken.which = 0;

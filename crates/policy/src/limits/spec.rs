@@ -15,6 +15,30 @@ use super::own::OwnCount;
 use super::reach::Reach;
 use super::shared::SharedLimits;
 
+/// What becomes of a request that a limit cannot count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WhenStoreFails {
+    /// It is refused.
+    Deny,
+    /// It passes uncounted.
+    Allow,
+    /// This gateway counts it alone.
+    Local,
+}
+
+impl WhenStoreFails {
+    const WORDS: &[(&'static str, Self)] =
+        &[("deny", Self::Deny), ("allow", Self::Allow), ("local", Self::Local)];
+
+    /// Where nothing is written: a rate guards the moment, which each gateway can do for itself; a quota is a promise.
+    const fn of(measure: Measure) -> Self {
+        match measure {
+            Measure::Rate { .. } => Self::Local,
+            Measure::Quota { .. } => Self::Deny,
+        }
+    }
+}
+
 /// Whether a limit is in the way.
 const MODES: &[(&str, bool)] = &[("enforce", false), ("shadow", true)];
 
@@ -40,6 +64,7 @@ pub(super) struct LimitSpec {
     /// Groups that have a measure of their own.
     pub(super) groups: Vec<GroupSpec>,
     pub(super) reach: Reach,
+    pub(super) when_store_fails: WhenStoreFails,
     pub(super) shadow: bool,
     /// The windows of a quota that goes by the calendar, and whose.
     pub(super) calendar: Option<(Unit, TimeZone)>,
@@ -177,6 +202,7 @@ impl LimitSpec {
         let (methods, paths) = (fields.get("methods"), fields.get("paths"));
         let (window, zone) = (fields.get("window"), fields.get("time_zone"));
         let (count, shared_as) = (fields.get("count"), fields.get("shared_as"));
+        let fails = fields.get("when_store_fails");
         fields.finish(faults);
         let subjects = match per {
             None => Some(vec![Per::Identity]),
@@ -197,9 +223,11 @@ impl LimitSpec {
         };
         let reach = Reach::read(methods, paths, faults);
         let shadow = mode.map_or(Some(false), |node| node.one_of(MODES, faults));
+        let fails = fails.map(|node| node.one_of(WhenStoreFails::WORDS, faults));
         let (subjects, (measure, own), named) = (subjects?, measure?, named?);
         let (groups, reach, shadow, count, shared_as) = (groups?, reach?, shadow?, count?, shared_as?);
         let calendar = calendar(window, zone, measure, faults)?;
+        let when_store_fails = fails.unwrap_or_else(|| Some(WhenStoreFails::of(measure)))?;
         let place = named.as_ref().or(shared_as.as_ref()).map_or(node.place, |name| name.place);
         let derived = || derived_name(&subjects, measure, calendar.is_some());
         let name = named.or_else(|| shared_as.clone()).map_or_else(derived, |name| name.value);
@@ -214,6 +242,7 @@ impl LimitSpec {
             shared_as,
             groups,
             reach,
+            when_store_fails,
             shadow,
             calendar,
             place,
@@ -236,6 +265,7 @@ impl LimitSpec {
             && self.own == other.own
             && self.count == other.count
             && self.shadow == other.shadow
+            && self.when_store_fails == other.when_store_fails
             && self.calendar == other.calendar
             && groups(self) == groups(other)
     }

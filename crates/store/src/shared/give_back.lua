@@ -1,0 +1,20 @@
+-- Gives one unit back. KEYS[1]: the counter. ARGV: kind, the mark the unit was taken with, the interval of a pace.
+-- What no longer counts has come back by itself.
+local text = redis.call('GET', KEYS[1])
+if not text then return 0 end
+local seen, mark = {}, tonumber(ARGV[2])
+for word in string.gmatch(text, '%d+') do seen[#seen + 1] = tonumber(word) end
+local function keep(...)
+  local words = {}
+  for _, number in ipairs({ ... }) do words[#words + 1] = string.format('%.0f', number) end
+  redis.call('SET', KEYS[1], table.concat(words, ' '), 'KEEPTTL')
+  return 1
+end
+if ARGV[1] == 'pace' then return keep(math.max(seen[1] - tonumber(ARGV[3]), 0)) end
+if ARGV[1] == 'window' then
+  if mark == seen[1] then return keep(seen[1], math.max(seen[2] - 1, 0), seen[3]) end
+  if mark == seen[1] - 1 then return keep(seen[1], seen[2], math.max(seen[3] - 1, 0)) end
+  return 0
+end
+if mark == seen[1] then return keep(seen[1], math.max(seen[2] - 1, 0)) end
+return 0

@@ -1,0 +1,389 @@
+//! Counters in Redis, for gateways that count together.
+//!
+//! All limits of a request are asked in one round trip, by one script that runs alone on the server: it takes a unit of
+//! each or none of any. So nothing is ever admitted too much, however many gateways ask at once, and the server's clock
+//! is the only one: gateways whose clocks differ agree. A counter expires when nothing of it counts any more.
+//!
+//! # What is lost
+//!
+//! A unit whose answer does not arrive counts as used, for it may have been taken. What a server loses at a crash or at
+//! a failover to a replica that lags is what it had not handed on: that is for its persistence and its replication to
+//! say, and may be admitted again.
+//!
+//! # When it does not answer
+//!
+//! Each question waits for the configured time at most. After [`FAILURES`] in a row none is asked for a moment (the
+//! breaker is open), and then one is let through to see whether it answers again; meanwhile requests do not wait at
+//! all. What becomes of a limit that cannot be asked is for the policy to say; here it is a [`StoreError`].
+
+mod breaker;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use portcullis_core::Secret;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, ErrorKind, RedisError, Script, TlsCertificates};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::error::{OpenError, StoreError};
+use crate::rate::{Algorithm, RateRule};
+use crate::{LimitId, MAX_KEY_BYTES, QuotaRule};
+use breaker::Breaker;
+
+pub use breaker::FAILURES;
+
+/// In front of every key.
+const PREFIX: &str = "portcullis:1:";
+/// The unit of paces, in nanoseconds.
+const TICK_NS: u128 = 100;
+
+/// Where the server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedSettings {
+    /// `redis://[user[:password]@]host[:port][/database]`, or `rediss://` for TLS. It may hold a password.
+    pub url: Secret,
+    /// PEM of the authorities a TLS server's certificate must come from; those of the system without it.
+    pub trust: Option<Vec<u8>>,
+    /// How long a question waits.
+    pub timeout: Duration,
+}
+
+impl SharedSettings {
+    /// Whether the address and the trust can be used. No server is asked.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub fn check(&self) -> Result<(), OpenError> {
+        self.client().map(drop)
+    }
+
+    fn client(&self) -> Result<Client, OpenError> {
+        let url = std::str::from_utf8(self.url.expose()).map_err(|_not_text| OpenError::BadAddress)?.trim();
+        let client = match &self.trust {
+            None => Client::open(url),
+            Some(pem) => {
+                let root_cert = Some(pem.clone());
+                Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })
+            }
+        };
+        client.map_err(unusable)
+    }
+}
+
+/// SECURITY: without the error's own words, which may repeat the address, and a password in it.
+fn unusable(_error: RedisError) -> OpenError {
+    OpenError::BadAddress
+}
+
+/// The server's counters. Clones are one.
+#[derive(Clone)]
+pub struct SharedCounters(Arc<Inner>);
+
+struct Inner {
+    connection: ConnectionManager,
+    background: Handle,
+    take: Script,
+    give_back: Script,
+    timeout: Duration,
+    breaker: Breaker,
+    started: Instant,
+    figures: Figures,
+}
+
+#[derive(Default)]
+struct Figures {
+    answered: AtomicU64,
+    failed: AtomicU64,
+    not_asked: AtomicU64,
+    micros: AtomicU64,
+}
+
+/// How asking the server went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedFigures {
+    /// Questions that were answered.
+    pub answered: u64,
+    /// Questions that failed or were not answered in time.
+    pub failed: u64,
+    /// Questions that were not asked because the ones before had failed.
+    pub not_asked: u64,
+    /// How long the answered ones took together, in microseconds.
+    pub micros: u64,
+    /// Whether none is asked for the moment.
+    pub is_open: bool,
+}
+
+/// How one limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedRule {
+    /// As a rate.
+    Rate(RateRule),
+    /// As a quota.
+    Quota(QuotaRule),
+}
+
+/// A question about one limit.
+#[derive(Clone, Debug)]
+pub struct SharedAsk {
+    key: String,
+    last: Option<String>,
+    rule: SharedRule,
+    /// Whether it refuses nothing.
+    soft: bool,
+}
+
+/// What came of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedOutcome {
+    /// The unit is the caller's, if no other limit has refused.
+    Taken {
+        /// How many more are left.
+        remaining: u64,
+        /// How long until nothing of what was taken counts any more; of a quota, until its window ends.
+        reset: Duration,
+        /// What the unit is known by.
+        unit: SharedUnit,
+    },
+    /// There is none, and nothing was counted.
+    Refused {
+        /// How long until one is there.
+        retry_after: Duration,
+    },
+    /// It was not asked, for another has refused before.
+    NotAsked,
+}
+
+/// What a unit is known by when it is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedUnit(i64);
+
+impl SharedAsk {
+    /// A question for one unit of a limit, by the key of its caller.
+    ///
+    /// # Errors
+    /// The key is longer than [`MAX_KEY_BYTES`].
+    pub fn new(id: &LimitId, rule: SharedRule, key: &str) -> Result<Self, StoreError> {
+        let key = full_key(id, rule, key)?;
+        Ok(Self { key, last: None, rule, soft: false })
+    }
+
+    /// The same where each window has a key of its own: that of the window before, whose units may be carried over.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn after(mut self, id: &LimitId, last: &str) -> Result<Self, StoreError> {
+        self.last = Some(full_key(id, self.rule, last)?);
+        Ok(self)
+    }
+
+    /// The same, and it refuses nothing.
+    #[must_use]
+    pub fn softly(mut self, soft: bool) -> Self {
+        self.soft = soft;
+        self
+    }
+}
+
+/// SECURITY: the names of APIs and limits hold no `:`, and the caller's key comes last, so no choice of one imitates
+/// another. Each algorithm has counters of its own.
+fn full_key(id: &LimitId, rule: SharedRule, key: &str) -> Result<String, StoreError> {
+    if key.len() > MAX_KEY_BYTES {
+        return Err(StoreError::KeyTooLong);
+    }
+    let letter = match rule {
+        SharedRule::Rate(RateRule { algorithm: Algorithm::Gcra, .. }) => 'g',
+        SharedRule::Rate(RateRule { algorithm: Algorithm::SlidingWindow, .. }) => 's',
+        SharedRule::Rate(RateRule { algorithm: Algorithm::FixedWindow, .. }) => 'f',
+        SharedRule::Quota(_) => 'q',
+    };
+    Ok(format!("{PREFIX}{letter}:{}:{}:{key}", id.api(), id.limit()))
+}
+
+impl SharedRule {
+    /// What the scripts call it, and its four numbers.
+    fn arguments(self) -> (&'static str, [u64; 4]) {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+        match self {
+            Self::Rate(RateRule { count, per, burst, algorithm: Algorithm::Gcra }) => {
+                let interval = per.as_nanos().div_ceil(u128::from(count.max(1)) * TICK_NS).max(1);
+                let interval = u64::try_from(interval).unwrap_or(u64::MAX);
+                // A count of nothing tolerates nothing.
+                let burst = if count == 0 { 0 } else { burst };
+                ("pace", [interval, interval.saturating_mul(burst), 0, 0])
+            }
+            Self::Rate(RateRule { count, per, algorithm, .. }) => {
+                ("window", [count, milliseconds(per), u64::from(algorithm == Algorithm::SlidingWindow), 0])
+            }
+            Self::Quota(rule) => {
+                let seconds = |seconds: u32| u64::from(seconds) * 1000;
+                let (per, remembered) = (seconds(rule.period()), seconds(rule.remembered()));
+                ("quota", [rule.count.into(), per, rule.carried.into(), remembered])
+            }
+        }
+    }
+}
+
+impl SharedCounters {
+    /// Counters of a server, asked on that runtime. It is not looked for before the first question.
+    ///
+    /// # Errors
+    /// The address or the trust cannot be used.
+    pub fn new(settings: &SharedSettings, background: Handle) -> Result<Self, OpenError> {
+        let client = settings.client()?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(settings.timeout.max(Duration::from_millis(250))))
+            .set_response_timeout(Some(settings.timeout))
+            .set_number_of_retries(1)
+            .set_max_delay(Duration::from_millis(100));
+        let entered = background.enter();
+        let connection = client.get_connection_manager_lazy(config).map_err(unusable)?;
+        drop(entered);
+        Ok(Self(Arc::new(Inner {
+            connection,
+            background,
+            take: Script::new(include_str!("take.lua")),
+            give_back: Script::new(include_str!("give_back.lua")),
+            timeout: settings.timeout,
+            breaker: Breaker::default(),
+            started: Instant::now(),
+            figures: Figures::default(),
+        })))
+    }
+
+    /// Takes one unit of every limit, or none of any; the answers are in the order of the questions, up to the first
+    /// refusal. A request that is dropped while it waits gives its units back.
+    ///
+    /// # Errors
+    /// The server cannot be asked or does not answer. Then the units may have been taken.
+    pub async fn take(&self, asks: Vec<SharedAsk>) -> Result<Vec<SharedOutcome>, StoreError> {
+        if !self.0.breaker.lets_through(self.0.started.elapsed()) {
+            self.0.figures.not_asked.fetch_add(1, Ordering::Relaxed);
+            return Err(StoreError::NoAnswer);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let this = self.clone();
+        // On a task of its own: what was asked is heard to its end, whether or not the request still waits.
+        self.0.background.spawn(async move {
+            let outcome = this.ask(&asks).await;
+            let units = |outcomes: &[SharedOutcome]| {
+                let refused = outcomes.len() < asks.len()
+                    || asks
+                        .iter()
+                        .zip(outcomes)
+                        .any(|(ask, outcome)| !ask.soft && matches!(outcome, SharedOutcome::Refused { .. }));
+                !refused
+            };
+            if let Err(Ok(unheard)) = sender.send(outcome)
+                && units(&unheard)
+            {
+                for (ask, outcome) in asks.iter().zip(unheard) {
+                    if let SharedOutcome::Taken { unit, .. } = outcome {
+                        this.return_unit(ask, unit).await;
+                    }
+                }
+            }
+        });
+        receiver.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn ask(&self, asks: &[SharedAsk]) -> Result<Vec<SharedOutcome>, StoreError> {
+        let mut call = self.0.take.prepare_invoke();
+        for ask in asks {
+            call.key(&ask.key).key(ask.last.as_ref().unwrap_or(&ask.key));
+            let (kind, numbers) = ask.rule.arguments();
+            call.arg(kind).arg(u8::from(ask.soft)).arg(&numbers[..]);
+        }
+        let asked = Instant::now();
+        let mut connection = self.0.connection.clone();
+        let answer =
+            tokio::time::timeout(self.0.timeout, call.invoke_async::<Vec<i64>>(&mut connection)).await;
+        let numbers = self.heard(answer.ok(), asked)?;
+        Ok(numbers.chunks_exact(4).map(outcome).collect())
+    }
+
+    /// Gives back a unit that was taken. Nobody waits for it; one that the server does not hear of stays used.
+    pub fn give_back(&self, ask: SharedAsk, unit: SharedUnit) {
+        let this = self.clone();
+        self.0.background.spawn(async move { this.return_unit(&ask, unit).await });
+    }
+
+    async fn return_unit(&self, ask: &SharedAsk, unit: SharedUnit) {
+        if !self.0.breaker.lets_through(self.0.started.elapsed()) {
+            return;
+        }
+        let (kind, [interval, ..]) = ask.rule.arguments();
+        let mut call = self.0.give_back.prepare_invoke();
+        call.key(&ask.key).arg(kind).arg(unit.0).arg(interval);
+        let mut connection = self.0.connection.clone();
+        let answer = tokio::time::timeout(self.0.timeout, call.invoke_async::<i64>(&mut connection)).await;
+        // What cannot be given back stays used: stricter, never laxer.
+        let _ = self.heard(answer.ok(), Instant::now());
+    }
+
+    fn heard<T>(&self, answer: Option<Result<T, RedisError>>, asked: Instant) -> Result<T, StoreError> {
+        let Inner { breaker, figures, started, .. } = &*self.0;
+        match answer {
+            Some(Ok(value)) => {
+                let micros = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+                figures.micros.fetch_add(micros, Ordering::Relaxed);
+                figures.answered.fetch_add(1, Ordering::Relaxed);
+                if breaker.succeeded() {
+                    tracing::info!("the shared store answers again");
+                }
+                Ok(value)
+            }
+            failed => {
+                figures.failed.fetch_add(1, Ordering::Relaxed);
+                let why = failed.and_then(Result::err);
+                if breaker.failed(started.elapsed()) {
+                    // SECURITY: only the kind of it: what a server says may repeat what it was sent.
+                    let kind = why.as_ref().map(RedisError::kind);
+                    tracing::error!(kind = %shown(kind), "the shared store does not answer; limits go by `when_store_fails`");
+                }
+                Err(StoreError::NoAnswer)
+            }
+        }
+    }
+
+    /// How asking went.
+    pub fn figures(&self) -> SharedFigures {
+        let Figures { answered, failed, not_asked, micros } = &self.0.figures;
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        SharedFigures {
+            answered: read(answered),
+            failed: read(failed),
+            not_asked: read(not_asked),
+            micros: read(micros),
+            is_open: self.0.breaker.is_open(),
+        }
+    }
+}
+
+fn shown(kind: Option<ErrorKind>) -> String {
+    kind.map_or_else(|| "no answer in time".to_owned(), |kind| format!("{kind:?}"))
+}
+
+fn outcome(numbers: &[i64]) -> SharedOutcome {
+    let time = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or_default());
+    match *numbers {
+        [1, remaining, micros, mark] => SharedOutcome::Taken {
+            remaining: u64::try_from(remaining).unwrap_or_default(),
+            reset: time(micros),
+            unit: SharedUnit(mark),
+        },
+        [0, _, micros, _] => SharedOutcome::Refused { retry_after: time(micros) },
+        _ => SharedOutcome::NotAsked,
+    }
+}
+
+impl fmt::Debug for SharedCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedCounters")
+    }
+}

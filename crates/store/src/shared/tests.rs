@@ -1,0 +1,312 @@
+//! Against a real `redis-server`: the same questions to the store of one process and to the shared one have the same
+//! answers.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use portcullis_core::{Clock, Secret};
+
+use super::{FAILURES, SharedAsk, SharedCounters, SharedOutcome, SharedRule, SharedSettings};
+use crate::error::{OpenError, StoreError};
+use crate::rate::{Algorithm, RateOutcome, RateRule};
+use crate::{LimitId, MAX_KEY_BYTES, QuotaKey, QuotaOutcome, QuotaRule, Store};
+
+/// A server of this test alone.
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start() -> Self {
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        Self::at(port)
+    }
+
+    fn at(port: u16) -> Self {
+        let process = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server, which tests/run installs");
+        let server = Self { process, port };
+        let waiting = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(waiting.elapsed() < Duration::from_secs(10), "redis-server did not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn counters(port: u16) -> SharedCounters {
+    let url = Secret::new(format!("redis://127.0.0.1:{port}").into_bytes());
+    let settings = SharedSettings { url, trust: None, timeout: Duration::from_secs(2) };
+    SharedCounters::new(&settings, tokio::runtime::Handle::current()).expect("an address")
+}
+
+fn ask(rule: SharedRule, key: &str) -> SharedAsk {
+    SharedAsk::new(&LimitId::new("bank", "limit"), rule, key).expect("a question")
+}
+
+async fn take(counters: &SharedCounters, rule: SharedRule, key: &str) -> SharedOutcome {
+    counters.take(vec![ask(rule, key)]).await.expect("an answer")[0]
+}
+
+fn is_near(one: Duration, other: Duration) -> bool {
+    one.abs_diff(other) < Duration::from_millis(1_500)
+}
+
+/// Both stores are asked the same, one unit after the other, until long after the first refusal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_stores_give_the_same_answers() {
+    let server = Server::start();
+    let (shared, own) = (counters(server.port), Store::in_memory().expect("a store"));
+    let hour = Duration::from_secs(3_600);
+    let rate = |count: u64, burst: u64, algorithm: Algorithm| RateRule { count, per: hour, burst, algorithm };
+    for rule in [
+        rate(5, 5, Algorithm::Gcra),
+        rate(5, 9, Algorithm::Gcra),
+        rate(9, 1, Algorithm::Gcra),
+        rate(0, 5, Algorithm::Gcra),
+        rate(5, 0, Algorithm::Gcra),
+        rate(7, 0, Algorithm::FixedWindow),
+        rate(7, 0, Algorithm::SlidingWindow),
+        rate(0, 0, Algorithm::SlidingWindow),
+    ] {
+        let name = format!("{rule:?}");
+        let table = own.rates(&LimitId::new("bank", &name), rule);
+        for at in 0..14 {
+            let (local, remote) = (
+                table.take("alice", Clock::System.now()),
+                take(&shared, SharedRule::Rate(rule), &name).await,
+            );
+            match (local, remote) {
+                (
+                    RateOutcome::Taken { remaining, reset },
+                    SharedOutcome::Taken { remaining: left, reset: until, .. },
+                ) => {
+                    assert!(remaining == left && is_near(reset, until), "{name} {at}: {local:?} {remote:?}");
+                }
+                (RateOutcome::Refused { retry_after }, SharedOutcome::Refused { retry_after: wait }) => {
+                    let never = rule.count == 0 || (rule.burst == 0 && rule.algorithm == Algorithm::Gcra);
+                    assert!(never || is_near(retry_after, wait), "{name} {at}: {local:?} {remote:?}");
+                }
+                _ => panic!("{name} {at}: {local:?} {remote:?}"),
+            }
+        }
+    }
+    for rule in [
+        QuotaRule::new(6, hour),
+        QuotaRule::new(0, hour),
+        QuotaRule { carried: 3, ..QuotaRule::new(8, hour) },
+    ] {
+        let name = format!("{rule:?}");
+        let table = own.quotas(&LimitId::new("bank", &name), rule);
+        for at in 0..10 {
+            let key = QuotaKey { key: "alice", last: None };
+            let local = table.take_of(rule.count, key, Clock::System.now()).await.expect("a local answer");
+            let remote = take(&shared, SharedRule::Quota(rule), &name).await;
+            match (local, remote) {
+                (
+                    QuotaOutcome::Taken { remaining, reset, .. },
+                    SharedOutcome::Taken { remaining: left, reset: until, .. },
+                ) => assert!(remaining == left && is_near(reset, until), "{name} {at}: {local:?} {remote:?}"),
+                (QuotaOutcome::Refused { retry_after }, SharedOutcome::Refused { retry_after: wait }) => {
+                    assert!(is_near(retry_after, wait), "{name} {at}: {local:?} {remote:?}");
+                }
+                _ => panic!("{name} {at}: {local:?} {remote:?}"),
+            }
+        }
+    }
+}
+
+/// All or nothing: what a refused request would have taken of other limits is left to others; what is asked softly
+/// neither refuses nor takes what is not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_request_costs_nothing() {
+    let server = Server::start();
+    let shared = counters(server.port);
+    let hour = Duration::from_secs(3_600);
+    let (wide, narrow) =
+        (SharedRule::Quota(QuotaRule::new(9, hour)), SharedRule::Quota(QuotaRule::new(2, hour)));
+    let both = || vec![ask(wide, "wide"), ask(narrow, "narrow")];
+    let soft = || vec![ask(narrow, "narrow").softly(true), ask(wide, "wide")];
+    for _ in 0..2 {
+        let outcomes = shared.take(both()).await.expect("an answer");
+        assert!(
+            matches!(outcomes[..], [SharedOutcome::Taken { .. }, SharedOutcome::Taken { .. }]),
+            "{outcomes:?}"
+        );
+    }
+    for _ in 0..5 {
+        let outcomes = shared.take(both()).await.expect("an answer");
+        assert!(matches!(outcomes[..], [_, SharedOutcome::Refused { .. }]), "{outcomes:?}");
+    }
+    let outcomes = shared.take(soft()).await.expect("an answer");
+    let [SharedOutcome::Refused { .. }, SharedOutcome::Taken { remaining: 6, .. }] = outcomes[..] else {
+        panic!("{outcomes:?}");
+    };
+}
+
+/// However many ask at once, from however many gateways, the last unit goes to one of them; what is given back is there
+/// again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_unit_goes_to_two() {
+    let server = Server::start();
+    let gateways = [counters(server.port), counters(server.port)];
+    let hour = Duration::from_secs(3_600);
+    let rules = [
+        SharedRule::Quota(QuotaRule::new(100, hour)),
+        SharedRule::Rate(RateRule { count: 100, per: hour, burst: 100, algorithm: Algorithm::Gcra }),
+        SharedRule::Rate(RateRule { count: 100, per: hour, burst: 0, algorithm: Algorithm::SlidingWindow }),
+    ];
+    for rule in rules {
+        let tasks = (0..8).map(|number| {
+            let gateway = gateways[number % 2].clone();
+            tokio::spawn(async move {
+                let mut units = Vec::new();
+                for _ in 0..40 {
+                    if let SharedOutcome::Taken { unit, .. } = take(&gateway, rule, "alice").await {
+                        units.push(unit);
+                    }
+                }
+                units
+            })
+        });
+        let mut units = Vec::new();
+        for task in tasks.collect::<Vec<_>>() {
+            units.extend(task.await.expect("a task"));
+        }
+        assert_eq!(units.len(), 100, "{rule:?}");
+        for unit in units.into_iter().take(30) {
+            gateways[0].return_unit(&ask(rule, "alice"), unit).await;
+        }
+        let mut again = 0;
+        while matches!(take(&gateways[1], rule, "alice").await, SharedOutcome::Taken { .. }) {
+            again += 1;
+        }
+        assert_eq!(again, 30, "{rule:?}");
+    }
+}
+
+/// Counters come back when their time is over, and take no room after that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_end() {
+    let server = Server::start();
+    let shared = counters(server.port);
+    let second = Duration::from_secs(1);
+    for rule in [
+        SharedRule::Quota(QuotaRule::new(3, second)),
+        SharedRule::Rate(RateRule { count: 3, per: second, burst: 3, algorithm: Algorithm::Gcra }),
+    ] {
+        for _ in 0..3 {
+            assert!(matches!(take(&shared, rule, "alice").await, SharedOutcome::Taken { .. }));
+        }
+        let SharedOutcome::Refused { retry_after } = take(&shared, rule, "alice").await else {
+            panic!("{rule:?}")
+        };
+        assert!(retry_after <= second, "{retry_after:?}");
+        tokio::time::sleep(retry_after + Duration::from_millis(20)).await;
+        assert!(matches!(take(&shared, rule, "alice").await, SharedOutcome::Taken { .. }), "{rule:?}");
+    }
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    let mut connection = shared.0.connection.clone();
+    let held: i64 = redis::cmd("DBSIZE").query_async(&mut connection).await.expect("a number");
+    assert_eq!(held, 0);
+}
+
+/// A server that is not there, comes, loses its scripts, goes, and comes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_may_go_and_come() {
+    let server = Server::start();
+    let port = server.port;
+    drop(server);
+    let shared = counters(port);
+    let rule = SharedRule::Quota(QuotaRule::new(1_000, Duration::from_secs(3_600)));
+    for _ in 0..FAILURES {
+        assert_eq!(shared.take(vec![ask(rule, "alice")]).await, Err(StoreError::NoAnswer));
+    }
+    assert!(shared.figures().is_open);
+    let asked = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(shared.take(vec![ask(rule, "alice")]).await, Err(StoreError::NoAnswer));
+    }
+    assert!(shared.figures().not_asked >= 90, "{:?} after {:?}", shared.figures(), asked.elapsed());
+    let server = Server::at(port);
+    let answers_again = async || {
+        for _ in 0..200 {
+            if shared.take(vec![ask(rule, "alice")]).await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        false
+    };
+    assert!(answers_again().await, "{:?}", shared.figures());
+    assert!(!shared.figures().is_open);
+    let mut connection = shared.0.connection.clone();
+    let _: String = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut connection).await.expect("flushed");
+    assert!(matches!(take(&shared, rule, "alice").await, SharedOutcome::Taken { .. }));
+    drop(server);
+    let _server = Server::at(port);
+    assert!(answers_again().await, "{:?}", shared.figures());
+}
+
+/// A server that answers something else, and one that does not answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_answer_decides_nothing() {
+    let rule = SharedRule::Quota(QuotaRule::new(1_000, Duration::from_secs(3_600)));
+    for said in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"+OK\r\n", b""] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            let mut held = Vec::new();
+            for stream in listener.incoming().flatten() {
+                let mut stream: std::net::TcpStream = stream;
+                let mut bytes = [0; 4096];
+                while stream.read(&mut bytes).is_ok_and(|count| count > 0) {
+                    if said.is_empty() || stream.write_all(said).is_err() {
+                        break;
+                    }
+                }
+                held.push(stream);
+            }
+        });
+        let url = Secret::new(format!("redis://127.0.0.1:{port}").into_bytes());
+        let settings = SharedSettings { url, trust: None, timeout: Duration::from_millis(200) };
+        let shared = SharedCounters::new(&settings, tokio::runtime::Handle::current()).expect("an address");
+        let asked = Instant::now();
+        assert_eq!(shared.take(vec![ask(rule, "alice")]).await, Err(StoreError::NoAnswer), "{said:?}");
+        assert!(asked.elapsed() < Duration::from_secs(2), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_is_refused_without_a_secret() {
+    let settings = |url: &str| SharedSettings {
+        url: Secret::new(url.as_bytes().to_vec()),
+        trust: None,
+        timeout: Duration::from_secs(1),
+    };
+    for url in ["", "127.0.0.1:6379", "http://127.0.0.1", "redis://:canary@", "redis://host:port"] {
+        let error = SharedCounters::new(&settings(url), tokio::runtime::Handle::current()).err();
+        assert!(matches!(error, Some(OpenError::BadAddress)), "{url}: {error:?}");
+        assert!(!format!("{error:?}").contains("canary"));
+    }
+    assert!(!format!("{:?}", settings("redis://:canary@host")).contains("canary"));
+    let rule = SharedRule::Quota(QuotaRule::new(1, Duration::from_secs(1)));
+    let long = "x".repeat(MAX_KEY_BYTES + 1);
+    let asked = SharedAsk::new(&LimitId::new("bank", "limit"), rule, &long);
+    assert!(matches!(asked, Err(StoreError::KeyTooLong)));
+}

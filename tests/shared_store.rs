@@ -1,0 +1,264 @@
+//! Gateways that count together: exactly as many pass as the limit says, whatever happens to the gateways.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use portcullis_core::Reason;
+
+use crate::rig::client::Client;
+use crate::rig::eventually;
+use crate::rig::gateway::{Gateway, portcullis};
+use crate::rig::redis::Redis;
+use crate::rig::world::{HOST, Plan};
+
+/// An API of this name with these limits.
+fn api(name: &str, limits: &str) -> String {
+    format!(
+        "api: {name}
+match: {{ host: api.bank.example, path: /{name}/* }}
+upstream: accounts
+authenticate: {{ jwt: {{ issuer: bank-idp }} }}
+allow:
+  - {{ name: anything, paths: [\"/*\"] }}
+limits:
+{limits}"
+    )
+}
+
+/// Policies whose counters are at that server.
+fn plan(redis: &Redis, apis: &[String], timeout: &str) -> Plan {
+    let apis: Vec<&str> = apis.iter().map(String::as_str).collect();
+    let plan = Plan::new(&apis);
+    plan.directory.write("secrets/redis", redis.url());
+    let store = format!("store: {{ redis: {{ url: {{ file: secrets/redis }}, timeout: {timeout} }} }}");
+    let yaml = plan.gateway_yaml().replace("store: { path: data/portcullis.redb }", &store);
+    plan.directory.write("gateway.yaml", yaml);
+    plan
+}
+
+fn client(gateway: &Gateway) -> Client {
+    Client::plain(gateway.address("plain"), HOST)
+}
+
+/// Two gateways, eight callers, one of the gateways killed and started again in the midst of it.
+#[test]
+fn two_gateways_admit_as_many_as_one() {
+    const QUOTA: usize = 600;
+    let redis = Redis::start();
+    let api = api("shared", &format!("  - {{ per: identity, quota: {QUOTA} per day }}\n"));
+    let plan = plan(&redis, &[api], "2s");
+    let token = Arc::new(plan.idp.token().sign());
+    let gateways = [Gateway::start(plan.directory.path()), Gateway::start(plan.directory.path())];
+    let passed = Arc::new(AtomicUsize::new(0));
+    let lost = Arc::new(AtomicUsize::new(0));
+    let hammer = |gateway: &Gateway| {
+        (0..4)
+            .map(|_| {
+                let (client, token) = (client(gateway), Arc::clone(&token));
+                let (passed, lost) = (Arc::clone(&passed), Arc::clone(&lost));
+                std::thread::spawn(move || {
+                    for _ in 0..120 {
+                        match client.get("/shared/x").bearer(&token).attempt() {
+                            Ok(answer) if answer.status == 200 => passed.fetch_add(1, Ordering::Relaxed),
+                            Ok(answer) => {
+                                answer.assert_refused(Reason::QuotaExhausted);
+                                return;
+                            }
+                            // Its gateway was killed: it may have been counted, or not.
+                            Err(_) => lost.fetch_add(1, Ordering::Relaxed),
+                        };
+                    }
+                })
+            })
+            .collect::<Vec<_>>()
+    };
+    let [first, second] = gateways;
+    let mut callers = hammer(&first);
+    callers.extend(hammer(&second));
+    std::thread::sleep(Duration::from_millis(150));
+    second.kill();
+    let second = Gateway::start(plan.directory.path());
+    callers.extend(hammer(&second));
+    for caller in callers {
+        caller.join().expect("a caller");
+    }
+    // What is left, to the last unit, through either of them.
+    let (passed, lost) = (passed.load(Ordering::Relaxed), lost.load(Ordering::Relaxed));
+    let mut rest = 0;
+    while client(if rest % 2 == 0 { &first } else { &second }).get("/shared/x").bearer(&token).send().status
+        == 200
+    {
+        rest += 1;
+    }
+    let all = passed + rest;
+    // A request that was under way at the killed gateway is counted, and nobody saw its answer: one for each caller.
+    assert!(all <= QUOTA && all + 4 >= QUOTA, "{passed} and {rest} passed, {lost} were lost");
+    let answer = client(&first).get("/shared/x").bearer(&token).send();
+    answer.assert_refused(Reason::QuotaExhausted);
+    assert!(
+        answer.header("retry-after").is_some_and(|wait| wait.parse::<u64>().is_ok_and(|wait| wait > 80_000))
+    );
+}
+
+/// All limits of a request are one question; what one of them refuses costs nothing, and answers say where the caller
+/// stands.
+#[test]
+fn limits_of_a_request_are_asked_together() {
+    let redis = Redis::start();
+    let limits = "  - { per: identity, rate: 100 per hour, algorithm: sliding_window }
+  - { per: identity, quota: 7 per day, window: calendar }
+  - { per: address, rate: 3 per hour, burst: 3, paths: [/narrow] }
+  - { per: identity, quota: 5 per day, name: trial, mode: shadow }
+  - { per: identity, quota: 2 per day, name: made, count: { responses: [404] } }
+";
+    let plan = plan(&redis, &[api("shared", limits)], "2s");
+    let token = plan.idp.token().sign();
+    let gateways = [Gateway::start(plan.directory.path()), Gateway::start(plan.directory.path())];
+    let ask = |at: usize, path: &str| client(&gateways[at % 2]).get(path).bearer(&token).send();
+    for at in 0..3 {
+        let answer = ask(at, "/shared/narrow");
+        answer.assert_passed();
+        let told = answer.header("ratelimit").expect("a standing").to_owned();
+        for wanted in [
+            format!("\"identity-rate-hour\";r={}", 99 - at),
+            format!("\"identity-quota-calendar-day\";r={}", 6 - at),
+            format!("\"address-rate-hour\";r={}", 2 - at),
+        ] {
+            assert!(told.contains(&wanted), "{wanted} in {told}");
+        }
+        assert!(told.contains("\"made\";r=2"), "its answer does not count: {told}");
+    }
+    for at in 0..4 {
+        ask(at, "/shared/narrow").assert_refused(Reason::RateLimited);
+    }
+    for at in 0..4 {
+        ask(at, "/shared/wide").assert_passed();
+    }
+    ask(0, "/shared/wide").assert_refused(Reason::QuotaExhausted);
+    let asked = |gateway: &Gateway| {
+        gateway.metric_sum("portcullis_shared_store_questions_total", &["result=\"answered\""])
+    };
+    let all = asked(&gateways[0]) + asked(&gateways[1]);
+    // Twelve requests, and the units of seven answers given back.
+    assert!((12.0..=12.0 + 7.0).contains(&all), "{all}");
+    let shadow = gateways[0].metric_sum("portcullis_shadow_denials_total", &[])
+        + gateways[1].metric_sum("portcullis_shadow_denials_total", &[]);
+    assert!(shadow >= 2.0, "{shadow}");
+}
+
+/// A store that is gone or does not answer: each limit does what it says, nobody waits for long, and nothing is a 401.
+#[test]
+fn limits_say_what_becomes_of_them_without_the_store() {
+    let mut redis = Redis::start();
+    let apis = [
+        api("denied", "  - { per: identity, quota: 100 per day }\n"),
+        api("allowed", "  - { per: identity, quota: 2 per day, when_store_fails: allow }\n"),
+        api("local", "  - { per: identity, rate: 2 per hour, burst: 2 }\n"),
+        api("strict", "  - { per: identity, rate: 100 per hour, when_store_fails: deny }\n"),
+    ];
+    let plan = plan(&redis, &apis, "300ms");
+    let token = plan.idp.token().sign();
+    let gateway = Gateway::start(plan.directory.path());
+    let ask = |path: &str| client(&gateway).get(path).bearer(&token).send();
+    for path in ["/denied/x", "/allowed/x", "/local/x", "/strict/x"] {
+        ask(path).assert_passed();
+    }
+    let without = |what: &str| {
+        for _ in 0..3 {
+            ask("/denied/x").assert_refused(Reason::StoreUnavailable);
+            ask("/strict/x").assert_refused(Reason::StoreUnavailable);
+        }
+        for _ in 0..3 {
+            ask("/allowed/x").assert_passed();
+        }
+        let is_shut = || gateway.metric_sum("portcullis_shared_store_shut", &[]) >= 1.0;
+        assert!(is_shut(), "{what}");
+        let asked = Instant::now();
+        for _ in 0..20 {
+            ask("/denied/x").assert_refused(Reason::StoreUnavailable);
+        }
+        assert!(asked.elapsed() < Duration::from_secs(4), "{what}: {:?}", asked.elapsed());
+        let ready = gateway.admin("/readyz");
+        assert!(
+            ready.status == 200 && ready.text().contains("it does not answer"),
+            "{what}: {}",
+            ready.text()
+        );
+    };
+    redis.freeze(true);
+    without("frozen");
+    ask("/local/x").assert_passed();
+    ask("/local/x").assert_passed();
+    ask("/local/x").assert_refused(Reason::RateLimited);
+    redis.freeze(false);
+    eventually("it answers again", || (ask("/denied/x").status == 200).then_some(()));
+    redis.kill();
+    without("gone");
+    redis.come_again();
+    eventually("it is there again", || (ask("/strict/x").status == 200).then_some(()));
+    assert!(gateway.log().contains("the shared store does not answer"), "{}", gateway.log());
+}
+
+/// A server with a user of its own for gateways, over TLS: asked with both, and not without either.
+#[test]
+fn the_store_is_asked_over_tls_as_a_user() {
+    const PASSWORD: &str = "EXAMPLE-only-gateways-know-this";
+    let api = api("shared", "  - { per: identity, quota: 2 per day }\n");
+    let plan = Plan::new(&[&api]);
+    let folder = plan.directory.path().join("tls");
+    let redis =
+        Redis::start_tls(&folder.join("server.pem"), &folder.join("server.key"), ("gateway", PASSWORD));
+    let url = |password: &str| redis.url().replace("://", &format!("://gateway:{password}@"));
+    let written = "store: { path: data/portcullis.redb }";
+    let store =
+        |trust: &str| format!("store: {{ redis: {{ url: {{ file: secrets/redis }}, timeout: 2s{trust} }} }}");
+    let token = plan.idp.token().sign();
+    for (password, trust, passes) in [
+        (PASSWORD, ", trust: { file: tls/servers-ca.pem }", true),
+        ("EXAMPLE-another-one", ", trust: { file: tls/servers-ca.pem }", false),
+        (PASSWORD, ", trust: { file: tls/open-banking-ca.pem }", false),
+        (PASSWORD, "", false),
+    ] {
+        plan.directory.write("secrets/redis", url(password));
+        plan.directory.write("gateway.yaml", plan.gateway_yaml().replace(written, &store(trust)));
+        let gateway = Gateway::start(plan.directory.path());
+        let answer = client(&gateway).get("/shared/x").bearer(&token).send();
+        if passes {
+            answer.assert_passed();
+        } else {
+            answer.assert_refused(Reason::StoreUnavailable);
+        }
+        let metrics = gateway.admin("/metrics").text();
+        for told in [gateway.log(), metrics, gateway.admin("/readyz").text()] {
+            assert!(!told.contains(PASSWORD) && !told.contains("EXAMPLE-another-one"), "{told}");
+        }
+    }
+}
+
+#[test]
+fn check_says_what_is_wrong_with_a_store() {
+    let redis = Redis::start();
+    let plan = plan(&redis, &[api("shared", "  - { per: identity, quota: 7 per day }\n")], "50ms");
+    let yaml = std::fs::read_to_string(plan.directory.join("gateway.yaml")).expect("a file");
+    let check = |yaml: &str| {
+        plan.directory.write("gateway.yaml", yaml);
+        let output = portcullis(&["check", &plan.directory.path().to_string_lossy()], &[]);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        text(&output.stderr) + &text(&output.stdout)
+    };
+    assert!(check(&yaml).contains(" 0 errors, 0 warnings"), "{}", check(&yaml));
+    for (written, instead, said) in [
+        ("timeout: 50ms", "timeout: 1h", "waits between 1ms and 5s"),
+        ("timeout: 50ms", "timeot: 50ms", "did you mean `timeout`?"),
+        ("url: { file: secrets/redis }, ", "", "`redis` needs `url`"),
+        ("url: { file: secrets/redis }", "url: redis://canary", "a secret is written in the file"),
+        ("secrets/redis", "secrets/nothing", "secrets/nothing"),
+        ("secrets/redis", "gateway.yaml", "the address of the shared store is none"),
+        ("redis: { url: { file: secrets/redis }, timeout: 50ms }", "", "needs `path`, `redis` or both"),
+    ] {
+        assert!(yaml.contains(written), "{written} in {yaml}");
+        let shown = check(&yaml.replacen(written, instead, 1));
+        assert!(shown.contains(said), "{said} in\n{shown}");
+    }
+}
