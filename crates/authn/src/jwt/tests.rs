@@ -264,7 +264,7 @@ async fn a_caller_is_keyed_by_issuer_and_subject() {
     assert_eq!((&*principal.key, &*principal.name), ("jwt:idp:a:b%c", "idp:a:b%c"));
     assert_eq!(principal.identity.issuer.as_deref(), Some("idp"));
     assert_eq!(&*principal.identity.subject, "a:b%c");
-    assert_eq!(&*principal.identity.scopes, ["accounts".into(), "payments".into()]);
+    assert_eq!(&*principal.identity.scopes, ["accounts", "payments"].map(Arc::<str>::from));
     assert_eq!(principal.identity.expires_at, Some(NOW + 299));
     assert!(principal.others.is_empty());
 }
