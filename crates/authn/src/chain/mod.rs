@@ -299,7 +299,7 @@ impl Alternative {
             Some(named) => named,
             None => rule.name(&identity, &others)?,
         };
-        uses.claim(&identity.key, evidence.clock)?;
+        uses.claim(&identity.key, evidence.clock).await?;
         watched.into_iter().for_each(|attempt| watch.forgive(attempt));
         Ok(Principal { identity, others, name, key, group, upstream_fields })
     }

@@ -54,11 +54,13 @@ impl Uses {
     ///
     /// # Errors
     /// Something has been used before, or that cannot be known, or it has ended.
-    pub(super) fn claim(&self, owner: &str, clock: &Clock) -> Result<(), Rejection> {
+    pub(super) async fn claim(&self, owner: &str, clock: &Clock) -> Result<(), Rejection> {
         let uses = self.0.take();
-        let Err((at, claim)) = claim_all(owner.as_bytes(), uses.iter().map(Use::single), clock) else {
+        if uses.is_empty() {
             return Ok(());
-        };
+        }
+        let all: Vec<_> = uses.iter().map(Use::single).collect();
+        let Err((at, claim)) = claim_all(owner.as_bytes(), &all, clock).await else { return Ok(()) };
         match uses.get(at) {
             Some(used) => used.judge(claim, clock),
             None => Err(Rejection::new(Reason::InternalError)),

@@ -120,9 +120,11 @@ impl Resources {
         background: tokio::runtime::Handle,
     ) -> Result<Self, NoRandomness> {
         let (fetchers, callers) = (fetchers(Some(background.clone())), callers(Some(background.clone())));
+        let replays = Replays::new(clock.now());
+        store.shared().into_iter().for_each(|shared| replays.share(shared));
         Ok(Self {
             store,
-            replays: Replays::new(clock.now()),
+            replays,
             nonces: Nonces::new()?,
             keys: KeySources::new(fetchers.clone(), clock.clone(), background.clone()),
             online: Online { fetchers: fetchers.clone(), background: Some(background.clone()) },

@@ -46,7 +46,7 @@
 //!
 //! # Consistency
 //!
-//! One process. Two gateways know nothing of each other's claims.
+//! One process. Two gateways know nothing of each other's claims, unless they share a store ([`Replays::share`]).
 
 mod shares;
 mod space;
@@ -57,12 +57,13 @@ mod tests;
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::{Clock, Moment};
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
+use crate::shared::SharedCounters;
 use shares::{Mark, Shares};
 pub use space::{Claim, ReplaySpace, SingleUse, claim_all};
 use terms::Terms;
@@ -107,9 +108,16 @@ impl Replays {
                 demanded: AtomicBool::new(false),
                 full: AtomicU64::new(0),
                 crowded: AtomicU64::new(0),
+                shared: OnceLock::new(),
             }),
             "",
         )
+    }
+
+    /// From now on what is used up is noted there, too, and counts once at all gateways that do so.
+    pub fn share(&self, counters: &SharedCounters) {
+        // A second time is none: a gateway has one store.
+        let _ = self.0.shared.set(counters.clone());
     }
 
     /// The keys of one kind, apart from those of every other name. The same name is the same space, also after a
@@ -173,6 +181,8 @@ pub(crate) struct Memory {
     demanded: AtomicBool,
     full: AtomicU64,
     crowded: AtomicU64,
+    /// Where other gateways note what they let through.
+    shared: OnceLock<SharedCounters>,
 }
 
 /// A credential, as it is remembered. Bytes, so that an entry has no gaps.
@@ -238,7 +248,7 @@ impl Memory {
             Claim::Fresh => return Ok(Claimed { tag, entry }),
             Claim::Full => self.full.fetch_add(1, Ordering::Relaxed),
             Claim::Crowded => self.crowded.fetch_add(1, Ordering::Relaxed),
-            Claim::Seen | Claim::Over | Claim::Before => 0,
+            Claim::Seen | Claim::Over | Claim::Before | Claim::Unknown => 0,
         };
         Err(claim)
     }

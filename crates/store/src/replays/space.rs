@@ -9,9 +9,13 @@ use std::time::Duration;
 use super::shares::Mark;
 use super::terms::Terms;
 use super::{Claimed, Memory, Tag};
+use crate::shared::{SharedCounters, UsedUp};
 
 /// How long a caller is told to wait where there is no room: entries end second by second.
 const FULL: Duration = Duration::from_secs(1);
+
+/// How much the clocks of gateways may differ that share what was used.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
 /// What came of claiming a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub enum Claim {
     Crowded,
     /// It was issued before the memory began, so it is not known whether it has been used.
     Before,
+    /// Other gateways may have let it through, and cannot be asked.
+    Unknown,
 }
 
 impl Claim {
@@ -43,6 +49,7 @@ impl Claim {
             Self::Fresh => Ok(()),
             Self::Seen => Err(Rejection::new(seen).because("it has been used before")),
             Self::Over => Err(Rejection::new(over).because("it has ended since the request began")),
+            Self::Unknown => Err(unavailable("the shared store does not answer").retry_after(FULL)),
             Self::Full => Err(unavailable("the memory of used credentials is full").retry_after(FULL)),
             Self::Crowded => Err(unavailable(
                 "the memory of used credentials is half full, and this caller holds its share of it",
@@ -62,14 +69,16 @@ pub struct ReplaySpace {
     memory: Arc<Memory>,
     /// Of fixed length, so that no two pairs of name and key run together.
     name: [u8; 14],
+    /// The same for other gateways.
+    full_name: Arc<str>,
     /// Where rules say how long its credentials count.
     terms: Option<Arc<Terms>>,
 }
 
 impl ReplaySpace {
-    pub(super) fn new(memory: Arc<Memory>, name: &str, terms: Option<Arc<Terms>>) -> Self {
-        let Tag(name) = memory.tag([name.as_bytes(), b""]);
-        Self { memory, name, terms }
+    pub(super) fn new(memory: Arc<Memory>, full_name: &str, terms: Option<Arc<Terms>>) -> Self {
+        let Tag(name) = memory.tag([full_name.as_bytes(), b""]);
+        Self { memory, name, full_name: full_name.into(), terms }
     }
 }
 
@@ -97,7 +106,7 @@ pub struct SingleUse<'a> {
 
 impl SingleUse<'_> {
     fn claim(&self, owner: &[u8], clock: &Clock) -> Result<Claimed, Claim> {
-        let Self { space: ReplaySpace { memory, name, terms }, key, issued, until } = *self;
+        let Self { space: ReplaySpace { memory, name, terms, .. }, key, issued, until } = *self;
         let owner = Mark::of(memory.tag([owner, b"owner"]));
         memory.claim(memory.tag([name, key]), owner, (issued, until), terms.as_deref(), clock)
     }
@@ -112,22 +121,52 @@ impl SingleUse<'_> {
 ///
 /// # Errors
 /// The first that is not fresh, counted from 0, and what it is instead.
-pub fn claim_all<'a>(
-    owner: &[u8],
-    all: impl IntoIterator<Item = SingleUse<'a>>,
-    clock: &Clock,
-) -> Result<(), (usize, Claim)> {
+pub async fn claim_all(owner: &[u8], all: &[SingleUse<'_>], clock: &Clock) -> Result<(), (usize, Claim)> {
     let mut claimed = Vec::new();
-    for (at, one) in all.into_iter().enumerate() {
+    let release = |claimed: &[(&ReplaySpace, Claimed)]| {
+        claimed.iter().for_each(|(space, done)| space.memory.release(done));
+    };
+    for (at, one) in all.iter().enumerate() {
         match one.claim(owner, clock) {
             Ok(done) => claimed.push((one.space, done)),
             Err(claim) => {
-                claimed.iter().for_each(|(space, done)| space.memory.release(done));
+                release(&claimed);
                 return Err((at, claim));
             }
         }
     }
-    Ok(())
+    let shared = all.first().and_then(|one| one.space.memory.shared.get());
+    match shared {
+        None => Ok(()),
+        // Boxed, so that what few requests wait for does not widen the future of every one.
+        Some(shared) => Box::pin(claim_with_others(all, shared, clock)).await.inspect_err(|(_, claim)| {
+            // What has been used stays used. What nobody knows may be tried again.
+            if *claim == Claim::Unknown {
+                release(&claimed);
+            }
+        }),
+    }
+}
+
+/// Claims at the server what was fresh here.
+async fn claim_with_others(
+    all: &[SingleUse<'_>],
+    shared: &SharedCounters,
+    clock: &Clock,
+) -> Result<(), (usize, Claim)> {
+    let now = clock.now().unix_seconds();
+    let used = all.iter().map(|one| {
+        let SingleUse { space, key, issued, until } = *one;
+        let kept = space.terms.as_ref().and_then(|terms| terms.kept_until(issued, now));
+        let left = kept.map_or(until, |kept| kept.max(until)).saturating_sub(now);
+        let remembered = Duration::from_secs(u64::try_from(left).unwrap_or_default()) + CLOCKS_DIFFER;
+        UsedUp { space: &space.full_name, key, remembered }
+    });
+    match shared.claim(&used.collect::<Vec<_>>()).await {
+        Ok(None) => Ok(()),
+        Ok(Some(at)) => Err((at, Claim::Seen)),
+        Err(_no_answer) => Err((0, Claim::Unknown)),
+    }
 }
 
 impl fmt::Debug for ReplaySpace {

@@ -5,6 +5,15 @@ use portcullis_core::{Clock, ManualClock, Moment, Reason};
 
 use super::{Claim, Entry, PARTS, ReplaySpace, Replays, SingleUse, Tag, claim_all};
 
+/// A memory that shares nothing waits for nobody.
+fn at_once(owner: &[u8], all: &[SingleUse<'_>], clock: &Clock) -> Result<(), (usize, Claim)> {
+    let claiming = std::pin::pin!(claim_all(owner, all, clock));
+    match claiming.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(claimed) => claimed,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
+}
+
 const START: i64 = 1_800_000_000;
 
 fn clock() -> (ManualClock, Clock) {
@@ -25,7 +34,7 @@ impl ReplaySpace {
     }
 
     fn claim_for(&self, owner: &[u8], key: &[u8], (issued, until): (i64, i64), clock: &Clock) -> Claim {
-        match claim_all(owner, [SingleUse { space: self, key, issued, until }], clock) {
+        match at_once(owner, &[SingleUse { space: self, key, issued, until }], clock) {
             Ok(()) => Claim::Fresh,
             Err((at, claim)) => {
                 assert!(at == 0 && claim != Claim::Fresh, "{at} {claim:?}");
@@ -205,7 +214,7 @@ fn of_several_all_are_claimed_or_none() {
     let (tokens, proofs) = (memory.space("jti"), memory.space("dpop"));
     let one = |space, key| SingleUse { space, key, issued: START + 1, until: START + 61 };
     let all =
-        |keys: [&'static [u8]; 2]| claim_all(b"acme", [one(&tokens, keys[0]), one(&proofs, keys[1])], &clock);
+        |keys: [&'static [u8]; 2]| at_once(b"acme", &[one(&tokens, keys[0]), one(&proofs, keys[1])], &clock);
     assert_eq!(all([b"token", b"proof"]), Ok(()));
     assert_eq!(all([b"other", b"proof"]), Err((1, Claim::Seen)));
     assert_eq!(memory.figures().held, 2);
@@ -214,7 +223,7 @@ fn of_several_all_are_claimed_or_none() {
     assert_eq!(all([b"other", b"new"]), Ok(()));
     assert_eq!(all([b"other", b"third"]), Err((0, Claim::Seen)));
     // Not even with itself.
-    assert_eq!(claim_all(b"acme", [one(&tokens, b"x"), one(&tokens, b"x")], &clock), Err((1, Claim::Seen)));
+    assert_eq!(at_once(b"acme", &[one(&tokens, b"x"), one(&tokens, b"x")], &clock), Err((1, Claim::Seen)));
     assert_eq!(tokens.claim(b"x", START + 1, START + 61, &clock), Claim::Fresh);
 }
 

@@ -1,4 +1,4 @@
-//! Counters in Redis, for gateways that count together.
+//! Counters in Redis, for gateways that count together, and what may be used once.
 //!
 //! All limits of a request are asked in one round trip, by one script that runs alone on the server: it takes a unit of
 //! each or none of any. So nothing is ever admitted too much, however many gateways ask at once, and the server's clock
@@ -9,6 +9,12 @@
 //! A unit whose answer does not arrive counts as used, for it may have been taken. What a server loses at a crash or at
 //! a failover to a replica that lags is what it had not handed on: that is for its persistence and its replication to
 //! say, and may be admitted again.
+//!
+//! # What may be used once
+//!
+//! A credential counts once at all of the gateways together ([`claim_all`](crate::claim_all)): each looks into its own
+//! memory first, and then notes the use at the server, which remembers it a minute longer than it counts, for clocks that
+//! differ. Where the server does not answer, nothing is used up, and nothing passes.
 //!
 //! # When it does not answer
 //!
@@ -90,6 +96,7 @@ struct Inner {
     background: Handle,
     take: Script,
     give_back: Script,
+    claim: Script,
     timeout: Duration,
     breaker: Breaker,
     started: Instant,
@@ -136,6 +143,13 @@ pub struct SharedAsk {
     rule: SharedRule,
     /// Whether it refuses nothing.
     soft: bool,
+}
+
+/// A credential that may be used once, of a kind, and how long it is remembered.
+pub(crate) struct UsedUp<'a> {
+    pub(crate) space: &'a str,
+    pub(crate) key: &'a [u8],
+    pub(crate) remembered: Duration,
 }
 
 /// What came of a question.
@@ -249,6 +263,7 @@ impl SharedCounters {
             background,
             take: Script::new(include_str!("take.lua")),
             give_back: Script::new(include_str!("give_back.lua")),
+            claim: Script::new(include_str!("claim.lua")),
             timeout: settings.timeout,
             breaker: Breaker::default(),
             started: Instant::now(),
@@ -324,6 +339,33 @@ impl SharedCounters {
         let answer = tokio::time::timeout(self.0.timeout, call.invoke_async::<i64>(&mut connection)).await;
         // What cannot be given back stays used: stricter, never laxer.
         let _ = self.heard(answer.ok(), Instant::now());
+    }
+
+    /// Notes that credentials are used up, or, if one of them is already, none: the position of that one.
+    pub(crate) async fn claim(&self, used: &[UsedUp<'_>]) -> Result<Option<usize>, StoreError> {
+        if !self.0.breaker.lets_through(self.0.started.elapsed()) {
+            self.0.figures.not_asked.fetch_add(1, Ordering::Relaxed);
+            return Err(StoreError::NoAnswer);
+        }
+        let keys = used.iter().map(|UsedUp { space, key, remembered }| {
+            // SECURITY: the name with its length, so that no two pairs of name and key run together.
+            let mut full = format!("{PREFIX}once:{}:{space}:", space.len()).into_bytes();
+            full.extend_from_slice(key);
+            (full, u64::try_from(remembered.as_millis()).unwrap_or(u64::MAX).max(1))
+        });
+        let (keys, this) = (keys.collect::<Vec<_>>(), self.clone());
+        let asking = self.0.background.spawn(async move {
+            let mut call = this.0.claim.prepare_invoke();
+            for (key, remembered) in &keys {
+                call.key(key).arg(remembered);
+            }
+            let (asked, mut connection) = (Instant::now(), this.0.connection.clone());
+            let answer =
+                tokio::time::timeout(this.0.timeout, call.invoke_async::<usize>(&mut connection)).await;
+            this.heard(answer.ok(), asked)
+        });
+        let first = asking.await.unwrap_or(Err(StoreError::Closed))?;
+        Ok(first.checked_sub(1))
     }
 
     fn heard<T>(&self, answer: Option<Result<T, RedisError>>, asked: Instant) -> Result<T, StoreError> {

@@ -10,6 +10,7 @@ use portcullis_core::{Clock, Secret};
 use super::{FAILURES, SharedAsk, SharedCounters, SharedOutcome, SharedRule, SharedSettings};
 use crate::error::{OpenError, StoreError};
 use crate::rate::{Algorithm, RateOutcome, RateRule};
+use crate::replays::{Claim, Replays, SingleUse, claim_all};
 use crate::{LimitId, MAX_KEY_BYTES, QuotaKey, QuotaOutcome, QuotaRule, Store};
 
 /// A server of this test alone.
@@ -309,4 +310,33 @@ async fn what_cannot_be_asked_is_refused_without_a_secret() {
     let long = "x".repeat(MAX_KEY_BYTES + 1);
     let asked = SharedAsk::new(&LimitId::new("bank", "limit"), rule, &long);
     assert!(matches!(asked, Err(StoreError::KeyTooLong)));
+}
+
+/// What may be used once is used once, at whichever gateway; where the server does not answer, nothing is used up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credential_counts_once_at_all_gateways() {
+    let server = Server::start();
+    let clock = Clock::System;
+    let issued = clock.now().unix_seconds() + 2;
+    let gateways = [(); 2].map(|()| {
+        let replays = Replays::new(clock.now());
+        replays.share(&counters(server.port));
+        replays
+    });
+    let claim = async |at: usize, space: &str, keys: &[&str]| {
+        let space = gateways[at].space(space);
+        let one = |key: &'static [u8]| SingleUse { space: &space, key, issued, until: issued + 60 };
+        let all: Vec<_> = keys.iter().map(|key| one(key.to_owned().to_owned().leak().as_bytes())).collect();
+        claim_all(b"acme", &all, &clock).await
+    };
+    assert_eq!(claim(0, "jti", &["a"]).await, Ok(()));
+    assert_eq!(claim(1, "jti", &["a"]).await, Err((0, Claim::Seen)));
+    assert_eq!(claim(1, "dpop", &["a"]).await, Ok(()), "another kind");
+    // All or nothing, also over there.
+    assert_eq!(claim(1, "jti", &["b", "a"]).await, Err((1, Claim::Seen)));
+    assert_eq!(claim(0, "jti", &["b", "c"]).await, Ok(()));
+    assert_eq!(claim(1, "jti", &["c"]).await, Err((0, Claim::Seen)));
+    drop(server);
+    assert_eq!(claim(0, "jti", &["d"]).await, Err((0, Claim::Unknown)));
+    assert_eq!(claim(0, "jti", &["d"]).await, Err((0, Claim::Unknown)), "not used up: nobody knows");
 }
