@@ -29,6 +29,9 @@ use crate::thread::{Crew, Equipment};
 /// Threads of the background runtime: fetching keys, the admin API. Nothing there is on a request's path.
 const BACKGROUND_THREADS: usize = 2;
 
+/// How long an ending gateway may take to return leased units.
+const RETURNING: Duration = Duration::from_secs(2);
+
 /// How often counters are tidied up.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
@@ -285,6 +288,13 @@ impl Gateway {
         self.managed.finish(self.resources.clock.now());
         // The store first: what comes after may have to wait for others.
         let closed = self.resources.store.close();
+        if let Some(shared) = self.resources.store.shared() {
+            // Others wait for what this one has taken and not used; it waits for nobody for long.
+            let returning = async { tokio::time::timeout(RETURNING, shared.return_leases(None)).await };
+            if self.background.block_on(returning).is_err() {
+                tracing::warn!("the shared store is too slow; leased units of quotas stay used");
+            }
+        }
         if let Some((log, writer)) = self.access_log {
             drop(log);
             if !writer.finish() {
@@ -350,6 +360,9 @@ async fn housekeeping(kept: (Store, Replays, Managed), clock: Clock) {
             managed.tidy(now);
         };
         drop(tokio::task::spawn_blocking(sweep).await);
+        if let Some(shared) = kept.0.shared() {
+            shared.return_leases(Some(now.monotonic)).await;
+        }
     }
 }
 

@@ -157,7 +157,7 @@ impl Limit {
             own: spec.own,
             alerts: alerts.clone(),
             when_store_fails: spec.when_store_fails,
-            shared: store.shared().map(|counters| Shared::new(counters, id)),
+            shared: store.shared().map(|counters| Shared::new(counters, id, spec.lease)),
         }
     }
 

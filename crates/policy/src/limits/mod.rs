@@ -35,7 +35,7 @@ use limit::{Held, Limit};
 pub use of_plan::PlanSlots;
 pub(crate) use of_plan::{OfPlan, PlanLimitSpec};
 use portcullis_store::SharedOutcome;
-use remote::Said;
+use remote::{Leased, Said};
 pub use shared::SharedLimits;
 use slot::Slot;
 pub use spec::{Callers, CheckedLimits, LimitsSpec};
@@ -91,6 +91,8 @@ struct Taken<'a> {
     slots: &'a [Slot],
     /// Which of them gave a unit, a bit each.
     which: u8,
+    /// Units of blocks.
+    leased: Vec<Leased<'a>>,
     facts: &'a LimitFacts<'a>,
 }
 
@@ -99,6 +101,7 @@ impl Drop for Taken<'_> {
         let taken = self.slots.iter().enumerate().filter(|(at, _)| self.which & (1 << at) != 0);
         let limits = taken.filter_map(|(_, slot)| slot.limit(self.facts.plans()));
         limits.for_each(|limit| limit.undo(self.facts));
+        self.leased.iter().for_each(Leased::put_back);
     }
 }
 
@@ -223,7 +226,7 @@ impl Limits {
     ) -> Result<Admission, Rejection> {
         let standings = [Standing::default(); MAX_LIMITS];
         let mut admission = Admission { standings, told: 0, shadow: None, personal: None };
-        let mut taken = Taken { slots: &self.slots, which: 0, facts };
+        let mut taken = Taken { slots: &self.slots, which: 0, leased: Vec::new(), facts };
         let (mut held, mut asked) = (Vec::new(), Vec::new());
         for (at, slot) in self.slots.iter().enumerate() {
             let limit = slot.limit(facts.plans()).filter(|limit| limit.is_asked(facts, early));
@@ -234,7 +237,14 @@ impl Limits {
                     admission.note(at, limit, said, (&mut taken, &mut held))?;
                 }
                 Some(shared) => match limit.ask(shared, facts) {
-                    Ok(ask) => asked.push((at, limit, ask)),
+                    Ok(ask) => match shared.take_leased(&ask) {
+                        None => asked.push((at, limit, ask)),
+                        Some((outcome, leased)) => {
+                            taken.leased.push(leased);
+                            let said = limit.hear(ask, outcome, facts);
+                            admission.note(at, limit, said, (&mut taken, &mut held))?;
+                        }
+                    },
                     Err(rejection) => admission.note(at, limit, Err(rejection), (&mut taken, &mut held))?,
                 },
             }
@@ -260,6 +270,7 @@ impl Limits {
             }
         }
         taken.which = 0;
+        taken.leased.clear();
         reserved.0.append(&mut held);
         if self.is_personal && !early {
             let (policy, plans) = (self.own_policy(facts), facts.plans.cloned());

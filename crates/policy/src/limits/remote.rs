@@ -17,6 +17,7 @@ use super::{LimitFacts, Standing};
 pub(super) struct Shared {
     pub(super) counters: SharedCounters,
     id: LimitId,
+    lease: u32,
 }
 
 /// A unit that other gateways count, too.
@@ -24,6 +25,19 @@ pub(super) struct Shared {
 pub(super) struct SharedHeld {
     ask: SharedAsk,
     unit: SharedUnit,
+}
+
+/// A unit of a block, which is put back where nothing comes of the request.
+pub(super) struct Leased<'l> {
+    shared: &'l Shared,
+    ask: SharedAsk,
+    unit: SharedUnit,
+}
+
+impl Leased<'_> {
+    pub(super) fn put_back(&self) {
+        self.shared.counters.put_back_leased(&self.ask, self.unit);
+    }
 }
 
 /// What a limit says of a request.
@@ -35,8 +49,15 @@ pub(super) enum Said {
 }
 
 impl Shared {
-    pub(super) fn new(counters: &SharedCounters, id: LimitId) -> Self {
-        Self { counters: counters.clone(), id }
+    pub(super) fn new(counters: &SharedCounters, id: LimitId, lease: u32) -> Self {
+        Self { counters: counters.clone(), id, lease }
+    }
+
+    /// A unit of a block that was taken before.
+    pub(super) fn take_leased(&self, ask: &SharedAsk) -> Option<(SharedOutcome, Leased<'_>)> {
+        let outcome = self.counters.take_leased(ask)?;
+        let SharedOutcome::Taken { unit, .. } = outcome else { return None };
+        Some((outcome, Leased { shared: self, ask: ask.clone(), unit }))
     }
 
     pub(super) fn give_back(&self, SharedHeld { ask, unit }: &SharedHeld) {
@@ -65,7 +86,7 @@ impl Limit {
                 last.map_or(Ok(ask.clone()), |last| ask.after(&shared.id, &last).map_err(undecided))
             }
         };
-        Ok(ask?.softly(self.shadow))
+        Ok(ask?.softly(self.shadow).in_blocks_of(shared.lease, facts.now.monotonic))
     }
 
     /// What the answer means.

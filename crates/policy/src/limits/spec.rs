@@ -65,6 +65,8 @@ pub(super) struct LimitSpec {
     pub(super) groups: Vec<GroupSpec>,
     pub(super) reach: Reach,
     pub(super) when_store_fails: WhenStoreFails,
+    /// How many units of a quota that is shared are taken at once.
+    pub(super) lease: u32,
     pub(super) shadow: bool,
     /// The windows of a quota that goes by the calendar, and whose.
     pub(super) calendar: Option<(Unit, TimeZone)>,
@@ -202,7 +204,7 @@ impl LimitSpec {
         let (methods, paths) = (fields.get("methods"), fields.get("paths"));
         let (window, zone) = (fields.get("window"), fields.get("time_zone"));
         let (count, shared_as) = (fields.get("count"), fields.get("shared_as"));
-        let fails = fields.get("when_store_fails");
+        let (fails, lease) = (fields.get("when_store_fails"), fields.get("lease"));
         fields.finish(faults);
         let subjects = match per {
             None => Some(vec![Per::Identity]),
@@ -227,6 +229,7 @@ impl LimitSpec {
         let (subjects, (measure, own), named) = (subjects?, measure?, named?);
         let (groups, reach, shadow, count, shared_as) = (groups?, reach?, shadow?, count?, shared_as?);
         let calendar = calendar(window, zone, measure, faults)?;
+        let lease = lease.map_or(Some(1), |node| read_lease(node, measure, &count, faults))?;
         let when_store_fails = fails.unwrap_or_else(|| Some(WhenStoreFails::of(measure)))?;
         let place = named.as_ref().or(shared_as.as_ref()).map_or(node.place, |name| name.place);
         let derived = || derived_name(&subjects, measure, calendar.is_some());
@@ -243,6 +246,7 @@ impl LimitSpec {
             groups,
             reach,
             when_store_fails,
+            lease,
             shadow,
             calendar,
             place,
@@ -265,7 +269,7 @@ impl LimitSpec {
             && self.own == other.own
             && self.count == other.count
             && self.shadow == other.shadow
-            && self.when_store_fails == other.when_store_fails
+            && (self.when_store_fails, self.lease) == (other.when_store_fails, other.lease)
             && self.calendar == other.calendar
             && groups(self) == groups(other)
     }
@@ -330,6 +334,23 @@ impl LimitSpec {
         }
         true
     }
+}
+
+/// The largest block.
+const LARGEST_LEASE: i64 = 1_000_000;
+
+fn read_lease(node: &Node, measure: Measure, count: &Count, faults: &mut Faults) -> Option<u32> {
+    let why = match (measure, count) {
+        (Measure::Rate { .. }, _) => "`lease` is about a quota: units of a rate cannot be kept for later",
+        (Measure::Quota { .. }, Count::Failures | Count::Responses(_)) => {
+            "`lease` is about requests that are admitted: answers are counted one by one"
+        }
+        (Measure::Quota { .. }, Count::Admitted) => {
+            return node.integer(1..=LARGEST_LEASE, faults).and_then(|units| u32::try_from(units).ok());
+        }
+    };
+    faults.error("no_use", node.place, why);
+    None
 }
 
 /// A name, if one is written. The outer `None` is a fault, which was told.

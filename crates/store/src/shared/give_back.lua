@@ -1,4 +1,5 @@
--- Gives one unit back. KEYS[1]: the counter. ARGV: kind, the mark the unit was taken with, the interval of a pace.
+-- Gives units back: one of a rate, some of a quota. KEYS[1]: the counter. ARGV: kind, the mark they were taken with, the
+-- interval of a pace, how many.
 -- What no longer counts has come back by itself.
 local text = redis.call('GET', KEYS[1])
 if not text then return 0 end
@@ -16,5 +17,5 @@ if ARGV[1] == 'window' then
   if mark == seen[1] - 1 then return keep(seen[1], seen[2], math.max(seen[3] - 1, 0)) end
   return 0
 end
-if mark == seen[1] then return keep(seen[1], math.max(seen[2] - 1, 0)) end
+if mark == seen[1] then return keep(seen[1], math.max(seen[2] - tonumber(ARGV[4]), 0)) end
 return 0

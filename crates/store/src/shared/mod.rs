@@ -4,6 +4,12 @@
 //! each or none of any. So nothing is ever admitted too much, however many gateways ask at once, and the server's clock
 //! is the only one: gateways whose clocks differ agree. A counter expires when nothing of it counts any more.
 //!
+//! # Blocks
+//!
+//! Of a quota, a gateway may take several units at once and hand them out without asking again (`lease.rs`): never too
+//! much is admitted, most requests wait for nobody, and the last units may be refused at one gateway while another still
+//! holds some.
+//!
 //! # What is lost
 //!
 //! A unit whose answer does not arrive counts as used, for it may have been taken. What a server loses at a crash or at
@@ -23,6 +29,7 @@
 //! all. What becomes of a limit that cannot be asked is for the policy to say; here it is a [`StoreError`].
 
 mod breaker;
+mod lease;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +48,7 @@ use crate::error::{OpenError, StoreError};
 use crate::rate::{Algorithm, RateRule};
 use crate::{LimitId, MAX_KEY_BYTES, QuotaRule};
 use breaker::Breaker;
+use lease::{Lease, Leased, Leases};
 
 pub use breaker::FAILURES;
 
@@ -99,6 +107,7 @@ struct Inner {
     claim: Script,
     timeout: Duration,
     breaker: Breaker,
+    leases: Leases,
     started: Instant,
     figures: Figures,
 }
@@ -143,6 +152,8 @@ pub struct SharedAsk {
     rule: SharedRule,
     /// Whether it refuses nothing.
     soft: bool,
+    /// How many units of a quota are taken at once, to be handed out without asking again; with the clock of the request.
+    block: Option<(u32, Duration)>,
 }
 
 /// A credential that may be used once, of a kind, and how long it is remembered.
@@ -184,7 +195,7 @@ impl SharedAsk {
     /// The key is longer than [`MAX_KEY_BYTES`].
     pub fn new(id: &LimitId, rule: SharedRule, key: &str) -> Result<Self, StoreError> {
         let key = full_key(id, rule, key)?;
-        Ok(Self { key, last: None, rule, soft: false })
+        Ok(Self { key, last: None, rule, soft: false, block: None })
     }
 
     /// The same where each window has a key of its own: that of the window before, whose units may be carried over.
@@ -196,11 +207,33 @@ impl SharedAsk {
         Ok(self)
     }
 
+    /// The same for a block of units of a quota, asked at that reading of the monotonic clock.
+    #[must_use]
+    pub fn in_blocks_of(mut self, units: u32, now: Duration) -> Self {
+        self.block = (units > 1).then_some((units, now));
+        self
+    }
+
     /// The same, and it refuses nothing.
     #[must_use]
     pub fn softly(mut self, soft: bool) -> Self {
         self.soft = soft;
         self
+    }
+}
+
+impl SharedAsk {
+    /// What an answer gives beside the unit that was asked for.
+    fn grant(&self, answer: &[i64]) -> Option<(u32, Lease)> {
+        let (_, now) = self.block?;
+        let units = u32::try_from(*answer.first()?).ok()?;
+        match outcome(answer) {
+            // SECURITY: by the clock of the request, which is older than the answer: not a moment longer than the window.
+            SharedOutcome::Taken { remaining, reset, unit } => {
+                Some((units.checked_sub(1)?, Lease::new(remaining, unit, now.saturating_add(reset), now)))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -266,9 +299,25 @@ impl SharedCounters {
             claim: Script::new(include_str!("claim.lua")),
             timeout: settings.timeout,
             breaker: Breaker::default(),
+            leases: Leases::default(),
             started: Instant::now(),
             figures: Figures::default(),
         })))
+    }
+
+    /// A unit of a block that was taken before, without asking anybody; `None` if there is none.
+    pub fn take_leased(&self, ask: &SharedAsk) -> Option<SharedOutcome> {
+        let (_, now) = ask.block?;
+        let Leased { remaining, reset, unit } = self.0.leases.take(&ask.key, now)?;
+        Some(SharedOutcome::Taken { remaining, reset, unit })
+    }
+
+    /// Puts back a unit of [`Self::take_leased`] that nothing has come of.
+    pub fn put_back_leased(&self, ask: &SharedAsk, unit: SharedUnit) {
+        if !self.0.leases.put_back(&ask.key, unit) {
+            // The block went back meanwhile.
+            self.give_back(ask.clone(), unit);
+        }
     }
 
     /// Takes one unit of every limit, or none of any; the answers are in the order of the questions, up to the first
@@ -286,20 +335,12 @@ impl SharedCounters {
         // On a task of its own: what was asked is heard to its end, whether or not the request still waits.
         self.0.background.spawn(async move {
             let outcome = this.ask(&asks).await;
-            let units = |outcomes: &[SharedOutcome]| {
-                let refused = outcomes.len() < asks.len()
-                    || asks
-                        .iter()
-                        .zip(outcomes)
-                        .any(|(ask, outcome)| !ask.soft && matches!(outcome, SharedOutcome::Refused { .. }));
-                !refused
-            };
             if let Err(Ok(unheard)) = sender.send(outcome)
-                && units(&unheard)
+                && is_taken(&asks, &unheard)
             {
                 for (ask, outcome) in asks.iter().zip(unheard) {
                     if let SharedOutcome::Taken { unit, .. } = outcome {
-                        this.return_unit(ask, unit).await;
+                        this.return_units(&ask.key, ask.rule, (unit, 1)).await;
                     }
                 }
             }
@@ -308,37 +349,57 @@ impl SharedCounters {
     }
 
     async fn ask(&self, asks: &[SharedAsk]) -> Result<Vec<SharedOutcome>, StoreError> {
+        let leases = &self.0.leases;
+        let wanted = |ask: &SharedAsk| ask.block.map_or(1, |(block, _)| leases.wanted(&ask.key, block));
+        let wanted: Vec<u32> = asks.iter().map(wanted).collect();
         let mut call = self.0.take.prepare_invoke();
-        for ask in asks {
+        for (ask, wanted) in asks.iter().zip(&wanted) {
             call.key(&ask.key).key(ask.last.as_ref().unwrap_or(&ask.key));
             let (kind, numbers) = ask.rule.arguments();
-            call.arg(kind).arg(u8::from(ask.soft)).arg(&numbers[..]);
+            call.arg(kind).arg(u8::from(ask.soft)).arg(&numbers[..]).arg(wanted);
         }
         let asked = Instant::now();
         let mut connection = self.0.connection.clone();
         let answer =
             tokio::time::timeout(self.0.timeout, call.invoke_async::<Vec<i64>>(&mut connection)).await;
-        let numbers = self.heard(answer.ok(), asked)?;
-        Ok(numbers.chunks_exact(4).map(outcome).collect())
+        let heard = self.heard(answer.ok(), asked);
+        let numbers = heard.as_deref().unwrap_or_default();
+        let outcomes: Vec<SharedOutcome> = numbers.chunks_exact(4).map(outcome).collect();
+        let taken = is_taken(asks, &outcomes);
+        let answers = numbers.chunks_exact(4).map(Some).chain(std::iter::repeat(None));
+        for ((ask, _), answer) in asks.iter().zip(wanted).zip(answers).filter(|((_, wanted), _)| *wanted > 1)
+        {
+            leases.granted(&ask.key, answer.filter(|_| taken).and_then(|answer| ask.grant(answer)));
+        }
+        heard.map(|_| outcomes)
     }
 
     /// Gives back a unit that was taken. Nobody waits for it; one that the server does not hear of stays used.
     pub fn give_back(&self, ask: SharedAsk, unit: SharedUnit) {
         let this = self.clone();
-        self.0.background.spawn(async move { this.return_unit(&ask, unit).await });
+        self.0.background.spawn(async move { this.return_units(&ask.key, ask.rule, (unit, 1)).await });
     }
 
-    async fn return_unit(&self, ask: &SharedAsk, unit: SharedUnit) {
+    /// Returns the blocks that lie idle; all of them where no time is given, for a gateway that ends.
+    pub async fn return_leases(&self, now: Option<Duration>) {
+        // Only its kind matters: what is leased are units of quotas.
+        let rule = SharedRule::Quota(QuotaRule::new(0, Duration::ZERO));
+        for (key, unit, units) in self.0.leases.idle(now) {
+            self.return_units(&key, rule, (unit, units)).await;
+        }
+    }
+
+    async fn return_units(&self, key: &str, rule: SharedRule, (unit, units): (SharedUnit, u32)) {
         if !self.0.breaker.lets_through(self.0.started.elapsed()) {
             return;
         }
-        let (kind, [interval, ..]) = ask.rule.arguments();
+        let (kind, [interval, ..]) = rule.arguments();
         let mut call = self.0.give_back.prepare_invoke();
-        call.key(&ask.key).arg(kind).arg(unit.0).arg(interval);
-        let mut connection = self.0.connection.clone();
+        call.key(key).arg(kind).arg(unit.0).arg(interval).arg(units);
+        let (asked, mut connection) = (Instant::now(), self.0.connection.clone());
         let answer = tokio::time::timeout(self.0.timeout, call.invoke_async::<i64>(&mut connection)).await;
         // What cannot be given back stays used: stricter, never laxer.
-        let _ = self.heard(answer.ok(), Instant::now());
+        let _ = self.heard(answer.ok(), asked);
     }
 
     /// Notes that credentials are used up, or, if one of them is already, none: the position of that one.
@@ -411,10 +472,18 @@ fn shown(kind: Option<ErrorKind>) -> String {
     kind.map_or_else(|| "no answer in time".to_owned(), |kind| format!("{kind:?}"))
 }
 
+/// Whether units were taken: no limit that is in the way has refused.
+fn is_taken(asks: &[SharedAsk], outcomes: &[SharedOutcome]) -> bool {
+    let refused = |(ask, outcome): (&SharedAsk, &SharedOutcome)| {
+        !ask.soft && matches!(outcome, SharedOutcome::Refused { .. })
+    };
+    outcomes.len() == asks.len() && !asks.iter().zip(outcomes).any(refused)
+}
+
 fn outcome(numbers: &[i64]) -> SharedOutcome {
     let time = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or_default());
     match *numbers {
-        [1, remaining, micros, mark] => SharedOutcome::Taken {
+        [taken, remaining, micros, mark] if taken > 0 => SharedOutcome::Taken {
             remaining: u64::try_from(remaining).unwrap_or_default(),
             reset: time(micros),
             unit: SharedUnit(mark),

@@ -1,9 +1,10 @@
--- Takes one unit of every limit of a request, or none of any; what is asked softly refuses nothing.
+-- Takes units of every limit of a request, or none of any; what is asked softly refuses nothing.
 --
 -- KEYS: two for each limit: its counter, and the one whose last window may leave units to it (the same one where it has
--- only one). ARGV: six for each limit: kind, soft, and four numbers. Returns four for each: 1, 0 (refused) or -1 (not
--- asked, for another refused), what is left, microseconds, and a mark for giving the unit back. The clock is the server's,
--- so that those of the gateways do not matter.
+-- only one). ARGV: seven for each limit: kind, soft, and five numbers, the last of which is how many units of a quota are
+-- wanted, of which there need not be more than one. Returns four for each, up to the first that refuses: how many units
+-- were taken, what is left, microseconds, and a mark for giving them back. The clock is the server's, so that those of
+-- the gateways do not matter.
 local clock = redis.call('TIME')
 local now_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 -- In 100 ns since 2026, so that every sum is exact in a double for decades.
@@ -55,8 +56,9 @@ local function window(key, _, count, per, sliding)
   return 1, count - used - 1, reset * 1000, index, state, next_in + per
 end
 
--- Quotas: count with what is carried over, milliseconds, how much of it is carried over, milliseconds it is remembered.
-local function quota(key, last, count, per, carried, remembered)
+-- Quotas: count with what is carried over, milliseconds, how much of it is carried over, milliseconds it is remembered,
+-- units that are wanted.
+local function quota(key, last, count, per, carried, remembered, wanted)
   local seen = numbers(redis.call('GET', key))
   local start, used = seen[1], seen[2]
   if not start or now_ms >= start + per then
@@ -73,18 +75,20 @@ local function quota(key, last, count, per, carried, remembered)
   local left = start + per - now_ms
   if used >= count then return 0, 0, left * 1000, 0 end
   local kept = math.max(start + remembered - now_ms, 1)
-  return 1, count - used - 1, left * 1000, start, whole(start) .. ' ' .. whole(used + 1), kept
+  local taken = math.min(wanted, count - used)
+  used = used + taken
+  return taken, count - used, left * 1000, start, whole(start) .. ' ' .. whole(used), kept
 end
 
 local kinds = { pace = pace, window = window, quota = quota }
 local answers, writes, refused = {}, {}, false
 for at = 1, #KEYS / 2 do
-  local key, last, argument = KEYS[2 * at - 1], KEYS[2 * at], 6 * (at - 1)
+  local key, last, argument = KEYS[2 * at - 1], KEYS[2 * at], 7 * (at - 1)
   local function number(offset) return tonumber(ARGV[argument + offset]) end
   local judge = kinds[ARGV[argument + 1]]
-  local taken, left, micros, mark, state, kept = judge(key, last, number(3), number(4), number(5), number(6))
+  local taken, left, micros, mark, state, kept = judge(key, last, number(3), number(4), number(5), number(6), number(7))
   answers[#answers + 1], answers[#answers + 2], answers[#answers + 3], answers[#answers + 4] = taken, left, micros, mark
-  if taken == 1 then writes[#writes + 1] = { key, state, kept }
+  if taken > 0 then writes[#writes + 1] = { key, state, kept }
   elseif ARGV[argument + 2] ~= '1' then
     refused = true
     break

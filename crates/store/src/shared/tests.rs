@@ -190,7 +190,7 @@ async fn no_unit_goes_to_two() {
         }
         assert_eq!(units.len(), 100, "{rule:?}");
         for unit in units.into_iter().take(30) {
-            gateways[0].return_unit(&ask(rule, "alice"), unit).await;
+            gateways[0].return_units(&ask(rule, "alice").key, rule, (unit, 1)).await;
         }
         let mut again = 0;
         while matches!(take(&gateways[1], rule, "alice").await, SharedOutcome::Taken { .. }) {
@@ -339,4 +339,97 @@ async fn a_credential_counts_once_at_all_gateways() {
     drop(server);
     assert_eq!(claim(0, "jti", &["d"]).await, Err((0, Claim::Unknown)));
     assert_eq!(claim(0, "jti", &["d"]).await, Err((0, Claim::Unknown)), "not used up: nobody knows");
+}
+
+/// Blocks: asked for once in so many requests, never too much in sum, and what is not used comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_never_admit_too_much_and_come_back() {
+    let server = Server::start();
+    let gateways = [counters(server.port), counters(server.port)];
+    let rule = SharedRule::Quota(QuotaRule::new(1_000, Duration::from_secs(3_600)));
+    let started = Instant::now();
+    let take = async |gateway: &SharedCounters| {
+        let ask = ask(rule, "alice").in_blocks_of(50, started.elapsed());
+        if let Some(SharedOutcome::Taken { remaining, .. }) = gateway.take_leased(&ask) {
+            return Some(remaining);
+        }
+        match gateway.take(vec![ask]).await.expect("an answer")[0] {
+            SharedOutcome::Taken { remaining, .. } => Some(remaining),
+            _ => None,
+        }
+    };
+    for at in 0..50 {
+        let remaining = take(&gateways[0]).await.expect("a unit");
+        assert_eq!(
+            remaining,
+            if at == 0 { 950 } else { 999 - at },
+            "the first tells what is left at the server"
+        );
+    }
+    assert_eq!(gateways[0].figures().answered, 1);
+    let tasks = (0..8).map(|number| {
+        let gateway = gateways[number % 2].clone();
+        tokio::spawn(async move {
+            let mut passed = 0;
+            for _ in 0..300 {
+                let ask = ask(rule, "alice").in_blocks_of(50, started.elapsed());
+                let leased = gateway.take_leased(&ask).is_some();
+                let taken = leased
+                    || matches!(
+                        gateway.take(vec![ask]).await.expect("an answer")[0],
+                        SharedOutcome::Taken { .. }
+                    );
+                passed += usize::from(taken);
+            }
+            passed
+        })
+    });
+    let mut passed = 50;
+    for task in tasks.collect::<Vec<_>>() {
+        passed += task.await.expect("a task");
+    }
+    assert_eq!(passed, 1_000);
+    let answered: u64 = gateways.iter().map(|gateway| gateway.figures().answered).sum();
+    assert!(answered < 2_400 - 1_000 + 400, "{answered} questions");
+    // What one holds and does not use is there for the other, once it has gone back.
+    let rule = SharedRule::Quota(QuotaRule::new(60, Duration::from_secs(3_600)));
+    let bob = || ask(rule, "bob").in_blocks_of(50, started.elapsed());
+    assert!(gateways[0].take(vec![bob()]).await.is_ok());
+    for _ in 0..10 {
+        let outcome = gateways[1].take_leased(&bob());
+        if outcome.is_none() {
+            let _ = gateways[1].take(vec![bob()]).await.expect("an answer");
+        }
+    }
+    assert!(gateways[1].take_leased(&bob()).is_none());
+    let refused = gateways[1].take(vec![bob()]).await.expect("an answer")[0];
+    assert!(matches!(refused, SharedOutcome::Refused { .. }), "{refused:?}");
+    gateways[0].return_leases(None).await;
+    assert!(gateways[0].take_leased(&bob()).is_none());
+    let mut rest = 0;
+    while gateways[1].take_leased(&bob()).is_some()
+        || matches!(gateways[1].take(vec![bob()]).await.expect("an answer")[0], SharedOutcome::Taken { .. })
+    {
+        rest += 1;
+    }
+    assert_eq!(rest, 49);
+    // A block is good for no other window, and what is put back after it went back goes to the server.
+    let ended = ask(rule, "carol").in_blocks_of(50, Duration::ZERO);
+    let SharedOutcome::Taken { unit, .. } =
+        gateways[0].take(vec![ended.clone()]).await.expect("an answer")[0]
+    else {
+        panic!("refused");
+    };
+    assert!(gateways[0].take_leased(&ended).is_some());
+    assert!(
+        gateways[0].take_leased(&ask(rule, "carol").in_blocks_of(50, Duration::from_secs(3_601))).is_none()
+    );
+    gateways[0].return_leases(None).await;
+    gateways[0].put_back_leased(&ended, unit);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let strict = gateways[1].take(vec![ask(rule, "carol")]).await.expect("an answer")[0];
+    assert!(
+        matches!(strict, SharedOutcome::Taken { remaining: 58, .. }),
+        "one is used, one was put back: {strict:?}"
+    );
 }

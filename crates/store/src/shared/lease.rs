@@ -1,0 +1,145 @@
+//! Units of quotas that were taken from the server in a block, to be handed out here without asking again.
+//!
+//! Units of a block are counted as used at the server before the first of them is handed out, so nothing is ever admitted
+//! too much, whatever happens to this gateway; one that ends without returning them has lost them: at most two blocks of
+//! each caller, for one is asked for at a time and a unit alone meanwhile. Blocks that lie idle go back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ahash::RandomState;
+use papaya::HashMap;
+
+use super::SharedUnit;
+use crate::KEYS_PER_TABLE;
+
+/// How long a block lies idle before it goes back.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The blocks of this gateway, by the full key of their counter.
+#[derive(Default)]
+pub(super) struct Leases(HashMap<Arc<str>, Arc<Lease>, RandomState>);
+
+/// What is left of a block.
+#[derive(Debug)]
+pub(super) struct Lease {
+    left: AtomicU32,
+    /// What was left at the server when it was taken.
+    beyond: u64,
+    /// The window it is of.
+    unit: SharedUnit,
+    /// When that ends, by the monotonic clock; a unit is good for no other.
+    ends: Duration,
+    /// Whether a block is being asked for.
+    asking: AtomicBool,
+    /// When it was last used, in milliseconds of the monotonic clock.
+    used_at: AtomicU64,
+}
+
+/// A unit that was handed out of a block.
+pub(super) struct Leased {
+    pub(super) remaining: u64,
+    pub(super) reset: Duration,
+    pub(super) unit: SharedUnit,
+}
+
+impl Leases {
+    /// A unit of a block, if one is left of an open window.
+    pub(super) fn take(&self, key: &str, now: Duration) -> Option<Leased> {
+        let leases = self.0.pin();
+        let lease = leases.get(key)?;
+        let reset = lease.ends.checked_sub(now).filter(|left| !left.is_zero())?;
+        let left = lease.take()?;
+        lease.used_at.store(milliseconds(now), Ordering::Relaxed);
+        Some(Leased { remaining: lease.beyond.saturating_add(left.into()), reset, unit: lease.unit })
+    }
+
+    /// Puts a unit back, if its window is still the block's.
+    pub(super) fn put_back(&self, key: &str, unit: SharedUnit) -> bool {
+        let leases = self.0.pin();
+        let Some(lease) = leases.get(key).filter(|lease| lease.unit == unit) else { return false };
+        lease.left.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// How many units to ask for: a block, or one where a block is being asked for or there is no room for another.
+    pub(super) fn wanted(&self, key: &str, block: u32) -> u32 {
+        let leases = self.0.pin();
+        if leases.get(key).is_none() && leases.len() >= KEYS_PER_TABLE {
+            return 1;
+        }
+        let lease = leases.get_or_insert_with(key.into(), || Arc::new(Lease::empty()));
+        if lease.asking.swap(true, Ordering::Relaxed) { 1 } else { block }
+    }
+
+    /// Notes what came of asking for a block: so many units, beside the one that was asked for. `None` if nothing did.
+    pub(super) fn granted(&self, key: &str, grant: Option<(u32, Lease)>) {
+        let leases = self.0.pin();
+        match grant {
+            None => {
+                if let Some(lease) = leases.get(key) {
+                    lease.asking.store(false, Ordering::Relaxed);
+                }
+            }
+            Some((units, fresh)) => {
+                // What is left of a block of the same window stays; of one that is over, nothing is good any more.
+                let old =
+                    leases.get(key).filter(|old| old.unit == fresh.unit).map_or(0, |old| old.take_all());
+                fresh.left.store(units.saturating_add(old), Ordering::Relaxed);
+                leases.insert(key.into(), Arc::new(fresh));
+            }
+        }
+    }
+
+    /// Takes out the blocks that lie idle, or all of them: the key, the window and the units of each.
+    pub(super) fn idle(&self, now: Option<Duration>) -> Vec<(Arc<str>, SharedUnit, u32)> {
+        let leases = self.0.pin();
+        let limit = now.map(|now| milliseconds(now.saturating_sub(IDLE)));
+        let is_idle =
+            |lease: &Lease| limit.is_none_or(|limit| lease.used_at.load(Ordering::Relaxed) <= limit);
+        let mut idle = Vec::new();
+        for (key, lease) in &leases {
+            let asking = now.is_some() && lease.asking.load(Ordering::Relaxed);
+            if !asking && is_idle(lease) {
+                // Whoever still holds it finds nothing left.
+                leases.remove(key);
+                idle.push((Arc::clone(key), lease.unit, lease.take_all()));
+            }
+        }
+        idle.retain(|(.., units)| *units > 0);
+        idle
+    }
+}
+
+impl Lease {
+    fn empty() -> Self {
+        Self::new(0, SharedUnit(0), Duration::ZERO, Duration::ZERO)
+    }
+
+    /// A block of a window that ends then.
+    pub(super) fn new(beyond: u64, unit: SharedUnit, ends: Duration, now: Duration) -> Self {
+        Self {
+            left: AtomicU32::new(0),
+            beyond,
+            unit,
+            ends,
+            asking: AtomicBool::new(false),
+            used_at: AtomicU64::new(milliseconds(now)),
+        }
+    }
+
+    /// Takes one: how many are left then.
+    fn take(&self) -> Option<u32> {
+        let take = |left: u32| left.checked_sub(1);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?.checked_sub(1)
+    }
+
+    fn take_all(&self) -> u32 {
+        self.left.swap(0, Ordering::Relaxed)
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
