@@ -361,3 +361,60 @@ fn what_came_of_a_request_is_counted() {
         world.plain().get("/limited/x").bearer(&token).send().assert_passed();
     }
 }
+
+/// B17: callers are told where they stand, as often as they ask, and nothing is counted by it.
+#[test]
+fn callers_are_told_what_is_left_to_them() {
+    let api = "\
+api: metered
+match: { host: api.bank.example, path: /metered/* }
+upstream: accounts
+authenticate: { jwt: { issuer: bank-idp } }
+usage: /me/usage
+allow:
+  - { name: read, methods: [GET], paths: [\"/things/*\"] }
+limits:
+  - { per: identity, rate: 5 per hour, burst: 7, paths: [\"/things/*\"] }
+  - { per: identity, quota: 3 per day }
+  - { per: identity, quota: 2 per day, mode: shadow, name: trial }
+";
+    let world = World::with(&[api]);
+    let [alice, bob] = ["alice", "bob"].map(|name| world.idp().token().claim("sub", name).sign());
+    let get = |path: &str, token: &str| world.plain().get(path).bearer(token).send();
+    let limits = |token: &str| {
+        let answer = get("/metered/me/usage", token);
+        assert_eq!(
+            (answer.status, answer.header("cache-control")),
+            (200, Some("no-store")),
+            "{}",
+            answer.text()
+        );
+        answer.json()["limits"].as_array().expect("a list").clone()
+    };
+    for _ in 0..20 {
+        let told = limits(&alice);
+        assert_eq!(
+            serde_json::to_value(&told).expect("JSON"),
+            serde_json::json!([
+                { "name": "identity-rate-hour", "kind": "rate", "limit": 7, "window_seconds": 5_040.0, "remaining": 7, "reset_seconds": null },
+                { "name": "identity-quota-day", "kind": "quota", "limit": 3, "window_seconds": 86_400.0, "remaining": 3, "reset_seconds": null },
+            ])
+        );
+    }
+    for _ in 0..3 {
+        get("/metered/things/1", &alice).assert_passed();
+    }
+    let told = limits(&alice);
+    assert_eq!((&told[0]["remaining"], &told[1]["remaining"]), (&4.into(), &0.into()), "{told:?}");
+    assert!(
+        told[1]["reset_seconds"].as_f64().is_some_and(|reset| (86_000.0..=86_400.0).contains(&reset)),
+        "{told:?}"
+    );
+    get("/metered/things/1", &alice).assert_refused(Reason::QuotaExhausted);
+    assert_eq!(limits(&bob)[1]["remaining"], 3, "another caller");
+    // It is told to whoever may call, and to nobody else; other methods are what they were.
+    world.plain().get("/metered/me/usage").send().assert_refused(Reason::CredentialsMissing);
+    let posted = world.plain().request(http::Method::POST, "/metered/me/usage").bearer(&alice).send();
+    posted.assert_refused(Reason::AccessDenied);
+    assert_eq!(world.upstream().hits(), 3);
+}

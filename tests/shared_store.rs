@@ -260,6 +260,30 @@ fn limits_say_what_becomes_of_them_without_the_store() {
     assert!(gateway.log().contains("the shared store does not answer"), "{}", gateway.log());
 }
 
+/// What is left is told from the shared counters, and nothing is counted by it.
+#[test]
+fn what_is_left_is_told_by_either_gateway() {
+    let redis = Redis::start();
+    let limits = "  - { per: identity, quota: 9 per day }\n  - { per: identity, rate: 9 per hour, algorithm: fixed_window }\n";
+    let plan = plan(&redis, &[api("shared", limits) + "usage: /usage\n"], "2s");
+    let token = plan.idp.token().sign();
+    let gateways = [Gateway::start(plan.directory.path()), Gateway::start(plan.directory.path())];
+    let ask = |at: usize, path: &str| client(&gateways[at % 2]).get(path).bearer(&token).send();
+    for at in 0..4 {
+        for again in 0..3 {
+            let told = ask(at + again, "/shared/usage").json()["limits"].clone();
+            let left = 9 - at;
+            assert_eq!(
+                (&told[0]["remaining"], &told[1]["remaining"]),
+                (&left.into(), &left.into()),
+                "{told}"
+            );
+            assert_eq!(told[1]["reset_seconds"].is_null(), at == 0, "{told}");
+        }
+        ask(at, "/shared/x").assert_passed();
+    }
+}
+
 /// What may be used once counts once at all gateways together, and where that cannot be known it is 503, and still good.
 #[test]
 fn a_token_is_used_once_at_all_gateways() {

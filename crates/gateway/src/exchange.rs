@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use portcullis_core::{Connection, Moment, PeerCertificate, PlanSet, Principal, Rejection};
 use portcullis_policy::Admission;
@@ -65,9 +66,18 @@ impl<S> Exchange<S> {
     }
 
     /// Ends here with a refusal.
-    pub(crate) fn refuse(mut self, rejection: impl Into<Rejection>) -> Ended {
+    pub(crate) fn refuse(self, rejection: impl Into<Rejection>) -> Ended {
+        self.end(Outcome::Refused(rejection.into()))
+    }
+
+    /// Ends here with an answer of the gateway's own, as JSON.
+    pub(crate) fn tell(self, json: String) -> Ended {
+        self.end(Outcome::Told(json.into()))
+    }
+
+    fn end(mut self, outcome: Outcome) -> Ended {
         unread::let_go(self.passage.head.version, self.passage.take_body());
-        Ended { rejection: rejection.into(), passage: self.passage }
+        Ended { outcome, passage: self.passage }
     }
 
     /// Method, target and headers.
@@ -93,8 +103,15 @@ impl<S> Exchange<S> {
 
 /// A request that goes no further.
 pub(crate) struct Ended {
-    pub(crate) rejection: Rejection,
+    pub(crate) outcome: Outcome,
     pub(crate) passage: Box<Passage>,
+}
+
+/// How it ended.
+pub(crate) enum Outcome {
+    Refused(Rejection),
+    /// The gateway itself has the answer.
+    Told(Bytes),
 }
 
 /// An answer, with the record of how it came about.

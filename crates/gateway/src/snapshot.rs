@@ -42,6 +42,8 @@ pub(crate) struct Api {
     pub(crate) plans: Option<ApiPlans>,
     pub(crate) rules: Rules,
     pub(crate) limits: Option<Limits>,
+    /// The path, below that of the API, at which callers are told how much is left to them.
+    pub(crate) usage: Option<Box<str>>,
     pub(crate) forward: Forward,
     /// What a caller's `Connection` field may not name: credentials, what `forward` sets, and what proxies say.
     pub(crate) protected: Vec<HeaderName>,

@@ -15,6 +15,7 @@ use crate::stages::observe::{ObserveLayer, ObservedBody};
 use crate::stages::resolve::resolve;
 use crate::stages::respond::RespondLayer;
 use crate::stages::route::route;
+use crate::stages::usage::usage;
 
 /// The stack that serves.
 pub(crate) fn stack() -> impl Stack {
@@ -33,6 +34,7 @@ where
         .layer(stage(route)) //           Accepted      -> Routed
         .layer(stage(authenticate)) //    Routed        -> Authenticated
         .layer(stage(resolve)) //         Authenticated -> Entitled
+        .layer(stage(usage)) //           Entitled      -> Entitled, or what is left
         .layer(stage(authorize)) //       Entitled      -> Authorized
         .layer(stage(limit)) //           Authorized    -> Admitted
         .service(terminal) //             Admitted      -> Reply

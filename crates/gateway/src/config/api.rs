@@ -31,6 +31,7 @@ pub(crate) struct ApiSpec {
     pub(crate) plans: Option<PlanSourceSpec>,
     pub(crate) allow: RulesSpec,
     pub(crate) limits: Option<LimitsSpec>,
+    pub(crate) usage: Option<String>,
     pub(crate) forward: ForwardSpec,
     pub(crate) body: BodySpec,
     pub(crate) methods: Option<Vec<Method>>,
@@ -77,6 +78,7 @@ impl ApiSpec {
         let plans = fields.get("plans").map(|node| PlanSourceSpec::read(node, faults));
         let allow = fields.require("allow", faults).and_then(|node| RulesSpec::read(node, faults));
         let limits = fields.get("limits").map(|node| LimitsSpec::read(node, faults));
+        let usage = fields.get("usage").map(|node| read_usage(node, faults));
         let forward = fields.get("forward").map(|node| ForwardSpec::read(node, faults));
         let body = fields.get("body").map(|node| BodySpec::read(node, faults));
         let methods = fields.get("methods").map(|node| read_methods(node, faults));
@@ -90,6 +92,7 @@ impl ApiSpec {
             plans: optional(plans)?,
             allow: allow?,
             limits: optional(limits)?,
+            usage: optional(usage)?,
             forward: optional(forward)?.unwrap_or_default(),
             body: optional(body)?.unwrap_or_default(),
             methods: optional(methods)?,
@@ -105,6 +108,17 @@ fn optional<T>(part: Option<Option<T>>) -> Option<Option<T>> {
         Some(None) => None,
         Some(read) => Some(read),
     }
+}
+
+/// One path below that of the API, in the spelling requests have to have.
+fn read_usage(node: &Node, faults: &mut Faults) -> Option<String> {
+    let path = node.text(faults)?;
+    PathTemplate::parse(&path, faults)?;
+    if path.value.contains(['{', '*']) {
+        faults.error("bad_path", path.place, "`usage` is one path, such as `/usage`");
+        return None;
+    }
+    Some(path.value)
 }
 
 fn api_name(node: &Node, faults: &mut Faults) -> Option<Spanned<String>> {

@@ -284,6 +284,7 @@ fn compile_api(
         plans,
         rules: rules?,
         limits,
+        usage: spec.usage.map(String::into_boxed_str),
         forward,
         upstream,
         upstream_index,

@@ -7,7 +7,7 @@ use portcullis_proxy::hygiene;
 
 use crate::body::ReplyBody;
 use crate::caching;
-use crate::exchange::{Admitted, Ended, Exchange, Reply};
+use crate::exchange::{Admitted, Ended, Exchange, Outcome, Reply};
 use crate::forward::Subject;
 
 /// Sends the request on. Only an [`Admitted`] one can come here.
@@ -23,7 +23,7 @@ pub(crate) async fn forward(mut exchange: Exchange<Admitted>) -> Result<Reply, E
     passage.ledger.answered_at = Some(worker.since(passage.ledger.opened));
     let response = match sent {
         Ok(response) => response,
-        Err(error) => return Err(Ended { rejection: Rejection::from(error), passage }),
+        Err(error) => return Err(Ended { outcome: Outcome::Refused(Rejection::from(error)), passage }),
     };
     let (mut parts, body) = response.into_parts();
     passage.ledger.upstream_status = Some(parts.status);

@@ -67,7 +67,8 @@ async fn count(exchange: &mut Exchange<Authorized>) -> Result<Option<Admission>,
     admitted
 }
 
-fn facts<'a, S>(
+/// What limits look at.
+pub(super) fn facts<'a, S>(
     exchange: &'a Exchange<S>,
     below: usize,
     principal: Option<&'a Principal>,

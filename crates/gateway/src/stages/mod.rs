@@ -8,3 +8,4 @@ pub(crate) mod observe;
 pub(crate) mod resolve;
 pub(crate) mod respond;
 pub(crate) mod route;
+pub(crate) mod usage;

@@ -13,7 +13,8 @@ use portcullis_core::{Challenge, Problem, Reason, Rejection, Scheme};
 use tower::{Layer, Service};
 
 use crate::body::ReplyBody;
-use crate::exchange::{Ended, Reply};
+use crate::exchange::{Ended, Outcome, Reply};
+use crate::passage::Passage;
 use crate::snapshot::Api;
 
 /// See [`Respond`].
@@ -64,8 +65,25 @@ impl<T: Future<Output = Result<Reply, Ended>>> Future for RespondFuture<T> {
     }
 }
 
-fn answer(ended: Ended) -> Reply {
-    let Ended { rejection, mut passage } = ended;
+fn answer(Ended { outcome, passage }: Ended) -> Reply {
+    match outcome {
+        Outcome::Refused(rejection) => refusal(&rejection, passage),
+        Outcome::Told(json) => told(json, passage),
+    }
+}
+
+/// What the gateway tells a caller about themselves.
+fn told(json: Bytes, mut passage: Box<Passage>) -> Reply {
+    passage.ledger.status = StatusCode::OK;
+    let body = (passage.ledger.method != Method::HEAD).then_some(json);
+    let mut response = Response::new(ReplyBody::Own(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Reply { response, passage }
+}
+
+fn refusal(rejection: &Rejection, mut passage: Box<Passage>) -> Reply {
     let ledger = &mut passage.ledger;
     let reason = rejection.reason();
     ledger.reason = Some(reason);
@@ -75,13 +93,13 @@ fn answer(ended: Ended) -> Reply {
     let passed = rejection.detail().and_then(|detail| detail.passed.as_ref());
     let body = match passed {
         Some(passed) => passed.body.clone(),
-        None => Bytes::from(Problem::new(&rejection, &request_id).to_json()),
+        None => Bytes::from(Problem::new(rejection, &request_id).to_json()),
     };
     // Under HTTP/2 nothing below keeps the body of an answer to HEAD back.
     let body = (ledger.method != Method::HEAD).then_some(body);
     let mut response = Response::new(ReplyBody::Own(body));
     *response.status_mut() = reason.status();
-    write_fields(response.headers_mut(), &rejection, ledger.api.as_ref().map(|api| &***api));
+    write_fields(response.headers_mut(), rejection, ledger.api.as_ref().map(|api| &***api));
     Reply { response, passage }
 }
 

@@ -23,12 +23,12 @@ pub(super) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
-/// What a limit promises, as `q` units in `w` seconds. A rate is described by its burst and the time in which
+/// What a limit promises, as units in a time. A rate is described by its burst and the time in which
 /// that is earned, so that `r` never exceeds `q`; one without more burst than its count is described as written.
 ///
 /// `count` is the caller's own, where it has one.
-pub(super) fn policy_item(name: &str, measure: Measure, count: Option<u64>) -> String {
-    let (units, window) = match (measure, count) {
+pub(super) fn promised(measure: Measure, count: Option<u64>) -> (u64, Duration) {
+    match (measure, count) {
         (Measure::Quota { rate, .. } | Measure::Rate { rate, .. }, Some(count)) => (count, rate.per),
         (Measure::Quota { rate, .. }, None) => (rate.count, rate.per),
         (Measure::Rate { rate, burst, .. }, None) if burst <= rate.count => (rate.count, rate.per),
@@ -37,7 +37,12 @@ pub(super) fn policy_item(name: &str, measure: Measure, count: Option<u64>) -> S
                 rate.per.as_nanos().saturating_mul(u128::from(burst)) / u128::from(rate.count.max(1));
             (burst, Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX)))
         }
-    };
+    }
+}
+
+/// What a limit promises, as an item of `RateLimit-Policy`: `q` units in `w` seconds.
+pub(super) fn policy_item(name: &str, measure: Measure, count: Option<u64>) -> String {
+    let (units, window) = promised(measure, count);
     format!("\"{name}\";q={units};w={}", whole_seconds(window).max(1))
 }
 

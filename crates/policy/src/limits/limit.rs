@@ -109,6 +109,10 @@ impl CheckedLimits {
 }
 
 impl Rule {
+    pub(super) const fn measure(&self) -> Measure {
+        self.measure
+    }
+
     /// Counters of a calendar are remembered for longer than any window of theirs, and told apart by its first day.
     fn open(store: &Store, id: &LimitId, measure: Measure, calendar: Option<Unit>) -> Self {
         let counter = match measure {

@@ -23,6 +23,7 @@ mod slot;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use remote::{Leased, Said};
 pub use shared::SharedLimits;
 use slot::Slot;
 pub use spec::{Callers, CheckedLimits, LimitsSpec};
+pub use usage::Usage;
 
 /// Most limits one API can have.
 pub(crate) const MAX_LIMITS: usize = 8;

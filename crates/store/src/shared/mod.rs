@@ -28,6 +28,7 @@
 //! breaker is open), and then one is let through to see whether it answers again; meanwhile requests do not wait at
 //! all. What becomes of a limit that cannot be asked is for the policy to say; here it is a [`StoreError`].
 
+mod ask;
 mod breaker;
 mod lease;
 #[cfg(test)]
@@ -44,18 +45,14 @@ use redis::{Client, ErrorKind, RedisError, Script, TlsCertificates};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::QuotaRule;
 use crate::error::{OpenError, StoreError};
-use crate::rate::{Algorithm, RateRule};
-use crate::{LimitId, MAX_KEY_BYTES, QuotaRule};
+use ask::{PREFIX, is_taken, outcome};
 use breaker::Breaker;
-use lease::{Lease, Leased, Leases};
+use lease::{Leased, Leases};
 
+pub use ask::{SharedAsk, SharedOutcome, SharedRule, SharedUnit};
 pub use breaker::FAILURES;
-
-/// In front of every key.
-const PREFIX: &str = "portcullis:1:";
-/// The unit of paces, in nanoseconds.
-const TICK_NS: u128 = 100;
 
 /// Where the server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,145 +132,11 @@ pub struct SharedFigures {
     pub is_open: bool,
 }
 
-/// How one limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SharedRule {
-    /// As a rate.
-    Rate(RateRule),
-    /// As a quota.
-    Quota(QuotaRule),
-}
-
-/// A question about one limit.
-#[derive(Clone, Debug)]
-pub struct SharedAsk {
-    key: String,
-    last: Option<String>,
-    rule: SharedRule,
-    /// Whether it refuses nothing.
-    soft: bool,
-    /// How many units of a quota are taken at once, to be handed out without asking again; with the clock of the request.
-    block: Option<(u32, Duration)>,
-}
-
 /// A credential that may be used once, of a kind, and how long it is remembered.
 pub(crate) struct UsedUp<'a> {
     pub(crate) space: &'a str,
     pub(crate) key: &'a [u8],
     pub(crate) remembered: Duration,
-}
-
-/// What came of a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SharedOutcome {
-    /// The unit is the caller's, if no other limit has refused.
-    Taken {
-        /// How many more are left.
-        remaining: u64,
-        /// How long until nothing of what was taken counts any more; of a quota, until its window ends.
-        reset: Duration,
-        /// What the unit is known by.
-        unit: SharedUnit,
-    },
-    /// There is none, and nothing was counted.
-    Refused {
-        /// How long until one is there.
-        retry_after: Duration,
-    },
-    /// It was not asked, for another has refused before.
-    NotAsked,
-}
-
-/// What a unit is known by when it is given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SharedUnit(i64);
-
-impl SharedAsk {
-    /// A question for one unit of a limit, by the key of its caller.
-    ///
-    /// # Errors
-    /// The key is longer than [`MAX_KEY_BYTES`].
-    pub fn new(id: &LimitId, rule: SharedRule, key: &str) -> Result<Self, StoreError> {
-        let key = full_key(id, rule, key)?;
-        Ok(Self { key, last: None, rule, soft: false, block: None })
-    }
-
-    /// The same where each window has a key of its own: that of the window before, whose units may be carried over.
-    ///
-    /// # Errors
-    /// As for [`Self::new`].
-    pub fn after(mut self, id: &LimitId, last: &str) -> Result<Self, StoreError> {
-        self.last = Some(full_key(id, self.rule, last)?);
-        Ok(self)
-    }
-
-    /// The same for a block of units of a quota, asked at that reading of the monotonic clock.
-    #[must_use]
-    pub fn in_blocks_of(mut self, units: u32, now: Duration) -> Self {
-        self.block = (units > 1).then_some((units, now));
-        self
-    }
-
-    /// The same, and it refuses nothing.
-    #[must_use]
-    pub fn softly(mut self, soft: bool) -> Self {
-        self.soft = soft;
-        self
-    }
-}
-
-impl SharedAsk {
-    /// What an answer gives beside the unit that was asked for.
-    fn grant(&self, answer: &[i64]) -> Option<(u32, Lease)> {
-        let (_, now) = self.block?;
-        let units = u32::try_from(*answer.first()?).ok()?;
-        match outcome(answer) {
-            // SECURITY: by the clock of the request, which is older than the answer: not a moment longer than the window.
-            SharedOutcome::Taken { remaining, reset, unit } => {
-                Some((units.checked_sub(1)?, Lease::new(remaining, unit, now.saturating_add(reset), now)))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// SECURITY: the names of APIs and limits hold no `:`, and the caller's key comes last, so no choice of one imitates
-/// another. Each algorithm has counters of its own.
-fn full_key(id: &LimitId, rule: SharedRule, key: &str) -> Result<String, StoreError> {
-    if key.len() > MAX_KEY_BYTES {
-        return Err(StoreError::KeyTooLong);
-    }
-    let letter = match rule {
-        SharedRule::Rate(RateRule { algorithm: Algorithm::Gcra, .. }) => 'g',
-        SharedRule::Rate(RateRule { algorithm: Algorithm::SlidingWindow, .. }) => 's',
-        SharedRule::Rate(RateRule { algorithm: Algorithm::FixedWindow, .. }) => 'f',
-        SharedRule::Quota(_) => 'q',
-    };
-    Ok(format!("{PREFIX}{letter}:{}:{}:{key}", id.api(), id.limit()))
-}
-
-impl SharedRule {
-    /// What the scripts call it, and its four numbers.
-    fn arguments(self) -> (&'static str, [u64; 4]) {
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-        match self {
-            Self::Rate(RateRule { count, per, burst, algorithm: Algorithm::Gcra }) => {
-                let interval = per.as_nanos().div_ceil(u128::from(count.max(1)) * TICK_NS).max(1);
-                let interval = u64::try_from(interval).unwrap_or(u64::MAX);
-                // A count of nothing tolerates nothing.
-                let burst = if count == 0 { 0 } else { burst };
-                ("pace", [interval, interval.saturating_mul(burst), 0, 0])
-            }
-            Self::Rate(RateRule { count, per, algorithm, .. }) => {
-                ("window", [count, milliseconds(per), u64::from(algorithm == Algorithm::SlidingWindow), 0])
-            }
-            Self::Quota(rule) => {
-                let seconds = |seconds: u32| u64::from(seconds) * 1000;
-                let (per, remembered) = (seconds(rule.period()), seconds(rule.remembered()));
-                ("quota", [rule.count.into(), per, rule.carried.into(), remembered])
-            }
-        }
-    }
 }
 
 impl SharedCounters {
@@ -374,6 +237,34 @@ impl SharedCounters {
         heard.map(|_| outcomes)
     }
 
+    /// How many units of one limit are left, and how long until nothing of what was taken, and of one unit more, counts any
+    /// more. Nothing is taken; units that gateways have leased count as used.
+    ///
+    /// # Errors
+    /// The server cannot be asked or does not answer.
+    pub async fn look(&self, ask: SharedAsk) -> Result<(u64, Duration), StoreError> {
+        if !self.0.breaker.lets_through(self.0.started.elapsed()) {
+            return Err(StoreError::NoAnswer);
+        }
+        let this = self.clone();
+        let asking = self.0.background.spawn(async move {
+            let mut call = this.0.take.prepare_invoke();
+            call.key(&ask.key).key(ask.last.as_ref().unwrap_or(&ask.key));
+            let (kind, numbers) = ask.rule.arguments();
+            call.arg(kind).arg(1).arg(&numbers[..]).arg(1).arg("look");
+            let (asked, mut connection) = (Instant::now(), this.0.connection.clone());
+            let answer =
+                tokio::time::timeout(this.0.timeout, call.invoke_async::<Vec<i64>>(&mut connection)).await;
+            this.heard(answer.ok(), asked)
+        });
+        let numbers = asking.await.unwrap_or(Err(StoreError::Closed))?;
+        match outcome(&numbers) {
+            SharedOutcome::Taken { remaining, reset, .. } => Ok((remaining.saturating_add(1), reset)),
+            SharedOutcome::Refused { retry_after } => Ok((0, retry_after)),
+            SharedOutcome::NotAsked => Err(StoreError::NoAnswer),
+        }
+    }
+
     /// Gives back a unit that was taken. Nobody waits for it; one that the server does not hear of stays used.
     pub fn give_back(&self, ask: SharedAsk, unit: SharedUnit) {
         let this = self.clone();
@@ -470,27 +361,6 @@ impl SharedCounters {
 
 fn shown(kind: Option<ErrorKind>) -> String {
     kind.map_or_else(|| "no answer in time".to_owned(), |kind| format!("{kind:?}"))
-}
-
-/// Whether units were taken: no limit that is in the way has refused.
-fn is_taken(asks: &[SharedAsk], outcomes: &[SharedOutcome]) -> bool {
-    let refused = |(ask, outcome): (&SharedAsk, &SharedOutcome)| {
-        !ask.soft && matches!(outcome, SharedOutcome::Refused { .. })
-    };
-    outcomes.len() == asks.len() && !asks.iter().zip(outcomes).any(refused)
-}
-
-fn outcome(numbers: &[i64]) -> SharedOutcome {
-    let time = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or_default());
-    match *numbers {
-        [taken, remaining, micros, mark] if taken > 0 => SharedOutcome::Taken {
-            remaining: u64::try_from(remaining).unwrap_or_default(),
-            reset: time(micros),
-            unit: SharedUnit(mark),
-        },
-        [0, _, micros, _] => SharedOutcome::Refused { retry_after: time(micros) },
-        _ => SharedOutcome::NotAsked,
-    }
 }
 
 impl fmt::Debug for SharedCounters {

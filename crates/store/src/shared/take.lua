@@ -2,7 +2,7 @@
 --
 -- KEYS: two for each limit: its counter, and the one whose last window may leave units to it (the same one where it has
 -- only one). ARGV: seven for each limit: kind, soft, and five numbers, the last of which is how many units of a quota are
--- wanted, of which there need not be more than one. Returns four for each, up to the first that refuses: how many units
+-- wanted, of which there need not be more than one; and `look` behind them all where nothing is to be taken. Returns four for each, up to the first that refuses: how many units
 -- were taken, what is left, microseconds, and a mark for giving them back. The clock is the server's, so that those of
 -- the gateways do not matter.
 local clock = redis.call('TIME')
@@ -82,6 +82,7 @@ end
 
 local kinds = { pace = pace, window = window, quota = quota }
 local answers, writes, refused = {}, {}, false
+local looking = ARGV[7 * #KEYS / 2 + 1] == 'look'
 for at = 1, #KEYS / 2 do
   local key, last, argument = KEYS[2 * at - 1], KEYS[2 * at], 7 * (at - 1)
   local function number(offset) return tonumber(ARGV[argument + offset]) end
@@ -94,7 +95,7 @@ for at = 1, #KEYS / 2 do
     break
   end
 end
-if not refused then
+if not refused and not looking then
   for _, write in ipairs(writes) do redis.call('SET', write[1], write[2], 'PX', whole(math.max(write[3], 1))) end
 end
 return answers

@@ -1,0 +1,90 @@
+//! Where a caller stands with every limit, without taking anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::Rejection;
+use portcullis_store::QuotaKey;
+
+use super::limit::{Counter, Limit, left};
+use super::measure::Measure;
+use super::{LimitFacts, Limits, fields};
+
+/// Where a caller stands with a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The limit.
+    pub name: Arc<str>,
+    /// Whether it is a quota, and not a rate.
+    pub is_quota: bool,
+    /// How many units in the window.
+    pub limit: u64,
+    /// The window.
+    pub window: Duration,
+    /// Units that are left.
+    pub remaining: u64,
+    /// How long until all of them are there again; `None` if they are.
+    pub reset: Option<Duration>,
+}
+
+impl Limits {
+    /// Where a caller stands with every limit that counts what is admitted, whichever requests it is about; not with those
+    /// in shadow.
+    ///
+    /// # Errors
+    /// The request has not what a limit counts by, or that cannot be read.
+    pub async fn usage(&self, facts: &LimitFacts<'_>) -> Result<Vec<Usage>, Rejection> {
+        let mut usages = Vec::new();
+        let limits = self.slots.iter().filter_map(|slot| slot.limit(facts.plans()));
+        for limit in limits.filter(|limit| !limit.shadow && !limit.is_early()) {
+            usages.push(limit.usage(facts).await?);
+        }
+        Ok(usages)
+    }
+}
+
+impl Limit {
+    async fn usage(&self, facts: &LimitFacts<'_>) -> Result<Usage, Rejection> {
+        let own = facts.principal.and_then(|caller| Some(self.own.as_ref()?.of(caller)));
+        let rule = self.rule(facts.principal);
+        let (limit, window) = fields::promised(rule.measure(), own);
+        let (remaining, reset) = match &self.shared {
+            Some(shared) => {
+                let ask = self.ask(shared, facts)?;
+                shared.counters.look(ask).await.map_err(|error| self.undecided(&error))?
+            }
+            None => self.look(facts).await?,
+        };
+        let (is_quota, remaining) = (matches!(rule.measure(), Measure::Quota { .. }), remaining.min(limit));
+        let reset = (remaining < limit).then(|| {
+            match self.window(facts).ok().flatten() {
+                Some(by_calendar) => left(Some(&*by_calendar), facts.now, reset),
+                // A window's first second is rounded up.
+                None => reset.min(window),
+            }
+        });
+        Ok(Usage { name: Arc::clone(&self.name), is_quota, limit, window, remaining, reset })
+    }
+
+    /// What is left, and until when, by counters that are this gateway's alone.
+    async fn look(&self, facts: &LimitFacts<'_>) -> Result<(u64, Duration), Rejection> {
+        let window = self.window(facts)?;
+        let key = self.key(window.as_deref(), facts).map_err(|why| self.uncountable(&why))?;
+        match &self.rule(facts.principal).counter {
+            Counter::Rate(table) => {
+                let own = facts.principal.and_then(|caller| Some(self.own.as_ref()?.of(caller)));
+                let count = own.unwrap_or_else(|| table.rule().count);
+                let standing = table.look(count, key.as_str(), facts.now);
+                Ok((standing.remaining, standing.reset))
+            }
+            Counter::Quota(table) => {
+                let last = self.last_key(table, window.as_deref(), facts);
+                let quota = QuotaKey { key: key.as_str(), last: last.as_deref() };
+                let count = self.quota_count(table, facts.principal);
+                let looked = table.look(count, quota, facts.now).await;
+                let standing = looked.map_err(|error| self.undecided(&error))?;
+                Ok((standing.remaining.into(), standing.left.unwrap_or_default()))
+            }
+        }
+    }
+}
