@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod api_keys;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod basic;
 #[cfg(test)]
 mod bound_tokens;

@@ -2,6 +2,7 @@
 
 mod admin;
 mod admin_client;
+mod audit;
 mod check;
 mod completions;
 mod config;
@@ -50,6 +51,8 @@ enum Verb {
     Explain(explain::Arguments),
     /// Make API keys for clients, and look after them
     Key(key::Arguments),
+    /// Look whether the log of what was changed over the admin API is whole
+    Audit(audit::Arguments),
     /// Make the stored form of a password, read from standard input or the terminal
     Hash(hash::Arguments),
     /// Print a completion script for a shell
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Verb::Config(arguments) => config::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Key(arguments) => key::run(&arguments),
+        Verb::Audit(arguments) => audit::run(&arguments),
         Verb::Hash(arguments) => hash::run(&arguments),
         Verb::Completions(arguments) => completions::run(&arguments),
     };

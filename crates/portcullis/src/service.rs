@@ -12,6 +12,7 @@ use portcullis_gateway::{Check, Gateway, Options, Plan, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{self, Observed, Text};
+use crate::audit::Audit;
 use crate::output;
 use crate::report::{self, Look};
 
@@ -33,12 +34,14 @@ impl Service {
     /// A port, the store, or a thread cannot be had.
     pub(crate) fn start(plan: &Plan, access_log: Box<dyn Write + Send>) -> anyhow::Result<Self> {
         let admin = plan.settings.admin.map(bind).transpose()?;
+        let audit =
+            plan.audit.as_deref().map(Audit::open).transpose().context("the audit log")?.map(Arc::new);
         let gateway =
             Gateway::start(plan, Options { clock: Clock::System, access_log }).map_err(explained)?;
         let gateway = Arc::new(gateway);
         let in_runtime = gateway.handle().enter();
         let signals = Signals::new().context("cannot listen for signals")?;
-        let admin = admin.map(|listener| serve(listener, &gateway)).transpose()?;
+        let admin = admin.map(|listener| serve(listener, &gateway, audit)).transpose()?;
         drop(in_runtime);
         Ok(Self { gateway, admin, signals })
     }
@@ -103,10 +106,15 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves the admin API on the background runtime.
-fn serve(listener: TcpListener, gateway: &Arc<Gateway>) -> anyhow::Result<SocketAddr> {
+fn serve(
+    listener: TcpListener,
+    gateway: &Arc<Gateway>,
+    audit: Option<Arc<Audit>>,
+) -> anyhow::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let router = admin::router(Arc::new(Watched(Arc::downgrade(gateway))), Arc::downgrade(gateway));
+    let state = admin::Admin { gateway: Arc::downgrade(gateway), audit };
+    let router = admin::router(Arc::new(Watched(Arc::downgrade(gateway))), state);
     gateway.handle().spawn(async move { axum::serve(listener, router).await });
     Ok(address)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portcullis_authn::RevokedTokens;
 use portcullis_core::document::{Fields, Node};
-use portcullis_core::{Diagnostic, Faults, Materials, Place, Secret, SecretSpec};
+use portcullis_core::{Diagnostic, Faults, Materials, Place, Secret, SecretSpec, Spanned};
 
 /// The shortest token, in bytes: what nobody guesses.
 const MIN_TOKEN: usize = 32;
@@ -15,16 +15,24 @@ const MIN_TOKEN: usize = 32;
 pub(crate) struct AdminSpec {
     pub(crate) address: SocketAddr,
     token: Option<(SecretSpec, Place)>,
+    /// The file in which every change is written down.
+    pub(super) audit: Option<Spanned<String>>,
 }
 
 impl AdminSpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`admin`", faults)?;
         let (address, token) = (fields.require("address", faults), fields.get("token"));
+        let audit = fields.get("audit");
         fields.finish(faults);
+        let audit = audit.map(|node| node.text(faults));
         let token = token.map(|node| node.secret(faults).map(|secret| (secret, node.place)));
         let address = loopback(address?, faults)?;
-        Some(Self { address, token: token.map_or(Some(None), |read| read.map(Some))? })
+        Some(Self {
+            address,
+            token: token.map_or(Some(None), |read| read.map(Some))?,
+            audit: audit.map_or(Some(None), |read| read.map(Some))?,
+        })
     }
 
     /// Whether it names a token.

@@ -70,6 +70,8 @@ pub struct Plan {
     pub(crate) environment: Environment,
     /// What concerns the process.
     pub settings: Settings,
+    /// The file in which changes over the admin API are written down.
+    pub audit: Option<PathBuf>,
     /// Number of APIs.
     pub apis: usize,
     /// Number of rules in them.
@@ -103,6 +105,8 @@ fn judge(mut sources: SourceMap, environment: &Environment, mut faults: Faults) 
     let directory = sources.directory().to_owned();
     let spec = parse(&mut sources, environment, &mut faults);
     let settings = spec.as_ref().map(|spec| spec.gateway.settings.clone());
+    let audit = spec.as_ref().and_then(|spec| spec.gateway.admin.as_ref()?.audit.as_ref());
+    let audit = audit.map(|path| sources.path_of(path));
     let compiled = match Resources::detached() {
         Ok(resources) => spec.and_then(|spec| compile(spec, &sources, &resources, &mut faults)),
         Err(error) => {
@@ -120,6 +124,7 @@ fn judge(mut sources: SourceMap, environment: &Environment, mut faults: Faults) 
         directory,
         environment: environment.clone(),
         settings,
+        audit,
         apis: apis.len(),
         rules: apis.iter().map(|(_, api)| api.rules.names().count()).sum(),
     });

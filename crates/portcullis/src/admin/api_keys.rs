@@ -18,9 +18,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::answer;
-use super::changes::{Made, change, look, not_json, token_only};
+use super::changes::{Action, Made, change, look, not_json, token_only};
 use super::problem::{Refusal, problem};
+use super::{Admin, answer};
 
 /// The largest body that says something of a key.
 const MOST_BYTES: usize = 64 * 1024;
@@ -28,14 +28,14 @@ const MOST_BYTES: usize = 64 * 1024;
 const OVERLAP: Duration = Duration::from_hours(24);
 
 /// The service.
-pub(super) fn router(gateway: Weak<Gateway>) -> Router {
+pub(super) fn router(admin: Admin) -> Router {
     Router::new()
         .route("/v1/clients/{client}/keys", get(list).post(create))
         .route("/v1/clients/{client}/keys/{id}", get(show).patch(alter).delete(revoke))
         .route("/v1/clients/{client}/keys/{id}/rotate", post(rotate))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
-        .route_layer(middleware::from_fn_with_state(gateway.clone(), token_only))
-        .with_state(gateway)
+        .route_layer(middleware::from_fn_with_state(admin.gateway.clone(), token_only))
+        .with_state(admin)
 }
 
 /// A key that was just made: what everybody may see of it, and, this once, itself.
@@ -111,7 +111,7 @@ async fn show(State(gateway): State<Weak<Gateway>>, Path((client, id)): Path<(St
 }
 
 async fn create(
-    State(gateway): State<Weak<Gateway>>,
+    State(admin): State<Admin>,
     Path(client): Path<String>,
     headers: HeaderMap,
     body: Bytes,
@@ -125,11 +125,11 @@ async fn create(
         let (view, key) = keys(gateway)?.create(&client, &asked, gateway.clock().now())?;
         Ok::<_, KeyRefusal>(made(&view, &key, format!("{}, {:?}", view.id, view.name)))
     };
-    change(&gateway, (EventKind::KeyChanged, "API key made"), of, make).await
+    change(&admin, Action { kind: EventKind::KeyChanged, name: "API key made", takes: false }, of, make).await
 }
 
 async fn rotate(
-    State(gateway): State<Weak<Gateway>>,
+    State(admin): State<Admin>,
     Path((client, id)): Path<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
@@ -148,11 +148,12 @@ async fn rotate(
         let (view, key) = keys(gateway)?.rotate(&client, &id, overlap, &expires, now)?;
         Ok::<_, KeyRefusal>(made(&view, &key, format!("its successor is {}", view.id)))
     };
-    change(&gateway, (EventKind::KeyChanged, "API key rotated"), of, make).await
+    change(&admin, Action { kind: EventKind::KeyChanged, name: "API key rotated", takes: false }, of, make)
+        .await
 }
 
 async fn alter(
-    State(gateway): State<Weak<Gateway>>,
+    State(admin): State<Admin>,
     Path((client, id)): Path<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
@@ -161,6 +162,7 @@ async fn alter(
         Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
+    let takes = asked.disabled == Some(true);
     let of = format!("{client}/{id}");
     let make = move |gateway: &Gateway| {
         let (view, is_other) = keys(gateway)?.change(&client, &id, &asked, gateway.clock().now())?;
@@ -168,20 +170,18 @@ async fn alter(
         let note = is_other.then(|| format!("disabled: {}, expires: {expires}", view.disabled));
         Ok::<_, KeyRefusal>(Made { answer: answer(StatusCode::OK, Json(&view)), note })
     };
-    change(&gateway, (EventKind::KeyChanged, "API key changed"), of, make).await
+    change(&admin, Action { kind: EventKind::KeyChanged, name: "API key changed", takes }, of, make).await
 }
 
-async fn revoke(
-    State(gateway): State<Weak<Gateway>>,
-    Path((client, id)): Path<(String, String)>,
-) -> Response {
+async fn revoke(State(admin): State<Admin>, Path((client, id)): Path<(String, String)>) -> Response {
     let of = format!("{client}/{id}");
     let make = move |gateway: &Gateway| {
         keys(gateway)?.revoke(&client, &id)?;
         let note = Some("it counts no more".to_owned());
         Ok::<_, KeyRefusal>(Made { answer: answer(StatusCode::NO_CONTENT, ()), note })
     };
-    change(&gateway, (EventKind::KeyChanged, "API key revoked"), of, make).await
+    change(&admin, Action { kind: EventKind::KeyChanged, name: "API key revoked", takes: true }, of, make)
+        .await
 }
 
 fn made(view: &ApiKeyView, key: &str, note: String) -> Made {

@@ -13,8 +13,9 @@ use portcullis_gateway::{EventKind, Gateway};
 use portcullis_jose::digest::constant_time_eq;
 use serde::Serialize;
 
-use super::answer;
 use super::problem::{Refusal, problem, refused};
+use super::{Admin, answer};
+use crate::audit::{Audit, Outcome};
 
 /// What a change came to.
 pub(super) struct Made {
@@ -24,39 +25,88 @@ pub(super) struct Made {
     pub(super) note: Option<String>,
 }
 
+/// What is changed, and how that is called.
+pub(super) struct Action {
+    pub(super) kind: EventKind,
+    pub(super) name: &'static str,
+    /// Whether it takes something away. SECURITY: that is made also where it cannot be written down: a full disk must not keep
+    /// a stolen key in force.
+    pub(super) takes: bool,
+}
+
 /// Makes a change on a thread that may wait for the disk, and writes down what was made or why it was not. `of` says what
-/// is changed.
+/// is changed. With an audit log, that somebody asked for it is on the disk before anything is tried.
 pub(super) async fn change<E: Refusal + Send + 'static>(
-    gateway: &Weak<Gateway>,
-    (kind, action): (EventKind, &'static str),
+    admin: &Admin,
+    action: Action,
     of: String,
     make: impl FnOnce(&Gateway) -> Result<Made, E> + Send + 'static,
 ) -> Response {
-    let Some(gateway) = gateway.upgrade() else { return ended() };
-    let made = tokio::task::spawn_blocking(move || match make(&gateway) {
-        Ok(Made { answer, note }) => {
-            if let Some(what) = note {
-                tracing::info!(action, of, what, "changed over the admin API");
-                gateway.tell_change(kind, action, &of, &what);
-            }
-            answer
+    let Some(gateway) = admin.gateway.upgrade() else { return ended() };
+    let audit = admin.audit.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        // SECURITY: not yet of what: it may be a key that was put where its id belongs.
+        if let Err(refusal) = write_down(audit.as_deref(), (action.name, None), None, Outcome::Asked)
+            && !action.takes
+        {
+            return *refusal;
         }
-        Err(why) => {
-            match why.refusal() {
-                _ if why.is_in_force() => {
-                    tracing::error!(action, of, %why, "changed over the admin API");
-                    gateway.tell_change(kind, action, &of, &why.to_string());
-                }
-                // SECURITY: what nobody knows may be a key that was put where its id belongs.
-                (StatusCode::NOT_FOUND, code) => {
-                    tracing::warn!(action, code, "not changed over the admin API");
-                }
-                _ => tracing::warn!(action, of, %why, "not changed over the admin API"),
-            }
-            refused(&why)
-        }
+        let (answer, outcome, what) = make_and_tell(&gateway, &action, &of, make);
+        let of = what.as_ref().map(|_| of.as_str());
+        // Where this cannot be written, that it was asked for is there, and what came of it is in the log.
+        let _ = write_down(audit.as_deref(), (action.name, of), what.as_deref(), outcome);
+        answer
     });
     made.await.unwrap_or_else(|_panicked| broken())
+}
+
+/// The answer, what came of it, and what is written down; nothing of what may be no name.
+fn make_and_tell<E: Refusal>(
+    gateway: &Gateway,
+    Action { kind, name, .. }: &Action,
+    of: &str,
+    make: impl FnOnce(&Gateway) -> Result<Made, E>,
+) -> (Response, Outcome, Option<String>) {
+    let why = match make(gateway) {
+        Ok(Made { answer, note: None }) => return (answer, Outcome::Unchanged, Some(String::new())),
+        Ok(Made { answer, note: Some(what) }) => {
+            tracing::info!(action = name, of, what, "changed over the admin API");
+            gateway.tell_change(*kind, name, of, &what);
+            return (answer, Outcome::Made, Some(what));
+        }
+        Err(why) => why,
+    };
+    let (outcome, told) = match why.refusal() {
+        _ if why.is_in_force() => {
+            tracing::error!(action = name, of, %why, "changed over the admin API");
+            gateway.tell_change(*kind, name, of, &why.to_string());
+            (Outcome::InForceNotKept, Some(why.to_string()))
+        }
+        // SECURITY: what nobody knows may be a key that was put where its id belongs.
+        (StatusCode::NOT_FOUND, code) => {
+            tracing::warn!(action = name, code, "not changed over the admin API");
+            (Outcome::Refused, None)
+        }
+        _ => {
+            tracing::warn!(action = name, of, %why, "not changed over the admin API");
+            (Outcome::Refused, Some(why.to_string()))
+        }
+    };
+    (refused(&why), outcome, told)
+}
+
+fn write_down(
+    audit: Option<&Audit>,
+    of: (&str, Option<&str>),
+    what: Option<&str>,
+    outcome: Outcome,
+) -> Result<(), Box<Response>> {
+    let Some(audit) = audit else { return Ok(()) };
+    audit.record(of, what.filter(|what| !what.is_empty()), outcome).map_err(|error| {
+        tracing::error!(action = of.0, %error, "the audit log cannot be written");
+        let how = "what is changed cannot be written down, so nothing is changed";
+        Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", how))
+    })
 }
 
 /// Looks something up on a thread that may wait for a change that is being made.

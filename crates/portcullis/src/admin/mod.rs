@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -24,6 +24,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use portcullis_gateway::{Check, Gateway};
 use serde::Serialize;
 use serde_json::json;
+
+use crate::audit::Audit;
 
 /// The format Prometheus asks for.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -55,16 +57,29 @@ pub(crate) trait Observed: Send + Sync + 'static {
     fn metrics(&self) -> Text;
 }
 
+/// What can be changed, and where that is written down.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) gateway: Weak<Gateway>,
+    pub(crate) audit: Option<Arc<Audit>>,
+}
+
+impl FromRef<Admin> for Weak<Gateway> {
+    fn from_ref(admin: &Admin) -> Self {
+        admin.gateway.clone()
+    }
+}
+
 /// The service: what is seen of a gateway, and what can be changed in it.
-pub(crate) fn router(observed: Arc<dyn Observed>, gateway: Weak<Gateway>) -> Router {
+pub(crate) fn router(observed: Arc<dyn Observed>, admin: Admin) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(observed)
-        .merge(revoked_tokens::router(gateway.clone()))
-        .merge(api_keys::router(gateway.clone()))
-        .merge(denials::router(gateway))
+        .merge(revoked_tokens::router(admin.clone()))
+        .merge(api_keys::router(admin.clone()))
+        .merge(denials::router(admin.gateway))
         .layer(middleware::from_fn(loopback_host_only))
         .layer(middleware::map_response(problem::as_problem))
 }
@@ -122,7 +137,7 @@ fn names_loopback(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Observed, Text, router};
+    use super::{Admin, Observed, Text, router};
     use axum::body::Body;
     use http::{Request, StatusCode};
     use http_body_util::BodyExt as _;
@@ -154,8 +169,10 @@ mod tests {
         let request = request.body(Body::empty()).expect("a request");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
-            let response =
-                router(Arc::new(Fixed { ready }), Weak::new()).oneshot(request).await.expect("an answer");
+            let response = router(Arc::new(Fixed { ready }), Admin { gateway: Weak::new(), audit: None })
+                .oneshot(request)
+                .await
+                .expect("an answer");
             let (head, body) = response.into_parts();
             let body = body.collect().await.expect("a body").to_bytes();
             (head.status, String::from_utf8(body.to_vec()).expect("text"))

@@ -13,9 +13,9 @@ use portcullis_authn::RevokedEntry;
 use portcullis_gateway::{EventKind, Gateway, RevokeError};
 use serde_json::{Value, json};
 
-use super::answer;
-use super::changes::{Made, change, look, not_json, token_only};
+use super::changes::{Action, Made, change, look, not_json, token_only};
 use super::problem::{Refusal, refused};
+use super::{Admin, answer};
 
 /// Most entries of one call.
 const MOST: usize = 1_000;
@@ -23,13 +23,13 @@ const MOST: usize = 1_000;
 const MOST_BYTES: usize = MOST * 1024;
 
 /// The service.
-pub(super) fn router(gateway: Weak<Gateway>) -> Router {
+pub(super) fn router(admin: Admin) -> Router {
     Router::new()
         .route("/v1/issuers/{issuer}/revoked-tokens", get(list).post(add).delete(remove_all))
         .route("/v1/issuers/{issuer}/revoked-tokens/{id}", delete(remove))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
-        .route_layer(middleware::from_fn_with_state(gateway.clone(), token_only))
-        .with_state(gateway)
+        .route_layer(middleware::from_fn_with_state(admin.gateway.clone(), token_only))
+        .with_state(admin)
 }
 
 async fn list(State(gateway): State<Weak<Gateway>>, Path(issuer): Path<String>) -> Response {
@@ -42,7 +42,7 @@ async fn list(State(gateway): State<Weak<Gateway>>, Path(issuer): Path<String>) 
 }
 
 async fn add(
-    State(gateway): State<Weak<Gateway>>,
+    State(admin): State<Admin>,
     Path(issuer): Path<String>,
     headers: HeaderMap,
     body: Bytes,
@@ -69,22 +69,26 @@ async fn add(
         };
         Ok::<_, RevokeError>(Made { answer: answer(status, Json(told)), note })
     };
-    change(&gateway, (EventKind::TokenRevoked, "tokens revoked"), of, make).await
+    change(&admin, Action { kind: EventKind::TokenRevoked, name: "tokens revoked", takes: true }, of, make)
+        .await
 }
 
-async fn remove(
-    State(gateway): State<Weak<Gateway>>,
-    Path((issuer, id)): Path<(String, String)>,
-) -> Response {
+async fn remove(State(admin): State<Admin>, Path((issuer, id)): Path<(String, String)>) -> Response {
     let of = issuer.clone();
     let make = move |gateway: &Gateway| {
         gateway.take_back(&issuer, &id)?;
         Ok::<_, RevokeError>(Made { answer: answer(StatusCode::NO_CONTENT, ()), note: Some(id) })
     };
-    change(&gateway, (EventKind::TokenRevoked, "revocation taken back"), of, make).await
+    change(
+        &admin,
+        Action { kind: EventKind::TokenRevoked, name: "revocation taken back", takes: false },
+        of,
+        make,
+    )
+    .await
 }
 
-async fn remove_all(State(gateway): State<Weak<Gateway>>, Path(issuer): Path<String>) -> Response {
+async fn remove_all(State(admin): State<Admin>, Path(issuer): Path<String>) -> Response {
     let of = issuer.clone();
     let make = move |gateway: &Gateway| {
         let count = gateway.take_all_back(&issuer)?;
@@ -92,7 +96,13 @@ async fn remove_all(State(gateway): State<Weak<Gateway>>, Path(issuer): Path<Str
         let told = json!({ "taken_back": count });
         Ok::<_, RevokeError>(Made { answer: answer(StatusCode::OK, Json(told)), note })
     };
-    change(&gateway, (EventKind::TokenRevoked, "revocation taken back"), of, make).await
+    change(
+        &admin,
+        Action { kind: EventKind::TokenRevoked, name: "revocation taken back", takes: false },
+        of,
+        make,
+    )
+    .await
 }
 
 fn shown(id: &str, entry: &RevokedEntry) -> Value {
