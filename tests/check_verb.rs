@@ -171,10 +171,6 @@ fn what_is_not_built_is_unknown() {
     let plan = Plan::new(&[&PUBLIC.replace("anonymous: { because: public docs }", "token: { issuer: x }")]);
     plan.write();
     assert_eq!(check(&plan.directory, &[]).0, Some(1));
-    let limit = "  - { per: identity, rate: 5 per second, throttle: { wait: 2s } }\n";
-    let plan = Plan::new(&[&format!("{BEARER}limits:\n{limit}")]);
-    plan.write();
-    assert_eq!(check(&plan.directory, &[]).0, Some(1), "{limit}");
 }
 
 /// OPS-05, JWT-11: combinations that only look harmless.

@@ -418,3 +418,27 @@ limits:
     posted.assert_refused(Reason::AccessDenied);
     assert_eq!(world.upstream().hits(), 3);
 }
+
+/// A rate that lets requests wait lets them pass one after another, and refuses whoever would wait for too long.
+#[test]
+fn requests_wait_for_a_rate_that_lets_them() {
+    let api = |name: &str, rate: &str| {
+        format!(
+            "api: {name}
+match: {{ host: api.bank.example, path: /{name}/* }}
+upstream: accounts
+authenticate: {{ jwt: {{ issuer: bank-idp }} }}
+allow: [ {{ name: anything, paths: [\"/*\"] }} ]
+limits: [ {{ rate: {rate}, burst: 1, throttle: {{ wait: 2s }} }} ]
+"
+        )
+    };
+    let world = World::with(&[&api("paced", "10 per second"), &api("slow", "1 per hour")]);
+    let token = world.idp().token().sign();
+    let ask = |path: &str| world.plain().get(path).bearer(&token).send();
+    for _ in 0..8 {
+        ask("/paced/x").assert_passed();
+    }
+    ask("/slow/x").assert_passed();
+    ask("/slow/x").assert_refused(Reason::RateLimited);
+}

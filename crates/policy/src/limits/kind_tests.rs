@@ -219,3 +219,50 @@ fn limits_that_can_never_meet_their_callers_are_warned_of() {
         assert!(plan.is_some() && faults[0].contains(word), "{faults:?}");
     }
 }
+
+/// Who may wait is let through at the pace of the rate, in the place of their own; who would wait for too long, and who is
+/// one too many, is refused at once.
+#[tokio::test(start_paused = true)]
+async fn a_rate_may_be_waited_for() {
+    let limits = limits(
+        r#"[{"rate": "10 per second", "burst": 1, "throttle": {"wait": "250ms", "waiting": 2}}, {"rate": "9 per day"}]"#,
+    );
+    let (alice, mut bob) = (Caller::with_token(), Caller::with_token());
+    bob.principal.key = "bob".into();
+    let began = tokio::time::Instant::now();
+    let one = async |caller: &Caller| {
+        let now = Moment { monotonic: NOON.monotonic + began.elapsed(), ..NOON };
+        let facts = facts(caller, now);
+        let admitted = limits.admit(&facts, &mut Reserved::default()).await;
+        admitted.map(|_| began.elapsed().as_millis()).map_err(|rejection| rejection.reason())
+    };
+    let limited = Err(portcullis_core::Reason::RateLimited);
+    let (a, b, c, d, e, other) =
+        tokio::join!(one(&alice), one(&alice), one(&alice), one(&alice), one(&alice), one(&bob));
+    assert_eq!((a, b, d, e, other), (Ok(0), Ok(100), limited, limited, Ok(0)));
+    assert!(matches!(c, Ok(200..=201)), "{c:?}");
+    // Every place is free again, and what was refused or waited for is counted once.
+    let (f, g) = tokio::join!(one(&alice), one(&alice));
+    assert!(f.is_ok() && g.is_ok(), "{f:?} {g:?}");
+    for _ in 0..4 {
+        assert!(one(&alice).await.is_ok());
+    }
+    tokio::time::advance(Duration::from_millis(100)).await;
+    assert_eq!(one(&alice).await, limited, "nine were let through");
+}
+
+#[test]
+fn what_cannot_be_waited_for_is_a_fault() {
+    for (source, said) in [
+        (r#"[{"quota": "5 per day", "throttle": {"wait": "1s"}}]"#, "`throttle` is about a rate"),
+        (r#"[{"rate": "5 per day", "throttle": {"wait": "2m"}}]"#, "waits between 1ms and 60s"),
+        (r#"[{"rate": "5 per day", "throttle": {"waiting": 5}}]"#, "needs `wait`"),
+        (r#"[{"rate": "5 per day", "throttle": {"wait": "1s", "waiting": 0}}]"#, "out of range"),
+        (r#"[{"rate": "5 per day", "lease": 5}]"#, "`lease` is about a quota"),
+        (r#"[{"quota": "5 per day", "lease": 5, "count": {"responses": [200]}}]"#, "counted one by one"),
+        (r#"[{"quota": "5 per day", "when_store_fails": "ignore"}]"#, "not one of the words here"),
+    ] {
+        let found = faults_of(source);
+        assert!(found.contains(said), "{source}: {said} in {found}");
+    }
+}

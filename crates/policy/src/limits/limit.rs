@@ -22,6 +22,7 @@ use super::reach::Reach;
 use super::remote::{Said, Shared, SharedHeld};
 use super::slot::{PlanLimit, PlanLimits, Slot};
 use super::spec::{CheckedLimits, GroupSpec, LimitSpec, SlotSpec, WhenStoreFails};
+use super::throttle::Throttle;
 use super::{LimitFacts, Limits, Standing};
 
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(super) struct Limit {
     groups: Box<[(Arc<str>, Rule)]>,
     alerts: AlertHook,
     pub(super) when_store_fails: WhenStoreFails,
+    /// Where requests wait instead of being refused.
+    pub(super) throttle: Option<Throttle>,
     /// Where it is counted together with other gateways.
     pub(super) shared: Option<Shared>,
 }
@@ -161,6 +164,7 @@ impl Limit {
             own: spec.own,
             alerts: alerts.clone(),
             when_store_fails: spec.when_store_fails,
+            throttle: spec.throttle.map(Throttle::new),
             shared: store.shared().map(|counters| Shared::new(counters, id, spec.lease)),
         }
     }

@@ -23,6 +23,7 @@ mod slot;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod usage;
 
 use std::net::IpAddr;
@@ -199,7 +200,14 @@ impl Limits {
         facts: &LimitFacts<'_>,
         reserved: &mut Reserved,
     ) -> Result<Admission, Rejection> {
-        self.take(facts, false, reserved).await.map_err(|rejection| self.with_policy(rejection, facts))
+        let taken = match self.take(facts, false, reserved).await {
+            // Boxed, so that what few requests wait for does not widen the future of every one.
+            Err(refusal) if self.throttles(&refusal) => {
+                Box::pin(self.wait_and_take(refusal, facts, reserved)).await
+            }
+            taken => taken,
+        };
+        taken.map_err(|rejection| self.with_policy(rejection, facts))
     }
 
     /// The same for the limits that count failures, before the caller is asked who it is: whoever has used one up does

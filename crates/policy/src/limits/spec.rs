@@ -14,6 +14,7 @@ use super::of_plan::{PlanLimitSpec, PlanSlots};
 use super::own::OwnCount;
 use super::reach::Reach;
 use super::shared::SharedLimits;
+use super::throttle::ThrottleSpec;
 
 /// What becomes of a request that a limit cannot count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub(super) struct LimitSpec {
     pub(super) when_store_fails: WhenStoreFails,
     /// How many units of a quota that is shared are taken at once.
     pub(super) lease: u32,
+    /// How long requests wait instead of being refused.
+    pub(super) throttle: Option<ThrottleSpec>,
     pub(super) shadow: bool,
     /// The windows of a quota that goes by the calendar, and whose.
     pub(super) calendar: Option<(Unit, TimeZone)>,
@@ -205,6 +208,7 @@ impl LimitSpec {
         let (window, zone) = (fields.get("window"), fields.get("time_zone"));
         let (count, shared_as) = (fields.get("count"), fields.get("shared_as"));
         let (fails, lease) = (fields.get("when_store_fails"), fields.get("lease"));
+        let throttle = fields.get("throttle");
         fields.finish(faults);
         let subjects = match per {
             None => Some(vec![Per::Identity]),
@@ -230,6 +234,8 @@ impl LimitSpec {
         let (groups, reach, shadow, count, shared_as) = (groups?, reach?, shadow?, count?, shared_as?);
         let calendar = calendar(window, zone, measure, faults)?;
         let lease = lease.map_or(Some(1), |node| read_lease(node, measure, &count, faults))?;
+        let throttle = throttle.map(|node| ThrottleSpec::read(node, measure, faults));
+        let throttle = throttle.map_or(Some(None), |read| read.map(Some))?;
         let when_store_fails = fails.unwrap_or_else(|| Some(WhenStoreFails::of(measure)))?;
         let place = named.as_ref().or(shared_as.as_ref()).map_or(node.place, |name| name.place);
         let derived = || derived_name(&subjects, measure, calendar.is_some());
@@ -247,6 +253,7 @@ impl LimitSpec {
             reach,
             when_store_fails,
             lease,
+            throttle,
             shadow,
             calendar,
             place,

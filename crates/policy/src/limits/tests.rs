@@ -315,7 +315,7 @@ fn a_closed_store_refuses_and_gives_rates_back() {
 #[test]
 fn faults_of_limits_are_all_named() {
     let keys = "keys here: per, rate, burst, algorithm, quota, carry_over, alerts, name, groups, mode, methods, paths, \
-                window, time_zone, count, shared_as, when_store_fails, lease";
+                window, time_zone, count, shared_as, when_store_fails, lease, throttle";
     for (source, expected) in [
         ("[]", vec!["this list must not be empty".to_owned()]),
         (r#"{"rate": "1 per day"}"#, vec!["expected a list, found a mapping".to_owned()]),
@@ -361,8 +361,8 @@ fn faults_of_limits_are_all_named() {
         ),
         // What is misspelt is unknown, never ignored.
         (
-            r#"[{"rate": "1 per day", "throtle": "gcra"}]"#,
-            vec![format!("unknown key `throtle` in a limit | {keys}")],
+            r#"[{"rate": "1 per day", "colour": "gcra"}]"#,
+            vec![format!("unknown key `colour` in a limit | {keys}")],
         ),
         (
             r#"[{"rate": "1 per day", "window": "calendar"}]"#,
