@@ -27,6 +27,7 @@ match: { host: api.bank.example, path: /shop/* }
 upstream: accounts
 authenticate: { any_of: [ { jwt: { issuer: bank-idp } }, { api_key: { header: x-api-key } } ] }
 plans: { claim: pol }
+usage: /usage
 allow:
   - { name: everything, paths: [\"/*\"] }
 ";
@@ -187,6 +188,9 @@ fn plans_are_explained_and_checked() {
         said.contains("`write` is in no plan of the caller") && said.contains("403 not_in_plan"),
         "{said}"
     );
+    let usage = "http://api.bank.example/shop/usage";
+    let said = run(&["explain", "GET", usage, "--token", &free, "--policies", &policies]);
+    assert!(said.contains("=> ALLOW 200, the gateway itself would answer"), "{said}");
     for (file, written, instead, expected) in [
         ("plans.yaml", "shop: all", "shpo: all", "there is no API `shpo`"),
         ("plans.yaml", "[read]", "[raed]", "API `orders` has no rule `raed`"),

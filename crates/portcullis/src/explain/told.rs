@@ -51,8 +51,8 @@ impl Explanation<'_> {
             // Writing to a `String` cannot fail.
             let _ = writeln!(text, "{}", line.trim_end());
         }
-        let Outcome { decision, status, reason, .. } = self.outcome;
-        let _ = writeln!(text, "=> {} {}", decision.to_uppercase(), verdict(*status, *reason));
+        let Outcome { decision, .. } = self.outcome;
+        let _ = writeln!(text, "=> {} {}", decision.to_uppercase(), verdict(self.outcome));
         if !self.outcome.body.is_empty() {
             let _ = writeln!(text, "the client sees: {}", String::from_utf8_lossy(&self.outcome.body));
         }
@@ -236,11 +236,13 @@ fn key_place(node: &Node, key: &str) -> Option<Place> {
     own.or_else(lists)
 }
 
-fn verdict(status: u16, reason: Option<&str>) -> String {
+fn verdict(Outcome { status, reason, rule, .. }: &Outcome) -> String {
     let title = |code: &str| Reason::ALL.iter().find(|known| known.code() == code).map(|known| known.title());
     match reason {
+        // Nothing goes on without a rule.
+        None if rule.is_none() => format!("{status}, the gateway itself would answer"),
         None => format!("{status}, the upstream would be asked"),
-        Some(code) if status == 0 => code.to_owned(),
+        Some(code) if *status == 0 => (*code).to_owned(),
         Some(code) => format!("{status} {code}: {}", title(code).unwrap_or_default()),
     }
 }
