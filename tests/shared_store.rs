@@ -149,7 +149,8 @@ fn a_leased_quota_is_handed_out_in_blocks() {
     for _ in 0..30 {
         ask(&first).assert_passed();
     }
-    assert_eq!(first.metric_sum("portcullis_shared_store_questions_total", &["result=\"answered\""]), 1.0);
+    let asked = first.metric_sum("portcullis_shared_store_questions_total", &["result=\"answered\""]);
+    assert!((1.0..=2.0).contains(&asked), "one block, and the next one ahead: {asked}");
     let (status, log) = first.stop();
     assert!(status.success(), "{log}");
     let second = Gateway::start(plan.directory.path());

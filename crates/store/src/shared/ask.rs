@@ -93,14 +93,14 @@ impl SharedAsk {
 }
 
 impl SharedAsk {
-    /// What an answer gives beside the unit that was asked for.
+    /// The block an answer gives.
     pub(super) fn grant(&self, answer: &[i64]) -> Option<(u32, Lease)> {
         let (_, now) = self.block?;
         let units = u32::try_from(*answer.first()?).ok()?;
         match outcome(answer) {
             // SECURITY: by the clock of the request, which is older than the answer: not a moment longer than the window.
             SharedOutcome::Taken { remaining, reset, unit } => {
-                Some((units.checked_sub(1)?, Lease::new(remaining, unit, now.saturating_add(reset), now)))
+                Some((units, Lease::new(remaining, unit, now.saturating_add(reset), now)))
             }
             _ => None,
         }

@@ -2,7 +2,7 @@
 //!
 //! Units of a block are counted as used at the server before the first of them is handed out, so nothing is ever admitted
 //! too much, whatever happens to this gateway; one that ends without returning them has lost them: at most two blocks of
-//! each caller, for one is asked for at a time and a unit alone meanwhile. Blocks that lie idle go back.
+//! each caller, for the next is asked for when half of one is left, one at a time, and units alone meanwhile. Blocks that lie idle go back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -42,17 +42,22 @@ pub(super) struct Leased {
     pub(super) remaining: u64,
     pub(super) reset: Duration,
     pub(super) unit: SharedUnit,
+    /// Whether it is time to ask for the next block, by whoever is told so.
+    pub(super) ask: bool,
 }
 
 impl Leases {
-    /// A unit of a block, if one is left of an open window.
-    pub(super) fn take(&self, key: &str, now: Duration) -> Option<Leased> {
+    /// A unit of a block, if one is left of an open window. The next block is asked for when half of one is left, so that
+    /// requests wait for none unless they outrun the server.
+    pub(super) fn take(&self, key: &str, block: u32, now: Duration) -> Option<Leased> {
         let leases = self.0.pin();
         let lease = leases.get(key)?;
         let reset = lease.ends.checked_sub(now).filter(|left| !left.is_zero())?;
         let left = lease.take()?;
         lease.used_at.store(milliseconds(now), Ordering::Relaxed);
-        Some(Leased { remaining: lease.beyond.saturating_add(left.into()), reset, unit: lease.unit })
+        // Where the server has none left, asking ahead is of no use.
+        let ask = left <= block / 2 && lease.beyond > 0 && !lease.asking.swap(true, Ordering::Relaxed);
+        Some(Leased { remaining: lease.beyond.saturating_add(left.into()), reset, unit: lease.unit, ask })
     }
 
     /// Puts a unit back, if its window is still the block's.
@@ -73,7 +78,7 @@ impl Leases {
         if lease.asking.swap(true, Ordering::Relaxed) { 1 } else { block }
     }
 
-    /// Notes what came of asking for a block: so many units, beside the one that was asked for. `None` if nothing did.
+    /// Notes what came of asking for a block: so many units to be handed out. `None` if nothing did.
     pub(super) fn granted(&self, key: &str, grant: Option<(u32, Lease)>) {
         let leases = self.0.pin();
         match grant {

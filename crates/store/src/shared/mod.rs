@@ -170,8 +170,12 @@ impl SharedCounters {
 
     /// A unit of a block that was taken before, without asking anybody; `None` if there is none.
     pub fn take_leased(&self, ask: &SharedAsk) -> Option<SharedOutcome> {
-        let (_, now) = ask.block?;
-        let Leased { remaining, reset, unit } = self.0.leases.take(&ask.key, now)?;
+        let (block, now) = ask.block?;
+        let Leased { remaining, reset, unit, ask: next } = self.0.leases.take(&ask.key, block, now)?;
+        if next {
+            let (this, ask) = (self.clone(), ask.clone());
+            self.0.background.spawn(async move { this.lease_next(&ask, block).await });
+        }
         Some(SharedOutcome::Taken { remaining, reset, unit })
     }
 
@@ -215,8 +219,35 @@ impl SharedCounters {
         let leases = &self.0.leases;
         let wanted = |ask: &SharedAsk| ask.block.map_or(1, |(block, _)| leases.wanted(&ask.key, block));
         let wanted: Vec<u32> = asks.iter().map(wanted).collect();
+        let heard = self.question(asks, &wanted).await;
+        let numbers = heard.as_deref().unwrap_or_default();
+        let outcomes: Vec<SharedOutcome> = numbers.chunks_exact(4).map(outcome).collect();
+        let taken = is_taken(asks, &outcomes);
+        let answers = numbers.chunks_exact(4).map(Some).chain(std::iter::repeat(None));
+        for ((ask, _), answer) in asks.iter().zip(wanted).zip(answers).filter(|((_, wanted), _)| *wanted > 1)
+        {
+            let grant = answer.filter(|_| taken).and_then(|answer| ask.grant(answer));
+            // One of them is the request's own.
+            leases.granted(&ask.key, grant.map(|(units, lease)| (units.saturating_sub(1), lease)));
+        }
+        heard.map(|_| outcomes)
+    }
+
+    /// Takes the next block of a limit, before the one at hand is used up.
+    async fn lease_next(&self, ask: &SharedAsk, block: u32) {
+        let grant = if self.0.breaker.lets_through(self.0.started.elapsed()) {
+            let heard = self.question(std::slice::from_ref(ask), &[block]).await;
+            heard.ok().and_then(|numbers| ask.grant(&numbers))
+        } else {
+            None
+        };
+        self.0.leases.granted(&ask.key, grant);
+    }
+
+    /// Asks for so many units of each limit.
+    async fn question(&self, asks: &[SharedAsk], wanted: &[u32]) -> Result<Vec<i64>, StoreError> {
         let mut call = self.0.take.prepare_invoke();
-        for (ask, wanted) in asks.iter().zip(&wanted) {
+        for (ask, wanted) in asks.iter().zip(wanted) {
             call.key(&ask.key).key(ask.last.as_ref().unwrap_or(&ask.key));
             let (kind, numbers) = ask.rule.arguments();
             call.arg(kind).arg(u8::from(ask.soft)).arg(&numbers[..]).arg(wanted);
@@ -225,16 +256,7 @@ impl SharedCounters {
         let mut connection = self.0.connection.clone();
         let answer =
             tokio::time::timeout(self.0.timeout, call.invoke_async::<Vec<i64>>(&mut connection)).await;
-        let heard = self.heard(answer.ok(), asked);
-        let numbers = heard.as_deref().unwrap_or_default();
-        let outcomes: Vec<SharedOutcome> = numbers.chunks_exact(4).map(outcome).collect();
-        let taken = is_taken(asks, &outcomes);
-        let answers = numbers.chunks_exact(4).map(Some).chain(std::iter::repeat(None));
-        for ((ask, _), answer) in asks.iter().zip(wanted).zip(answers).filter(|((_, wanted), _)| *wanted > 1)
-        {
-            leases.granted(&ask.key, answer.filter(|_| taken).and_then(|answer| ask.grant(answer)));
-        }
-        heard.map(|_| outcomes)
+        self.heard(answer.ok(), asked)
     }
 
     /// How many units of one limit are left, and how long until nothing of what was taken, and of one unit more, counts any

@@ -366,7 +366,7 @@ async fn blocks_never_admit_too_much_and_come_back() {
             "the first tells what is left at the server"
         );
     }
-    assert_eq!(gateways[0].figures().answered, 1);
+    assert!(gateways[0].figures().answered <= 2, "the next block is asked for ahead");
     let tasks = (0..8).map(|number| {
         let gateway = gateways[number % 2].clone();
         tokio::spawn(async move {
