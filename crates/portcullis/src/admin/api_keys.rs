@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::changes::{Action, Made, change, look, not_json, token_only};
 use super::problem::{Refusal, problem};
-use super::{Admin, answer};
+use super::{Admin, answer, refused_calls};
 
 /// The largest body that says something of a key.
 const MOST_BYTES: usize = 64 * 1024;
@@ -35,6 +35,7 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/v1/clients/{client}/keys/{id}/rotate", post(rotate))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .route_layer(middleware::from_fn_with_state(admin.gateway.clone(), token_only))
+        .route_layer(middleware::from_fn_with_state(admin.clone(), refused_calls::write_down))
         .with_state(admin)
 }
 

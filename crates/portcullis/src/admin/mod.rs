@@ -7,6 +7,7 @@ mod api_keys;
 mod changes;
 mod denials;
 mod problem;
+mod refused_calls;
 mod revoked_tokens;
 
 use std::net::IpAddr;

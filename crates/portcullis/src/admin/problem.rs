@@ -10,6 +10,10 @@ use super::answer;
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
+/// On an answer that says no: its code.
+#[derive(Clone, Copy)]
+pub(super) struct Code(pub(super) &'static str);
+
 /// The body of an answer that says no.
 #[derive(Serialize)]
 struct Problem<'a> {
@@ -27,6 +31,7 @@ pub(super) fn problem(status: StatusCode, code: &'static str, detail: &str) -> R
     let body = Problem { kind: "about:blank", title, status: status.as_u16(), code, detail };
     let mut response = answer(status, Json(body));
     response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
+    response.extensions_mut().insert(Code(code));
     response
 }
 

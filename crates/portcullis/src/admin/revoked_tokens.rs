@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::changes::{Action, Made, change, look, not_json, token_only};
 use super::problem::{Refusal, refused};
-use super::{Admin, answer};
+use super::{Admin, answer, refused_calls};
 
 /// Most entries of one call.
 const MOST: usize = 1_000;
@@ -29,6 +29,7 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/v1/issuers/{issuer}/revoked-tokens/{id}", delete(remove))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .route_layer(middleware::from_fn_with_state(admin.gateway.clone(), token_only))
+        .route_layer(middleware::from_fn_with_state(admin.clone(), refused_calls::write_down))
         .with_state(admin)
 }
 
