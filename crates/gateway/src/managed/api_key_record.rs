@@ -17,10 +17,13 @@ const VALUE_BYTES: std::ops::RangeInclusive<usize> = 20..=512;
 #[serde(deny_unknown_fields)]
 pub struct NewApiKey {
     /// What it is called in logs and headers, among the keys of its client; its id where nothing is said.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[!-~]([ -~]*[!-~])?$")]
     pub name: Option<String>,
     /// The moment from which it counts.
+    #[schema(example = "2099-01-31")]
     pub not_before: Option<String>,
     /// The moment from which it no longer counts.
+    #[schema(example = "2099-06-30T12:00:00Z")]
     pub expires: Option<String>,
     /// The APIs it may be used at; all, if none is named.
     pub apis: Option<Vec<String>>,
@@ -30,11 +33,13 @@ pub struct NewApiKey {
     pub value: Option<KeyValue>,
 }
 
-/// A key that was made elsewhere. SECURITY: whoever prints what was asked for does not print it.
+/// A key that was made elsewhere.
 #[derive(Deserialize, ToSchema)]
 #[serde(transparent)]
+#[schema(min_length = 20, max_length = 512, pattern = "^[!-~]+$")]
 pub struct KeyValue(String);
 
+/// SECURITY: whoever prints what was asked for does not print it.
 impl fmt::Debug for KeyValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
@@ -48,6 +53,7 @@ pub struct ApiKeyChange {
     /// Whether it does not count, although it is kept.
     pub disabled: Option<bool>,
     /// The moment from which it no longer counts.
+    #[schema(example = "2099-06-30T12:00:00Z")]
     pub expires: Option<String>,
 }
 

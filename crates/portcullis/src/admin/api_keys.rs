@@ -68,6 +68,7 @@ struct ApiKeys {
 #[serde(deny_unknown_fields)]
 struct Rotation {
     /// How long both count, such as `24h`, which it is where nothing is said.
+    #[schema(example = "1h")]
     overlap: Option<String>,
     /// When the successor ends, where that is not when the key would have.
     expires: Option<String>,
@@ -246,7 +247,7 @@ fn keys(gateway: &Gateway) -> Result<&Arc<ManagedApiKeys>, KeyRefusal> {
     gateway.api_keys().ok_or(KeyRefusal::NoKeys)
 }
 
-/// What a body says; nothing said is said by no body at all.
+/// What a body says; nothing is said by no body at all, and by `null`.
 fn said<T: DeserializeOwned + Default>(headers: &HeaderMap, body: &Bytes) -> Result<T, Box<Response>> {
     if body.is_empty() {
         return Ok(T::default());
@@ -254,6 +255,7 @@ fn said<T: DeserializeOwned + Default>(headers: &HeaderMap, body: &Bytes) -> Res
     if let Some(refusal) = not_json(headers) {
         return Err(Box::new(refusal));
     }
-    serde_json::from_slice(body)
+    serde_json::from_slice::<Option<T>>(body)
+        .map(Option::unwrap_or_default)
         .map_err(|error| Box::new(problem(StatusCode::BAD_REQUEST, "unfit", &error.to_string())))
 }

@@ -13,6 +13,7 @@ use portcullis_gateway::{EventKind, Gateway, RevokeError};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -29,32 +30,43 @@ const MOST_BYTES: usize = MOST * 1024;
 /// What these calls may be answered with besides what all are.
 const FULL: No = (StatusCode::CONFLICT, "There are too many entries.");
 
-/// Which tokens an entry is about: those of which everything holds that it says.
+/// Which tokens an entry is about: those of which everything holds that it says. It says more than `until`, or it would name every
+/// token.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(min_properties = 1)]
 #[expect(dead_code, reason = "it is read and written by `RevokedEntry`; this says how it looks")]
 struct Entry {
     /// The token's own name.
+    #[schema(nullable = false, min_length = 1, max_length = 255)]
     jti: Option<String>,
     /// Its subject.
+    #[schema(nullable = false, min_length = 1, max_length = 255)]
     sub: Option<String>,
     /// The client it was issued to, or the registered client that signed it.
+    #[schema(nullable = false, min_length = 1, max_length = 255)]
     client: Option<String>,
-    /// When it was issued before.
-    #[schema(inline)]
-    issued_before: Option<EntryMoment>,
-    /// When the entry counts no more.
-    #[schema(inline)]
-    until: Option<EntryMoment>,
+    #[schema(schema_with = issued_before, required = false)]
+    issued_before: Option<i64>,
+    #[schema(schema_with = until, required = false)]
+    until: Option<i64>,
 }
 
-/// A moment: seconds since 1970, or a text such as `2027-06-30T12:00:00Z`. It is always shown as seconds.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "it is read and written by `RevokedEntry`; this says how it looks")]
-enum EntryMoment {
-    Seconds(i64),
-    Text(String),
+fn issued_before() -> Object {
+    moment("When it was issued before")
+}
+
+fn until() -> Object {
+    moment("When the entry counts no more")
+}
+
+/// Text or number: utoipa knows no such type.
+fn moment(of: &str) -> Object {
+    let meaning = format!(
+        "{of}: seconds since 1970, or a text such as `2027-06-30T12:00:00Z`. It is always shown as seconds."
+    );
+    let either = SchemaType::from_iter([Type::Integer, Type::String]);
+    ObjectBuilder::new().schema_type(either).description(Some(meaning)).build()
 }
 
 /// One entry, or up to 1000.
