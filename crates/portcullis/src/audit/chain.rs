@@ -183,6 +183,10 @@ impl Audit {
             TryLockError::WouldBlock => Broken::Taken { path: path.to_owned() },
             TryLockError::Error(source) => unreadable(source),
         })?;
+        // The name of a file that was just made must outlive a crash as its lines do.
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(unreadable)?;
+        }
         let Read { head, length, rest } = read(path, &file)?;
         let end = Mutex::new(End { file, head, length, torn: rest > 0 });
         let audit = Self { end, strangers: Mutex::default() };
