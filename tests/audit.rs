@@ -1,6 +1,8 @@
 //! The audit log: every change over the admin API is on the disk, in a chain that shows when somebody alters it.
 
 use http::Method;
+use portcullis_core::Reason;
+use portcullis_jose::digest::sha256;
 use serde_json::{Value, json};
 
 use crate::rig::client::Answer;
@@ -136,7 +138,7 @@ fn a_full_disk_gives_nothing_and_takes_all_the_same() {
     ask().assert_passed();
     let taken = call(&world.gateway, Method::DELETE, &format!("/v1/clients/acme/keys/{id}"), &json!({}));
     assert_eq!((taken.status, taken.code()), (503, "in_force_not_kept".to_owned()), "{}", taken.text());
-    ask().assert_refused(portcullis_core::Reason::ApiKeyInvalid);
+    ask().assert_refused(Reason::ApiKeyInvalid);
     world.gateway.disk_is_full(false);
     eventually("it is kept", || {
         let taken = call(&world.gateway, Method::DELETE, &format!("/v1/clients/acme/keys/{id}"), &json!({}));
@@ -144,4 +146,100 @@ fn a_full_disk_gives_nothing_and_takes_all_the_same() {
     });
     let (code, said) = verify(&world, &[]);
     assert_eq!(code, Some(0), "{said}");
+}
+
+/// Whoever is refused before anything is tried is in it, too; but nobody can fill the disk by being refused.
+#[test]
+fn calls_that_are_refused_are_written_down_and_cannot_fill_the_disk() {
+    let world = plan().start();
+    let keys = "/v1/clients/acme/keys";
+    let stranger = |method: Method| {
+        let call = world.gateway.admin_client().request(method, keys).bearer("not-the-token");
+        call.header("content-type", "application/json").body("{}").send()
+    };
+    assert_eq!(stranger(Method::GET).status, 401);
+    assert_eq!(told(&world), [], "who only looks changes nothing");
+    let form = world.gateway.admin_client().request(Method::POST, keys).bearer(ADMIN);
+    let form = form.header("content-type", "text/plain").body("{}").send();
+    assert_eq!((form.status, form.code()), (415, "not_json".to_owned()));
+    assert_eq!(call(&world.gateway, Method::POST, keys, &json!({ "nmae": "x" })).status, 400);
+    for _ in 0..25 {
+        assert_eq!(stranger(Method::POST).status, 401);
+    }
+    let all = lines(&world);
+    let why = |line: &Value| line["what"].as_str().expect("why").to_owned();
+    let expected = ["not_json", "unfit"].into_iter().chain(["admin_token_wrong"; 10]);
+    assert_eq!(all.iter().map(why).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    for line in &all {
+        assert_eq!(line["action"], "call refused");
+        assert_eq!(line["of"], "POST /v1/clients/{client}/keys");
+        assert_eq!(line["outcome"], "refused");
+    }
+    let text = std::fs::read_to_string(world.plan.directory.join("data/audit.jsonl")).expect("the log");
+    assert!(!text.contains("not-the-token"), "{text}");
+    // Whoever has the token is written down all the same.
+    assert_eq!(call(&world.gateway, Method::POST, keys, &json!({})).status, 201);
+    assert_eq!(lines(&world).len(), all.len() + 2);
+    let (code, said) = verify(&world, &[]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// A log that can grow no more, beside a store that can: what is taken away is in force and kept, and whoever asked is told
+/// that it is not written down.
+#[test]
+fn what_is_taken_and_not_written_down_is_told() {
+    let plan = plan();
+    let mut chain = String::new();
+    let mut previous = "0".repeat(64);
+    for seq in 1..=80 {
+        let line = json!({
+            "seq": seq, "ts": "2026-01-01T00:00:00.000Z", "action": "API key made", "what": "x".repeat(100_000),
+            "outcome": "made", "previous": previous,
+        })
+        .to_string();
+        previous = sha256(line.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        chain += &line;
+        chain.push('\n');
+    }
+    plan.directory.write("data/audit.jsonl", &chain);
+    plan.write();
+    let gateway = Gateway::start_with_small_disk(plan.directory.path());
+    let made = call(&gateway, Method::POST, "/v1/clients/acme/keys", &json!({}));
+    assert_eq!(made.status, 201, "{}", made.text());
+    let id = made.json()["id"].as_str().expect("an id").to_owned();
+    let path = plan.directory.join("data/audit.jsonl");
+    gateway.files_end_at(std::fs::metadata(&path).expect("the log").len());
+    let refused = call(&gateway, Method::POST, "/v1/clients/acme/keys", &json!({}));
+    assert_eq!((refused.status, refused.code()), (503, "audit_unavailable".to_owned()), "{}", refused.text());
+    let of = format!("/v1/clients/acme/keys/{id}");
+    let taken = call(&gateway, Method::DELETE, &of, &json!({}));
+    assert_eq!(
+        (taken.status, taken.code()),
+        (503, "in_force_not_written_down".to_owned()),
+        "{}",
+        taken.text()
+    );
+    assert_eq!(call(&gateway, Method::GET, &of, &json!({})).status, 404, "it is gone");
+    assert!(gateway.log().contains("the audit log cannot be written"), "{}", gateway.log());
+    gateway.files_end_at(u64::from(u32::MAX));
+    assert_eq!(call(&gateway, Method::POST, "/v1/clients/acme/keys", &json!({})).status, 201);
+    let output = portcullis(&["audit", "verify", &path.to_string_lossy()], &[]);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+/// The verb finds the file by the policies, and says with its exit code what it has found.
+#[test]
+fn the_verb_finds_the_file_and_tells_broken_from_unreadable() {
+    let world = plan().start();
+    assert_eq!(call(&world.gateway, Method::POST, "/v1/clients/acme/keys", &json!({})).status, 201);
+    let policies = world.plan.directory.path().to_string_lossy().into_owned();
+    let output = portcullis(&["audit", "verify", "--policies", &policies], &[]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.starts_with("2 lines, whole"), "{said}");
+    let missing = world.plan.directory.join("data/none.jsonl");
+    let output = portcullis(&["audit", "verify", &missing.to_string_lossy()], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    std::fs::write(&missing, "{}\n").expect("written");
+    let output = portcullis(&["audit", "verify", &missing.to_string_lossy()], &[]);
+    assert_eq!(output.status.code(), Some(1));
 }

@@ -71,6 +71,8 @@ mod observability;
 #[cfg(test)]
 mod ocsp;
 #[cfg(test)]
+mod openapi;
+#[cfg(test)]
 mod ozone;
 #[cfg(test)]
 mod plans;

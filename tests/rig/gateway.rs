@@ -106,8 +106,17 @@ impl Gateway {
 
     /// From now on every write to a file fails, or none does.
     pub(crate) fn disk_is_full(&self, full: bool) {
-        let limit = if full { "--fsize=0:" } else { "--fsize=unlimited:" };
-        let set = Command::new("prlimit").arg(format!("--pid={}", self.id())).arg(limit).status();
+        self.limit_files(if full { "0" } else { "unlimited" });
+    }
+
+    /// From now on every write to a file beyond so many bytes fails.
+    pub(crate) fn files_end_at(&self, bytes: u64) {
+        self.limit_files(&bytes.to_string());
+    }
+
+    fn limit_files(&self, most: &str) {
+        let (process, limit) = (format!("--pid={}", self.id()), format!("--fsize={most}:"));
+        let set = Command::new("prlimit").args([process, limit]).status();
         assert!(set.expect("prlimit").success());
     }
 

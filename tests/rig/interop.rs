@@ -13,6 +13,11 @@ pub(crate) fn python(script: &str) -> Command {
     command
 }
 
+/// A program that `tests/interop/requirements.txt` brings along.
+pub(crate) fn python_program(name: &str) -> Command {
+    Command::new(installed(&format!("python/bin/{name}")))
+}
+
 /// Node with what `tests/interop/package.json` names, about to run a script of `tests/interop`.
 pub(crate) fn node(script: &str) -> Command {
     let modules = installed("node/node_modules");

@@ -29,6 +29,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("serde-saphyr", &["gateway"]),
     ("hyper", &["gateway", "proxy", "portcullis"]),
     ("axum", &["portcullis"]),
+    ("utoipa", &["gateway", "portcullis"]),
+    ("utoipa-axum", &["portcullis"]),
     ("anyhow", &["portcullis"]),
 ];
 

@@ -166,6 +166,16 @@ fn nothing_is_left_for_later() {
     none(&complaints);
 }
 
+/// A route that is added by any other means is not in the document of the admin API.
+#[test]
+fn every_route_of_the_admin_api_is_documented() {
+    let admin = files("crates/portcullis/src/admin", &[".rs"]);
+    assert!(admin.values().any(|text| text.contains("routes!(")), "where are they?");
+    let other = [".route(", ".route_service(", ".nest(", ".nest_service(", ".fallback("];
+    let silent = admin.iter().filter(|(_, text)| other.iter().any(|call| text.contains(call)));
+    none(&silent.map(|(path, _)| format!("{path}: routes are added with `routes!`")).collect::<Vec<_>>());
+}
+
 #[test]
 fn lints_are_expected_with_a_reason_and_never_allowed() {
     let allow = concat!("#[all", "ow(");

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Records that may wait for the writer: a burst of a second or so.
 const QUEUE: usize = 16_384;
@@ -26,7 +27,7 @@ const MOST_TEXT: usize = 512;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// One line.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Record {
     pub(crate) ts: String,
     /// How loudly the refusal speaks; `info` for what was allowed.

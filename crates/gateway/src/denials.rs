@@ -6,6 +6,9 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use crate::access_log::Record;
 
 /// How many refusals a worker remembers.
@@ -25,16 +28,10 @@ pub struct DenialFilter {
 }
 
 /// One refusal, as the access log says it.
-#[derive(Clone, Debug)]
-pub struct Denial(Record);
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Denial(#[schema(inline)] Record);
 
 impl Denial {
-    /// Its fields, those of a line of the access log.
-    pub fn to_json(&self) -> serde_json::Value {
-        // A record is numbers and texts: it cannot fail to be JSON.
-        serde_json::to_value(&self.0).unwrap_or_default()
-    }
-
     /// When the request came, so that texts sort as moments do.
     pub(crate) fn at(&self) -> &str {
         &self.0.ts

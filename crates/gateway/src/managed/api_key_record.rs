@@ -7,19 +7,23 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use portcullis_authn::{KeyHash, KeyTerms, NewKey, check_key_name, is_mistyped, moment};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Bounds of a value that was made elsewhere, in bytes: what cannot be guessed, and what is looked at.
 const VALUE_BYTES: std::ops::RangeInclusive<usize> = 20..=512;
 
 /// What an operator says of a key that is to be made.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewApiKey {
     /// What it is called in logs and headers, among the keys of its client; its id where nothing is said.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[!-~]([ -~]*[!-~])?$")]
     pub name: Option<String>,
     /// The moment from which it counts.
+    #[schema(example = "2099-01-31")]
     pub not_before: Option<String>,
     /// The moment from which it no longer counts.
+    #[schema(example = "2099-06-30T12:00:00Z")]
     pub expires: Option<String>,
     /// The APIs it may be used at; all, if none is named.
     pub apis: Option<Vec<String>>,
@@ -29,11 +33,13 @@ pub struct NewApiKey {
     pub value: Option<KeyValue>,
 }
 
-/// A key that was made elsewhere. SECURITY: whoever prints what was asked for does not print it.
-#[derive(Deserialize)]
+/// A key that was made elsewhere.
+#[derive(Deserialize, ToSchema)]
 #[serde(transparent)]
+#[schema(min_length = 20, max_length = 512, pattern = "^[!-~]+$")]
 pub struct KeyValue(String);
 
+/// SECURITY: whoever prints what was asked for does not print it.
 impl fmt::Debug for KeyValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
@@ -41,17 +47,18 @@ impl fmt::Debug for KeyValue {
 }
 
 /// What is to be different about a key.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyChange {
     /// Whether it does not count, although it is kept.
     pub disabled: Option<bool>,
     /// The moment from which it no longer counts.
+    #[schema(example = "2099-06-30T12:00:00Z")]
     pub expires: Option<String>,
 }
 
 /// Whether a key counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyState {
     /// It counts.
@@ -69,7 +76,7 @@ pub enum KeyState {
 }
 
 /// A key as operators see it: everything but the key.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ApiKeyView {
     /// What it is asked for by.
     pub id: String,
@@ -92,6 +99,7 @@ pub struct ApiKeyView {
     pub apis: Option<Vec<String>>,
     /// The networks it may be used from.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
     pub from: Option<Vec<IpNet>>,
     /// When it was last used, if it was; after a crash up to a minute earlier than in truth.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -14,6 +14,7 @@ use portcullis_jose::digest::constant_time_eq;
 use serde::Serialize;
 
 use super::problem::{Refusal, problem, refused};
+use super::refused_calls::WrittenDown;
 use super::{Admin, answer};
 use crate::audit::{Audit, Outcome};
 
@@ -46,18 +47,26 @@ pub(super) async fn change<E: Refusal + Send + 'static>(
     let audit = admin.audit.clone();
     let made = tokio::task::spawn_blocking(move || {
         // SECURITY: not yet of what: it may be a key that was put where its id belongs.
-        if let Err(refusal) = write_down(audit.as_deref(), (action.name, None), None, Outcome::Asked)
-            && !action.takes
-        {
-            return *refusal;
-        }
+        let asked = write_down(audit.as_deref(), (action.name, None), None, Outcome::Asked);
+        let unwritten = match asked {
+            Err(refusal) if !action.takes => return *refusal,
+            asked => asked.is_err(),
+        };
         let (answer, outcome, what) = make_and_tell(&gateway, &action, &of, make);
         let of = what.as_ref().map(|_| of.as_str());
         // Where this cannot be written, that it was asked for is there, and what came of it is in the log.
-        let _ = write_down(audit.as_deref(), (action.name, of), what.as_deref(), outcome);
-        answer
+        let written = write_down(audit.as_deref(), (action.name, of), what.as_deref(), outcome);
+        if unwritten && written.is_err() && outcome == Outcome::Made { in_force_unwritten() } else { answer }
     });
-    made.await.unwrap_or_else(|_panicked| broken())
+    let Ok(mut answer) = made.await else { return broken() };
+    answer.extensions_mut().insert(WrittenDown);
+    answer
+}
+
+/// What is said of something that was taken away and is not in the audit log.
+fn in_force_unwritten() -> Response {
+    let how = "it is in force, and could not be written down in the audit log: the disk needs somebody to look at it";
+    problem(StatusCode::SERVICE_UNAVAILABLE, "in_force_not_written_down", how)
 }
 
 /// The answer, what came of it, and what is written down; nothing of what may be no name.

@@ -6,7 +6,9 @@
 mod api_keys;
 mod changes;
 mod denials;
+mod openapi;
 mod problem;
+mod refused_calls;
 mod revoked_tokens;
 
 use std::net::IpAddr;
@@ -16,29 +18,38 @@ use std::sync::{Arc, Weak};
 use axum::extract::{FromRef, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use axum::{Json, Router};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use portcullis_gateway::{Check, Gateway};
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::audit::Audit;
 
 /// The format Prometheus asks for.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The body of `/readyz`.
-#[derive(Serialize)]
-struct Readiness<'a> {
-    ready: bool,
-    checks: Vec<Shown<'a>>,
+/// The body of `/livez`.
+#[derive(Serialize, ToSchema)]
+struct Liveness {
+    alive: bool,
 }
 
-#[derive(Serialize)]
-struct Shown<'a> {
+/// The body of `/readyz`.
+#[derive(Serialize, ToSchema)]
+struct Readiness<'a> {
+    /// Whether every check is well.
+    ready: bool,
+    checks: Vec<ReadinessCheck<'a>>,
+}
+
+/// One part of the gateway that may be well or not.
+#[derive(Serialize, ToSchema)]
+struct ReadinessCheck<'a> {
     name: &'a str,
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,28 +83,46 @@ impl FromRef<Admin> for Weak<Gateway> {
 
 /// The service: what is seen of a gateway, and what can be changed in it.
 pub(crate) fn router(observed: Arc<dyn Observed>, admin: Admin) -> Router {
-    Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(observed)
-        .merge(revoked_tokens::router(admin.clone()))
-        .merge(api_keys::router(admin.clone()))
-        .merge(denials::router(admin.gateway))
+    openapi::finished(routes(observed, admin))
         .layer(middleware::from_fn(loopback_host_only))
         .layer(middleware::map_response(problem::as_problem))
 }
 
-/// The process answers, which is all this says. A restart would mend nothing that `/readyz` reports.
-async fn livez() -> Response {
-    answer(StatusCode::OK, Json(json!({ "alive": true })))
+/// Every route, with what the document says of it.
+fn routes(observed: Arc<dyn Observed>, admin: Admin) -> OpenApiRouter {
+    OpenApiRouter::with_openapi(openapi::beginning())
+        .routes(routes!(livez))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
+        .with_state(observed)
+        .routes(routes!(openapi::show))
+        .merge(revoked_tokens::router(admin.clone()))
+        .merge(api_keys::router(admin.clone()))
+        .merge(denials::router(admin.gateway))
 }
 
+/// The process answers, which is all this says. A restart would mend nothing that `/readyz` reports.
+#[utoipa::path(
+    get, path = "/livez", operation_id = "isAlive", tag = "health",
+    responses((status = 200, description = "It answers.", body = Liveness)),
+)]
+async fn livez() -> Response {
+    answer(StatusCode::OK, Json(Liveness { alive: true }))
+}
+
+/// Whether requests can be served, and what stands in the way.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "isReady", tag = "health",
+    responses(
+        (status = 200, description = "Every check is well.", body = Readiness<'_>),
+        (status = 503, description = "A check is not well.", body = Readiness<'_>),
+    ),
+)]
 async fn readyz(State(observed): State<Arc<dyn Observed>>) -> Response {
     let checks = observed.checks();
     let ready = checks.iter().all(|check| check.ready);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let checks = checks.iter().map(|Check { name, ready, detail }| Shown {
+    let checks = checks.iter().map(|Check { name, ready, detail }| ReadinessCheck {
         name,
         ready: *ready,
         detail: detail.as_deref(),
@@ -101,6 +130,11 @@ async fn readyz(State(observed): State<Arc<dyn Observed>>) -> Response {
     answer(status, Json(Readiness { ready, checks: checks.collect() }))
 }
 
+/// All metrics, as Prometheus asks for them.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "showMetrics", tag = "health",
+    responses((status = 200, description = "The metrics.", body = String, content_type = "text/plain")),
+)]
 async fn metrics(State(observed): State<Arc<dyn Observed>>) -> Response {
     answer(StatusCode::OK, ([(CONTENT_TYPE, PROMETHEUS_TEXT)], observed.metrics().await))
 }

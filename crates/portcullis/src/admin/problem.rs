@@ -6,18 +6,27 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
+use utoipa::ToSchema;
+
 use super::answer;
 
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// What an answer that says no is sent as.
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// On an answer that says no: its code.
+#[derive(Clone, Copy)]
+pub(super) struct Code(pub(super) &'static str);
 
 /// The body of an answer that says no.
-#[derive(Serialize)]
-struct Problem<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Problem<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'a str,
     status: u16,
+    /// What it is about, for programs: a code keeps its meaning.
     code: &'static str,
+    /// What it is about, for people.
     detail: &'a str,
 }
 
@@ -26,7 +35,8 @@ pub(super) fn problem(status: StatusCode, code: &'static str, detail: &str) -> R
     let title = status.canonical_reason().unwrap_or_default();
     let body = Problem { kind: "about:blank", title, status: status.as_u16(), code, detail };
     let mut response = answer(status, Json(body));
-    response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    response.extensions_mut().insert(Code(code));
     response
 }
 
@@ -50,7 +60,7 @@ pub(super) fn refused(error: &impl Refusal) -> Response {
 /// Tells in the same way what was refused before any of this code was asked.
 pub(super) async fn as_problem(response: Response) -> Response {
     let status = response.status();
-    let is_told = response.headers().get(CONTENT_TYPE) == Some(&PROBLEM_JSON);
+    let is_told = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON);
     if !status.is_client_error() || is_told {
         return response;
     }

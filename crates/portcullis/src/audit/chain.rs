@@ -5,15 +5,18 @@
 //! of the first line it is 64 zeros. What was cut off at the end of the file leaves no trace in it: the count and the digest
 //! of the last line, kept elsewhere, show that.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use portcullis_jose::digest::sha256;
 use serde::{Deserialize, Serialize};
+
+use super::strangers::Strangers;
 
 /// `previous` of the first line.
 const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -53,6 +56,8 @@ pub(crate) enum Outcome {
     Refused,
     /// Nothing was to be done.
     Unchanged,
+    /// It was being made when something broke, and may be in force or not.
+    Unknown,
     /// A line was cut off when the gateway ended before, and taken away.
     Torn,
 }
@@ -65,6 +70,7 @@ impl Outcome {
             Self::InForceNotKept => "in_force_not_kept",
             Self::Refused => "refused",
             Self::Unchanged => "unchanged",
+            Self::Unknown => "unknown",
             Self::Torn => "torn",
         }
     }
@@ -84,6 +90,8 @@ pub(crate) struct Head {
 pub(crate) enum Broken {
     #[error("{} cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} is written by another process", path.display())]
+    Taken { path: PathBuf },
     #[error("{}:{line}: {why}", path.display())]
     Line { path: PathBuf, line: u64, why: &'static str },
 }
@@ -92,6 +100,7 @@ pub(crate) enum Broken {
 #[derive(Debug)]
 pub(crate) struct Audit {
     end: Mutex<End>,
+    strangers: Mutex<Strangers>,
 }
 
 #[derive(Debug)]
@@ -158,7 +167,8 @@ impl Audit {
     /// written down.
     ///
     /// # Errors
-    /// It cannot be opened, or its chain is broken: nothing is added to a chain that somebody has changed.
+    /// It cannot be opened, another process writes it, or its chain is broken: nothing is added to a chain that somebody has
+    /// changed.
     pub(crate) fn open(path: &Path) -> Result<Self, Broken> {
         let unreadable = |source| Broken::Unreadable { path: path.to_owned(), source };
         if let Some(folder) = path.parent() {
@@ -168,14 +178,38 @@ impl Audit {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = file.map_err(unreadable)?;
+        // Two who write one chain break it for each other. The lock ends with the process, however that ends.
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => Broken::Taken { path: path.to_owned() },
+            TryLockError::Error(source) => unreadable(source),
+        })?;
+        // The name of a file that was just made must outlive a crash as its lines do.
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(unreadable)?;
+        }
         let Read { head, length, rest } = read(path, &file)?;
-        let audit = Self { end: Mutex::new(End { file, head, length, torn: rest > 0 }) };
+        let end = Mutex::new(End { file, head, length, torn: rest > 0 });
+        let audit = Self { end, strangers: Mutex::default() };
         if rest > 0 {
             tracing::warn!(path = %path.display(), bytes = rest, "the last line of the audit log was cut off, and is taken away");
             let what = format!("{rest} bytes");
             audit.record(("audit log opened", None), Some(&what), Outcome::Torn).map_err(unreadable)?;
         }
         Ok(audit)
+    }
+
+    /// Writes down that somebody who has shown no token was refused, unless too many lines say so already.
+    ///
+    /// # Errors
+    /// See [`Self::record`].
+    pub(crate) fn record_stranger(&self, of: (&str, Option<&str>), why: &str) -> io::Result<()> {
+        let left_out = self.strangers.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
+        let what = match left_out {
+            None => return Ok(()),
+            Some(0) => why.to_owned(),
+            Some(count) => format!("{why}; {count} more of this kind were not written down"),
+        };
+        self.record(of, Some(&what), Outcome::Refused)
     }
 
     /// Writes one line, and waits until it is on the disk. SECURITY: no argument holds a secret.
@@ -258,6 +292,17 @@ mod tests {
             let opens = Audit::open(&path).is_ok();
             assert_eq!(opens, line.is_none() || what == "cut off", "{what}");
         }
+    }
+
+    #[test]
+    fn one_process_at_a_time_writes_a_chain() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.jsonl");
+        let first = Audit::open(&path).expect("a log");
+        assert!(matches!(Audit::open(&path), Err(Broken::Taken { .. })));
+        assert_eq!(verify(&path).expect("whoever reads it waits for nobody").lines, 0);
+        drop(first);
+        Audit::open(&path).expect("nobody writes it any more");
     }
 
     #[test]
