@@ -74,6 +74,20 @@ impl PlanLimitSpec {
                 );
                 good = false;
             }
+            // SECURITY: counters go by name, so two of one name would be one counter under two rules.
+            if let (Some(name), Some(place)) = (limit.name(), limit.limit.as_ref().map(|limit| limit.place))
+                && read.iter().any(|other| other.name() == Some(name))
+            {
+                faults.push(
+                    Diagnostic::error(
+                        "duplicate",
+                        place,
+                        format!("there are two limits `{name}` in this list"),
+                    )
+                    .note("give one of them another `name`"),
+                );
+                good = false;
+            }
             read.push(limit);
         }
         good.then_some(read)
@@ -131,6 +145,10 @@ impl PlanLimitSpec {
         let reach = Reach::read(methods, paths, faults);
         let per = per.map_or(Some(vec![Per::Identity]), |node| subjects(node, faults));
         Some(Self { plan: plan.clone(), is_quota: quota.is_some(), per: per?, reach: reach?, limit: None })
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.limit.as_ref().map(|limit| limit.name.as_str())
     }
 
     /// The same for one of the APIs the plan gives.

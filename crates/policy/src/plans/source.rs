@@ -170,7 +170,7 @@ impl PlanSource {
     ///
     /// # Errors
     /// [`Reason::PlanMissing`] if it has none, or one that is disabled; [`Reason::ClientInactive`] if the client it is
-    /// found by is no longer one.
+    /// found by is no longer one; [`Reason::ClientsDiffer`] if a claim names another client than the credential's.
     pub fn plans_of(&self, principal: &Principal, now: i64) -> Result<Option<PlanSet>, Rejection> {
         let mut found = Found::default();
         let mut unknown = None;
@@ -179,15 +179,26 @@ impl PlanSource {
         }
         let token = principal.grant();
         if let Some(value) = self.claim.as_ref().and_then(|path| token.claims.at(path)) {
-            each_text(value, &mut |name| match self.by_name.get(name) {
-                Some(plan) => found.add(plan),
-                None => unknown = Some("the claim names a plan that there is not"),
-            });
+            // Also where it holds no text at all.
+            unknown = Some("the claim names a plan that there is not");
+            each_text(value, &mut |name| self.by_name.get(name).into_iter().for_each(|plan| found.add(plan)));
         }
-        let client = self.client_claim.as_ref().and_then(|path| token.claims.at(path));
-        if let Some(Value::Text(name)) = client
-            && let Some(client) = self.clients.get(&**name)
-        {
+        if let Some(value) = self.client_claim.as_ref().and_then(|path| token.claims.at(path)) {
+            let named = match value {
+                Value::Text(name) => self.clients.get(&**name),
+                _ => None,
+            };
+            let Some(client) = named else {
+                // SECURITY: a client that is registered no more must not have more than it had.
+                return Err(
+                    Rejection::new(Reason::PlanMissing).because("the token is of no registered client")
+                );
+            };
+            // SECURITY: whoever has shown to be one client must not have the plans of another (CHN-02).
+            if principal.client().is_some_and(|own| own.name != client.name) {
+                return Err(Rejection::new(Reason::ClientsDiffer)
+                    .because("the credential is one client's, and the token names another"));
+            }
             if client.expires_at.is_some_and(|end| now >= end) {
                 return Err(
                     Rejection::new(Reason::ClientInactive).because("the client of the token has expired")

@@ -343,14 +343,16 @@ fn a_caller_has_the_plans_that_credential_claim_and_scopes_say() {
         (every, claims(r#"{"a": {"pol": ["gold", "silver"]}}"#), of(&["gold", "silver"])),
         (every, claims(r#"{"a": {"pol": ["gold", ["silver", "gold"]]}}"#), of(&["gold", "silver"])),
         (every, claims(r#"{"a": {"pol": "gold silver"}}"#), missing()),
-        (every, claims(r#"{"a": {"pol": 7}}"#), of(&["free"])),
+        (every, claims(r#"{"a": {"pol": 7}}"#), missing()),
         (every, claims(r#"{"a": {"pol": "platinum"}}"#), missing()),
         (every, claims(r#"{"a": {"pol": ["platinum", "gold"]}}"#), of(&["gold"])),
         (every, claims(r#"{"a": {"pol": ["gold", "off"]}}"#), missing()),
         (r#"{"required": false, "claim": "pol"}"#, claims(r#"{"pol": "platinum"}"#), missing()),
         // The client a claim names.
         (every, claims(r#"{"azp": "acme"}"#), of(&["silver"])),
-        (every, claims(r#"{"azp": "nobody"}"#), of(&["free"])),
+        (every, claims(r#"{"azp": "nobody"}"#), missing()),
+        (every, claims(r#"{"azp": ["acme"]}"#), missing()),
+        (every, client(claims(r#"{"azp": "acme"}"#), "globex", &["gold"]), Err(Reason::ClientsDiffer)),
         (every, claims(r#"{"azp": "planless"}"#), of(&["free"])),
         (every, claims(r#"{"azp": "ended"}"#), Err(Reason::ClientInactive)),
         // Scopes: each that stands for a plan; others beside it are no matter, others alone are no plan.
@@ -363,11 +365,7 @@ fn a_caller_has_the_plans_that_credential_claim_and_scopes_say() {
         // All of them together, each plan once.
         (
             every,
-            client(
-                claims(r#"{"a": {"pol": "free"}, "azp": "acme"}"#).scopes(&["admin"]),
-                "globex",
-                &["gold"],
-            ),
+            client(claims(r#"{"a": {"pol": "free"}, "azp": "acme"}"#).scopes(&["admin"]), "acme", &["gold"]),
             of(&["gold", "free", "silver"]),
         ),
     ] {
@@ -383,8 +381,9 @@ fn a_caller_has_the_plans_that_credential_claim_and_scopes_say() {
 
 #[test]
 fn faults_of_plans_are_told_with_what_was_meant() {
-    let eight: Vec<String> =
-        (1..=9).map(|n| format!(r#"{{"rate": "{n} per second", "paths": ["/{n}"]}}"#)).collect();
+    let eight: Vec<String> = (1..=9)
+        .map(|n| format!(r#"{{"rate": "{n} per second", "paths": ["/{n}"], "name": "n{n}"}}"#))
+        .collect();
     let too_many = format!(r#"{{"a": {{"allow": {{"bank": "all"}}, "limits": [{}]}}}}"#, eight.join(","));
     let limited = |limit: &str| format!(r#"{{"a": {{"limits": [{limit}]}}}}"#);
     for (plans, expected) in [
@@ -416,6 +415,10 @@ fn faults_of_plans_are_told_with_what_was_meant() {
         (
             limited(r#"{"rate": "5 per second"}, {"rate": "50 per minute"}"#),
             "two rates for the same requests",
+        ),
+        (
+            limited(r#"{"rate": "9 per second"}, {"rate": "5 per second", "methods": ["POST"]}"#),
+            "there are two limits `identity-rate-second`",
         ),
         (too_many, "at most 8 limits"),
     ] {

@@ -73,7 +73,8 @@ local function quota(key, last, count, per, carried, remembered, wanted)
     start = now_ms
   end
   local left = start + per - now_ms
-  if used >= count then return 0, 0, left * 1000, 0 end
+  -- A count of nothing beside what is carried over allows nothing.
+  if used >= count or count <= carried then return 0, 0, left * 1000, 0 end
   local kept = math.max(start + remembered - now_ms, 1)
   local taken = math.min(wanted, count - used)
   used = used + taken
