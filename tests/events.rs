@@ -32,7 +32,7 @@ fn plan(hook: &Upstream, more: &str) -> Plan {
         );
         plan.admin = ", token: { file: secrets/admin-token }";
     });
-    plan.directory.write("secrets/hook", KEY);
+    plan.directory.write("secrets/hook", format!("whsec_{}\n", base64(KEY.as_bytes())));
     plan.directory.write("secrets/admin-token", TOKEN);
     plan.directory.write("secrets/pepper", "pepper-pepper-pepper-pepper-pepper-pepper\n");
     plan.directory.write("clients/partners.yaml", "clients:\n  acme: {}\n");

@@ -52,10 +52,47 @@ fn units() -> usize {
     std::env::var("PORTCULLIS_ACCURACY").ok().and_then(|units| units.parse().ok()).unwrap_or(600)
 }
 
-/// Two gateways, eight callers on one quota; where asked for, one of the gateways is killed and started again in the
-/// midst of it. How many passed, and how many calls got no answer.
-fn hammered(settings: &str, killed: bool) -> (usize, usize) {
-    let redis = Redis::start();
+/// What happens while callers ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meanwhile {
+    Nothing,
+    /// One of the gateways is killed and started again.
+    GatewayKilled,
+    /// The server is killed and started again.
+    RedisKilled,
+    /// The clock of one gateway is half a minute ahead of the other's.
+    ClocksApart,
+}
+
+/// What came of it: how many passed, and how many calls got no answer, or that the store has none.
+#[derive(Debug)]
+struct Hammered {
+    passed: usize,
+    lost: usize,
+}
+
+/// A gateway that takes it for half a minute later than it is. Only the wall clock is moved.
+fn start_ahead(directory: &std::path::Path) -> Gateway {
+    let libraries = std::fs::read_dir("/usr/lib").expect("libraries").flatten();
+    let library = libraries.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    let library =
+        library.into_iter().find(|library| library.exists()).expect("faketime, which tests/run installs");
+    let environment =
+        [("LD_PRELOAD", &*library.to_string_lossy()), ("FAKETIME", "+30s"), ("DONT_FAKE_MONOTONIC", "1")];
+    Gateway::start_with(directory, &environment)
+}
+
+/// What a gateway takes it for, in milliseconds since 1970, by its last line in the log.
+fn wall_clock(gateway: &Gateway) -> i64 {
+    let lines = gateway.access_lines();
+    let time = lines.last().and_then(|line| line["ts"].as_str()?.parse::<jiff::Timestamp>().ok());
+    time.expect("a time").as_millisecond()
+}
+
+/// Two gateways and eight callers on one quota, to its last unit.
+fn hammered(settings: &str, meanwhile: Meanwhile) -> Hammered {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut redis = Redis::start_durable(folder.path());
     let quota = units();
     let api = api("shared", &format!("  - {{ per: identity, quota: {quota} per day{settings} }}\n"));
     let plan = plan(&redis, &[api], "2s");
@@ -70,6 +107,12 @@ fn hammered(settings: &str, killed: bool) -> (usize, usize) {
                 for _ in 0..count {
                     match session.send(client.get("/shared/x").bearer(&token)) {
                         Ok(answer) if answer.status == 200 => passed.fetch_add(1, Ordering::Relaxed),
+                        // The server was killed: the unit may have been counted, or not.
+                        Ok(answer) if answer.status == 503 && meanwhile == Meanwhile::RedisKilled => {
+                            answer.assert_refused(Reason::StoreUnavailable);
+                            std::thread::sleep(Duration::from_millis(20));
+                            lost.fetch_add(1, Ordering::Relaxed)
+                        }
                         Ok(answer) => {
                             answer.assert_refused(Reason::QuotaExhausted);
                             return;
@@ -86,20 +129,31 @@ fn hammered(settings: &str, killed: bool) -> (usize, usize) {
         callers.collect::<Vec<_>>()
     };
     let first = Gateway::start(plan.directory.path());
-    let mut second = Gateway::start(plan.directory.path());
+    let mut second = match meanwhile {
+        Meanwhile::ClocksApart => start_ahead(plan.directory.path()),
+        _ => Gateway::start(plan.directory.path()),
+    };
     let mut callers = hammer(&first, quota / 6);
     callers.extend(hammer(&second, quota / 6));
-    if killed {
-        std::thread::sleep(Duration::from_millis(100));
-        second.kill();
-        second = Gateway::start(plan.directory.path());
+    std::thread::sleep(Duration::from_millis(100));
+    match meanwhile {
+        Meanwhile::Nothing | Meanwhile::ClocksApart => {}
+        Meanwhile::RedisKilled => redis.restart_durable(folder.path()),
+        Meanwhile::GatewayKilled => {
+            second.kill();
+            second = Gateway::start(plan.directory.path());
+        }
     }
     callers.into_iter().for_each(|caller| caller.join().expect("a caller"));
     // What is left, to the last unit, through both of them.
     let rest: Vec<_> = hammer(&first, quota).into_iter().chain(hammer(&second, quota)).collect();
     rest.into_iter().for_each(|caller| caller.join().expect("a caller"));
-    let passed = passed.load(Ordering::Relaxed);
-    println!("quota {quota}{settings}, killed: {killed}: {passed} passed, {lost:?} calls without an answer");
+    let hammered = Hammered { passed: passed.load(Ordering::Relaxed), lost: lost.load(Ordering::Relaxed) };
+    println!("quota {quota}{settings}, {meanwhile:?}: {hammered:?}");
+    if meanwhile == Meanwhile::ClocksApart {
+        let by = [&first, &second].map(wall_clock);
+        assert!((25_000..60_000).contains(&(by[1] - by[0])), "one of them is ahead: {by:?}");
+    }
     for gateway in [first, second] {
         let answer = client(&gateway).get("/shared/x").bearer(&token).send();
         answer.assert_refused(Reason::QuotaExhausted);
@@ -108,33 +162,74 @@ fn hammered(settings: &str, killed: bool) -> (usize, usize) {
         let (status, log) = gateway.stop();
         assert!(status.success(), "{log}");
     }
-    (passed, lost.load(Ordering::Relaxed))
+    hammered
 }
 
 #[test]
 fn accuracy_of_two_gateways_is_that_of_one() {
-    assert_eq!(hammered("", false), (units(), 0));
+    let Hammered { passed, lost } = hammered("", Meanwhile::Nothing);
+    assert_eq!((passed, lost), (units(), 0));
+}
+
+/// The clock is the server's, also where a day of the calendar is at stake.
+#[test]
+fn accuracy_does_not_depend_on_the_clocks_of_gateways() {
+    let Hammered { passed, lost } = hammered("", Meanwhile::ClocksApart);
+    assert_eq!((passed, lost), (units(), 0));
 }
 
 /// A unit whose answer nobody saw is counted; nothing is counted twice.
 #[test]
 fn accuracy_survives_a_kill() {
-    let (passed, lost) = hammered("", true);
-    assert!(passed <= units() && passed + lost >= units(), "{passed} passed, {lost} were lost");
+    for meanwhile in [Meanwhile::GatewayKilled, Meanwhile::RedisKilled] {
+        let Hammered { passed, lost } = hammered("", meanwhile);
+        assert!(
+            passed <= units() && passed + lost >= units(),
+            "{meanwhile:?}: {passed} passed, {lost} were lost"
+        );
+    }
 }
 
 /// What a gateway has leased and not used is refused to others while it holds it, and lost if it is killed; never is too
 /// much admitted.
 #[test]
 fn accuracy_of_leases_is_never_above_the_limit() {
-    for killed in [false, true] {
-        let (passed, lost) = hammered(", lease: 20", killed);
-        let blocks = 2 * 20 * (1 + usize::from(killed));
+    for (meanwhile, gateways) in [(Meanwhile::Nothing, 1), (Meanwhile::GatewayKilled, 2)] {
+        let Hammered { passed, lost } = hammered(", lease: 20", meanwhile);
+        let blocks = 2 * 20 * gateways;
         assert!(
             passed <= units() && passed + lost + blocks >= units(),
-            "{killed}: {passed} passed, {lost} were lost"
+            "{meanwhile:?}: {passed} passed, {lost} were lost"
         );
     }
+}
+
+/// A percentage is told by one of the gateways, once, and only when a request that reached it was admitted.
+#[test]
+fn an_alert_of_a_shared_quota_is_told_once() {
+    let redis = Redis::start();
+    let limits = "  - { per: identity, quota: 10 per day, alerts: [50] }\n  - { per: address, quota: 4 per day, paths: [/narrow] }\n";
+    let plan = plan(&redis, &[api("shared", limits)], "2s");
+    let token = plan.idp.token().sign();
+    let gateways = [Gateway::start(plan.directory.path()), Gateway::start(plan.directory.path())];
+    let ask = |at: usize, path: &str| client(&gateways[at % 2]).get(path).bearer(&token).send();
+    let told = || -> f64 {
+        gateways.iter().map(|gateway| gateway.metric_sum("portcullis_quota_alerts_total", &[])).sum()
+    };
+    for at in 0..4 {
+        ask(at, "/shared/narrow").assert_passed();
+    }
+    for at in 0..4 {
+        ask(at, "/shared/narrow").assert_refused(Reason::QuotaExhausted);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(told() < 0.5, "nobody has used half of it");
+    for at in 0..6 {
+        ask(at, "/shared/wide").assert_passed();
+    }
+    eventually("it is told", || (told() > 0.5).then_some(()));
+    std::thread::sleep(Duration::from_millis(100));
+    assert!((told() - 1.0).abs() < 0.1, "{}", told());
 }
 
 /// Most requests of a leased quota ask nobody; a gateway that ends in good order returns what it has not used.
@@ -366,6 +461,17 @@ fn check_says_what_is_wrong_with_a_store() {
         ("url: { file: secrets/redis }", "url: redis://canary", "a secret is written in the file"),
         ("secrets/redis", "secrets/nothing", "secrets/nothing"),
         ("secrets/redis", "gateway.yaml", "the address of the shared store is none"),
+        ("timeout: 50ms", "replicas: 99", "99 is out of range: 0 to 16"),
+        ("timeout: 50ms", "nodes: [\"10.0.0.1:6379\"]", "`nodes` are those of a `sentinel` or a `cluster`"),
+        (
+            "timeout: 50ms",
+            "cluster: true, nodes: [\"10.0.0.1\"]",
+            "`10.0.0.1` is no node of the shared store",
+        ),
+        ("timeout: 50ms", "cluster: true, replicas: 1", "`replicas` cannot be waited for in a cluster"),
+        ("timeout: 50ms", "cluster: true, sentinel: { service: bank }", "Sentinels watch over one server"),
+        ("timeout: 50ms", "sentinel: {}", "`sentinel` needs `service`"),
+        ("timeout: 50ms", "sentinel: { service: bank, password: canary }", "a secret is written in the file"),
         ("redis: { url: { file: secrets/redis }, timeout: 50ms }", "", "needs `path`, `redis` or both"),
     ] {
         assert!(yaml.contains(written), "{written} in {yaml}");

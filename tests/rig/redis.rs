@@ -16,9 +16,7 @@ pub(crate) struct Redis {
 impl Redis {
     /// Starts one that keeps nothing on disk.
     pub(crate) fn start() -> Self {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-        Self::at(port)
+        Self::at(free_port())
     }
 
     /// One that speaks TLS alone, to this user alone.
@@ -43,10 +41,27 @@ impl Redis {
 
     fn listening(port: u16, arguments: &[&str]) -> Self {
         let mut command = Command::new("redis-server");
-        command.args(arguments).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).args(arguments);
         let process = command.stdout(Stdio::null()).spawn().expect("redis-server, which tests/run installs");
         eventually("redis-server listens", || TcpStream::connect(("127.0.0.1", port)).ok().map(drop));
         Self { process, port, scheme: "redis" }
+    }
+
+    /// One that writes everything to disk before it answers, in that folder; there it finds what an earlier one has written.
+    pub(crate) fn start_durable(folder: &Path) -> Self {
+        Self::durable_at(free_port(), folder)
+    }
+
+    fn durable_at(port: u16, folder: &Path) -> Self {
+        let folder = folder.to_string_lossy();
+        let durable = ["--dir", &*folder, "--appendonly", "yes", "--appendfsync", "always"];
+        Self::listening(port, &[&["--port", &port.to_string()], &durable[..]].concat())
+    }
+
+    /// Kills it, and starts another one in its place that finds what it has written.
+    pub(crate) fn restart_durable(&mut self, folder: &Path) {
+        self.kill();
+        *self = Self::durable_at(self.port, folder);
     }
 
     /// Its address.

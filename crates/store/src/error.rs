@@ -64,6 +64,9 @@ pub enum OpenError {
         "the address of the shared store is none: write `redis://[user[:password]@]host[:port][/database]`, or `rediss://` for TLS"
     )]
     BadAddress,
+    /// One of the other nodes of the shared store is none.
+    #[error("`{0}` is no node of the shared store: write `host:port`")]
+    BadNode(String),
     /// The thread that writes could not be started.
     #[error("the store's thread cannot be started: {0}")]
     Thread(io::Error),

@@ -100,7 +100,8 @@ pub use rate::{Algorithm, MOST_IN_A_WINDOW, RateOutcome, RateRule, RateStanding,
 pub use records::{RecordChanges, RecordRow, Records};
 pub use replays::{Claim, REPLAYS, ReplayFigures, ReplaySpace, Replays, SingleUse, claim_all};
 pub use shared::{
-    FAILURES, SharedAsk, SharedCounters, SharedFigures, SharedOutcome, SharedRule, SharedSettings, SharedUnit,
+    FAILURES, SharedAsk, SharedCounters, SharedFigures, SharedKey, SharedOutcome, SharedRule, SharedSettings,
+    SharedUnit, Topology,
 };
 
 use portcullis_core::Moment;

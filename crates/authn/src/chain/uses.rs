@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use portcullis_core::{Clock, Reason, Rejection, Scheme};
+use portcullis_jose::digest::sha256;
 use portcullis_store::{Claim, ReplaySpace, SingleUse, claim_all};
 
 use crate::dpop::Nonces;
@@ -35,7 +36,9 @@ pub(crate) struct Use {
 impl Uses {
     /// Notes it. What several members of an alternative would use up is one thing, and used up once: the proof that
     /// comes with a token both of them judge. It is held to the stricter of what they say.
-    pub(super) fn note(&self, used: Use) {
+    pub(super) fn note(&self, mut used: Use) {
+        // As long as its caller makes it; what remembers it, here and for other gateways, has no need of that.
+        used.key = sha256(&used.key).to_vec();
         let mut noted = self.0.borrow_mut();
         match noted.iter_mut().find(|other| other.space == used.space && other.key == used.key) {
             Some(other) => {

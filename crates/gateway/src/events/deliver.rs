@@ -13,13 +13,13 @@ use portcullis_authn::{KeyedHash, random_id};
 use portcullis_core::{Clock, Fetch, FetchRequest, Sending};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::gather::Gathered;
-use super::{EventKind, Happened, body};
+use super::gather::{Gathered, MOST_TOLD};
+use super::{EventKind, Inbox, body};
 use crate::telemetry::Telemetry;
 
 /// How long refusals are gathered before they are told.
 const GATHER: Duration = Duration::from_secs(10);
-/// How many events may wait for one webhook.
+/// How many events may wait for one webhook, without the gathered ones.
 const WAITING: usize = 1_000;
 /// How often an event is tried.
 const TRIES: u32 = 5;
@@ -55,56 +55,82 @@ struct Message {
     body: Bytes,
 }
 
+/// Where events wait for a webhook.
+struct Outbox {
+    webhook: Webhook,
+    rare: Sender<Message>,
+    gathered: Sender<Message>,
+}
+
 /// Hands events on, each webhook at its own pace.
-pub(super) async fn run(
-    mut inbox: Receiver<Happened>,
-    webhooks: Vec<Webhook>,
-    telemetry: Telemetry,
-    clock: Clock,
-) {
-    let mut outboxes = Vec::new();
-    for webhook in webhooks {
-        let (sender, receiver) = channel(WAITING);
-        outboxes.push((webhook.clone(), sender));
-        tokio::spawn(serve(webhook, receiver, telemetry.clone(), clock.clone()));
-    }
+pub(super) async fn run(mut inbox: Inbox, webhooks: Vec<Webhook>, telemetry: Telemetry, clock: Clock) {
+    let open = |webhook: Webhook| {
+        let ((rare, next), (gathered, then)) = (channel(WAITING), channel(MOST_TOLD));
+        tokio::spawn(serve(webhook.clone(), (next, then), telemetry.clone(), clock.clone()));
+        Outbox { webhook, rare, gathered }
+    };
+    let outboxes: Vec<Outbox> = webhooks.into_iter().map(open).collect();
     let mut gathered = Gathered::default();
     let mut telling = tokio::time::interval(GATHER);
     loop {
         tokio::select! {
-            happened = inbox.recv() => match happened {
+            rare = inbox.rare.recv() => match rare {
                 None => return,
-                Some(Happened::Refused(kind, refused)) => gathered.add(kind, refused),
-                Some(Happened::Rare(kind, data)) => {
-                    hand_on(&outboxes, kind, &body(kind, data, &clock), &telemetry);
+                Some((kind, data)) => {
+                    hand_on(&outboxes, vec![(kind, body(kind, data, &clock))], |outbox| &outbox.rare, &telemetry);
                 }
             },
+            refused = inbox.refused.recv() => match refused {
+                None => return,
+                Some((kind, refused)) => gathered.add(kind, refused),
+            },
             _ = telling.tick() => {
-                for (kind, data) in gathered.take() {
-                    hand_on(&outboxes, kind, &body(kind, data, &clock), &telemetry);
-                }
+                let told = gathered.take().into_iter().map(|(kind, data)| (kind, body(kind, data, &clock)));
+                hand_on(&outboxes, told.collect(), |outbox| &outbox.gathered, &telemetry);
             }
         }
     }
 }
 
-fn hand_on(outboxes: &[(Webhook, Sender<Message>)], kind: EventKind, body: &str, telemetry: &Telemetry) {
-    let Ok(id) = random_id() else {
-        tracing::error!(event = kind.as_str(), "an event cannot be told: there is no randomness");
-        return;
-    };
-    let message = Message { id: format!("msg_{id}"), kind, body: Bytes::copy_from_slice(body.as_bytes()) };
-    for (webhook, outbox) in outboxes.iter().filter(|(webhook, _)| webhook.wants(kind)) {
-        if outbox.try_send(message.clone()).is_err() {
-            tell_result(webhook, "dropped", telemetry);
-            tracing::error!(webhook = %webhook.name, event = kind.as_str(), "too many events wait for the webhook");
+fn hand_on(
+    outboxes: &[Outbox],
+    told: Vec<(EventKind, String)>,
+    place: impl Fn(&Outbox) -> &Sender<Message>,
+    telemetry: &Telemetry,
+) {
+    let mut dropped = vec![0_u64; outboxes.len()];
+    for (kind, body) in told {
+        let Ok(id) = random_id() else {
+            tracing::error!(event = kind.as_str(), "an event cannot be told: there is no randomness");
+            continue;
+        };
+        let message = Message { id: format!("msg_{id}"), kind, body: Bytes::from(body) };
+        let wanted = outboxes.iter().zip(&mut dropped).filter(|(outbox, _)| outbox.webhook.wants(kind));
+        for (outbox, dropped) in wanted {
+            *dropped += u64::from(place(outbox).try_send(message.clone()).is_err());
         }
+    }
+    for (outbox, dropped) in outboxes.iter().zip(dropped).filter(|(_, dropped)| *dropped > 0) {
+        tell_results(&outbox.webhook, "dropped", dropped, telemetry);
+        tracing::error!(webhook = %outbox.webhook.name, dropped, "too many events wait for the webhook");
     }
 }
 
-/// Delivers one after another: an event that is tried again holds up those behind it, so their order is kept.
-async fn serve(webhook: Webhook, mut outbox: Receiver<Message>, telemetry: Telemetry, clock: Clock) {
-    while let Some(message) = outbox.recv().await {
+/// Delivers one after another: an event that is tried again holds up those behind it, so their order is kept. Gathered
+/// ones come when no other waits.
+async fn serve(
+    webhook: Webhook,
+    (mut rare, mut gathered): (Receiver<Message>, Receiver<Message>),
+    telemetry: Telemetry,
+    clock: Clock,
+) {
+    loop {
+        let message = tokio::select! {
+            biased;
+            message = rare.recv() => message,
+            message = gathered.recv() => message,
+        };
+        let Some(message) = message else { return };
         let mut wait = FIRST_WAIT;
         let mut tries = 0;
         let result = loop {
@@ -128,8 +154,12 @@ async fn serve(webhook: Webhook, mut outbox: Receiver<Message>, telemetry: Telem
 }
 
 fn tell_result(webhook: &Webhook, result: &'static str, telemetry: &Telemetry) {
+    tell_results(webhook, result, 1, telemetry);
+}
+
+fn tell_results(webhook: &Webhook, result: &'static str, count: u64, telemetry: &Telemetry) {
     let labels = vec![Label::new("webhook", Arc::clone(&webhook.name)), Label::new("result", result)];
-    telemetry.count(DELIVERIES, labels, 1);
+    telemetry.count(DELIVERIES, labels, count);
 }
 
 struct Undelivered {

@@ -1,6 +1,6 @@
 //! Many refusals in one event: strangers decide how many there are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use portcullis_core::Reason;
@@ -8,15 +8,17 @@ use serde_json::{Value, json};
 
 use super::{EventKind, Refused};
 
-/// How many different events are gathered between two times they are told; more are counted among the others.
-const MOST: usize = 1_024;
+/// How many different events of each kind are gathered between two times they are told; more are counted among the others
+/// of their kind.
+const MOST: usize = 512;
+/// How many events that makes at most: one kind is of who calls, the other of limits, and each has its others.
+pub(super) const MOST_TOLD: usize = 2 * (MOST + 1);
 /// How many addresses one event names.
 const ADDRESSES: usize = 8;
 
 /// What is told in one event.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Subject {
-    kind: EventKind,
     api: Arc<str>,
     reason: Reason,
     limit: Option<Arc<str>>,
@@ -34,6 +36,11 @@ struct Together {
 /// The refusals since they were last told.
 #[derive(Default)]
 pub(super) struct Gathered {
+    subjects: BTreeMap<EventKind, OfKind>,
+}
+
+#[derive(Default)]
+struct OfKind {
     subjects: HashMap<Subject, Together>,
     /// Those that found no place.
     others: u64,
@@ -43,12 +50,13 @@ impl Gathered {
     pub(super) fn add(&mut self, kind: EventKind, refused: Refused) {
         let Refused { api, reason, limit, identity, client, request_id } = refused;
         let identity = identity.filter(|_| kind == EventKind::LimitExceeded);
-        let subject = Subject { kind, api, reason, limit, identity };
-        if self.subjects.len() >= MOST && !self.subjects.contains_key(&subject) {
-            self.others = self.others.saturating_add(1);
+        let subject = Subject { api, reason, limit, identity };
+        let of_kind = self.subjects.entry(kind).or_default();
+        if of_kind.subjects.len() >= MOST && !of_kind.subjects.contains_key(&subject) {
+            of_kind.others = of_kind.others.saturating_add(1);
             return;
         }
-        let together = self.subjects.entry(subject).or_insert_with(|| Together {
+        let together = of_kind.subjects.entry(subject).or_insert_with(|| Together {
             count: 0,
             addresses: BTreeSet::new(),
             request_id,
@@ -61,20 +69,19 @@ impl Gathered {
 
     /// Takes out what is to be told.
     pub(super) fn take(&mut self) -> Vec<(EventKind, Value)> {
-        let others = std::mem::take(&mut self.others);
-        let mut told: Vec<(EventKind, Value)> = std::mem::take(&mut self.subjects)
-            .into_iter()
-            .map(|(Subject { kind, api, reason, limit, identity }, together)| {
+        let mut told = Vec::new();
+        for (kind, OfKind { subjects, others }) in std::mem::take(&mut self.subjects) {
+            for (Subject { api, reason, limit, identity }, together) in subjects {
                 let Together { count, addresses, request_id } = together;
                 let data = json!({
                     "api": api, "reason": reason.code(), "limit": limit, "identity": identity, "count": count,
                     "addresses": addresses, "request_id": request_id,
                 });
-                (kind, data)
-            })
-            .collect();
-        if others > 0 {
-            told.push((EventKind::AuthFailed, json!({ "reason": "others", "count": others })));
+                told.push((kind, data));
+            }
+            if others > 0 {
+                told.push((kind, json!({ "reason": "others", "count": others })));
+            }
         }
         told
     }
@@ -85,7 +92,7 @@ mod tests {
     use portcullis_core::Reason;
     use serde_json::json;
 
-    use super::{Gathered, MOST};
+    use super::{Gathered, MOST, MOST_TOLD};
     use crate::events::{EventKind, Refused};
 
     fn refused(api: &str, reason: Reason, client: &str, request_id: &str) -> Refused {
@@ -128,8 +135,20 @@ mod tests {
                 refused(&format!("api-{number}"), Reason::RateLimited, "192.0.2.1", "x"),
             );
         }
+        for _ in 0..3 {
+            gathered.add(EventKind::AuthFailed, refused("api-0", Reason::ApiKeyInvalid, "192.0.2.1", "x"));
+        }
         let told = gathered.take();
-        assert_eq!(told.len(), MOST + 1);
-        assert_eq!(told.last().map(|(_, data)| data["count"].clone()), Some(json!(5)));
+        assert!(told.len() == MOST + 2 && told.len() <= MOST_TOLD);
+        let others = |(kind, data): &&(EventKind, serde_json::Value)| {
+            *kind == EventKind::LimitExceeded && data["reason"] == json!("others")
+        };
+        assert_eq!(told.iter().find(others).map(|(_, data)| data["count"].clone()), Some(json!(5)));
+        let failed = told.iter().find(|(kind, _)| *kind == EventKind::AuthFailed);
+        assert_eq!(
+            failed.map(|(_, data)| data["count"].clone()),
+            Some(json!(3)),
+            "it has a place of its own"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Events: what operators want to be told of, in the words of the log, over webhooks.
 //!
 //! Whoever has something to tell puts it in a queue and never waits; a full queue is counted. The background gathers
-//! refusals, of which there may be as many as strangers want, and hands everything else on at once.
+//! refusals, of which there may be as many as strangers want, and hands everything else on at once. Both have queues of
+//! their own all the way, so no flood of refusals takes the place of what is told by itself.
 
 mod deliver;
 mod gather;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use portcullis_core::{Clock, Reason};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{Sender, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 pub(crate) use deliver::Webhook;
 use deliver::run;
@@ -21,8 +22,10 @@ pub(crate) use spec::EventsSpec;
 
 use crate::telemetry::Telemetry;
 
-/// How many events may wait to be handed on.
-const QUEUE: usize = 4_096;
+/// How many refusals may wait to be gathered.
+const REFUSED: usize = 4_096;
+/// How many other events may wait to be handed on.
+const RARE: usize = 1_024;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,13 +72,12 @@ pub(crate) struct Refused {
     pub(crate) request_id: String,
 }
 
-/// Something that happened.
-#[derive(Debug)]
-enum Happened {
-    /// To a request; told with others of its kind.
-    Refused(EventKind, Refused),
-    /// Something rare, told by itself.
-    Rare(EventKind, Value),
+/// What is to be told.
+struct Inbox {
+    /// What happened to requests; told with others of its kind.
+    refused: Receiver<(EventKind, Refused)>,
+    /// What is rare, told by itself.
+    rare: Receiver<(EventKind, Value)>,
 }
 
 /// Where events are put. Clones lead to the same queue; one without webhooks leads nowhere.
@@ -84,7 +86,8 @@ pub(crate) struct Events(Option<Arc<Queue>>);
 
 #[derive(Debug)]
 struct Queue {
-    sender: Sender<Happened>,
+    refused: Sender<(EventKind, Refused)>,
+    rare: Sender<(EventKind, Value)>,
     /// Which kinds anybody wants to hear of.
     wanted: Vec<EventKind>,
     dropped: AtomicU64,
@@ -97,11 +100,12 @@ impl Events {
         telemetry: &Telemetry,
         clock: &Clock,
     ) -> (Self, impl Future<Output = ()> + use<>) {
-        let (sender, inbox) = channel(QUEUE);
+        let ((refused, refusals), (rare, others)) = (channel(REFUSED), channel(RARE));
         let wanted = EventKind::ALL.iter().map(|(_, kind)| *kind);
         let wanted = wanted.filter(|kind| webhooks.iter().any(|webhook| webhook.wants(*kind))).collect();
-        let queue = Queue { sender, wanted, dropped: AtomicU64::new(0) };
+        let queue = Queue { refused, rare, wanted, dropped: AtomicU64::new(0) };
         let queue = (!webhooks.is_empty()).then(|| Arc::new(queue));
+        let inbox = Inbox { refused: refusals, rare: others };
         (Self(queue), run(inbox, webhooks, telemetry.clone(), clock.clone()))
     }
 
@@ -116,14 +120,14 @@ impl Events {
         if self.wants(kind)
             && let Some(refused) = describe()
         {
-            self.put(Happened::Refused(kind, refused));
+            self.put(|queue| queue.refused.try_send((kind, refused)).is_ok());
         }
     }
 
     /// Something else happened. SECURITY: `data` holds no secret.
     pub(crate) fn tell(&self, kind: EventKind, data: Value) {
         if self.wants(kind) {
-            self.put(Happened::Rare(kind, data));
+            self.put(|queue| queue.rare.try_send((kind, data)).is_ok());
         }
     }
 
@@ -136,9 +140,9 @@ impl Events {
         self.0.as_ref().is_some_and(|queue| queue.wanted.contains(&kind))
     }
 
-    fn put(&self, happened: Happened) {
+    fn put(&self, put: impl FnOnce(&Queue) -> bool) {
         if let Some(queue) = &self.0
-            && queue.sender.try_send(happened).is_err()
+            && !put(queue)
         {
             queue.dropped.fetch_add(1, Ordering::Relaxed);
         }

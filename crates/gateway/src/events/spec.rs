@@ -110,17 +110,16 @@ impl WebhookSpec {
         })
     }
 
-    /// The key that events are signed with: the bytes of the secret, or those behind `whsec_`.
+    /// The key that events are signed with: the bytes that stand in base64 behind `whsec_`. Without that the libraries of
+    /// receivers would take any text for base64, and sign with another key than ours.
     fn key(&self, materials: &dyn Materials, faults: &mut Faults) -> Option<Secret> {
         let (spec, place) = &self.secret;
         let secret = spec.resolve(materials, faults)?;
-        let key = match secret.expose().strip_prefix(PREFIX) {
-            None => Some(secret),
-            Some(text) => STANDARD.decode(text).ok().map(Secret::new),
-        };
+        let text = secret.expose().strip_prefix(PREFIX).map(<[u8]>::trim_ascii_end);
+        let key = text.and_then(|text| STANDARD.decode(text).ok()).map(Secret::new);
         let key = key.filter(|key| key.len() >= MIN_KEY);
         if key.is_none() {
-            let message = format!("the key of a webhook is {MIN_KEY} bytes or more");
+            let message = format!("the key of a webhook is `whsec_` and {MIN_KEY} bytes or more in base64");
             faults.push(
                 Diagnostic::error("weak_secret", *place, message)
                     .note("make one with `echo whsec_$(openssl rand -base64 32)`: whoever is told checks with it that an event is ours"),

@@ -31,7 +31,7 @@ pub(super) struct Limit {
     /// The plan it is of.
     plan: Option<PlanId>,
     api: Arc<str>,
-    per: Box<[Per]>,
+    pub(super) per: Box<[Per]>,
     reach: Reach,
     count: Count,
     /// Asked and told of, and never in the way.
@@ -192,7 +192,7 @@ impl Limit {
     /// Takes a unit of counters that are this gateway's alone.
     pub(super) async fn take_alone(&self, facts: &LimitFacts<'_>) -> Result<Said, Rejection> {
         match self.take(facts).await {
-            Ok((standing, reset)) => Ok(Said::Taken { standing, reset, held: None }),
+            Ok((standing, reset)) => Ok(Said::Taken { standing, reset, held: None, reached: None }),
             Err(rejection)
                 if rejection.reason() == Reason::StoreUnavailable
                     && self.when_store_fails == WhenStoreFails::Allow =>
@@ -229,7 +229,7 @@ impl Limit {
                 match table.take_of(count, quota, facts.now).await {
                     Ok(QuotaOutcome::Taken { remaining, reset, reached }) => {
                         if let Some(percent) = reached {
-                            self.alert(facts, percent, remaining);
+                            self.alert(facts, percent, remaining)();
                         }
                         Ok((Standing::new(remaining, left(window, facts.now, reset)), reset))
                     }
@@ -352,9 +352,19 @@ impl Limit {
         }
     }
 
-    pub(super) fn alert(&self, facts: &LimitFacts<'_>, percent: u8, remaining: u64) {
-        let identity = facts.principal.map_or("", |caller| &caller.name);
-        self.alerts.tell(&QuotaAlert { api: &self.api, limit: &self.name, identity, percent, remaining });
+    /// What tells that a percentage is reached.
+    pub(super) fn alert(
+        &self,
+        facts: &LimitFacts<'_>,
+        percent: u8,
+        remaining: u64,
+    ) -> impl FnOnce() + Send + use<> {
+        let (hook, api, limit) = (self.alerts.clone(), Arc::clone(&self.api), Arc::clone(&self.name));
+        let identity = facts.principal.map(|caller| caller.name.clone());
+        move || {
+            let identity = identity.as_deref().unwrap_or_default();
+            hook.tell(&QuotaAlert { api: &api, limit: &limit, identity, percent, remaining });
+        }
     }
 
     /// SECURITY: whoever cannot be counted is not let through uncounted.

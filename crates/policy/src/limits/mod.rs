@@ -36,8 +36,7 @@ pub use alerts::{AlertHook, QuotaAlert};
 use limit::{Held, Limit};
 pub use of_plan::PlanSlots;
 pub(crate) use of_plan::{OfPlan, PlanLimitSpec};
-use portcullis_store::SharedOutcome;
-use remote::{Leased, Said};
+use remote::{Leased, Reached, Said};
 pub use shared::SharedLimits;
 use slot::Slot;
 pub use spec::{Callers, CheckedLimits, LimitsSpec};
@@ -96,6 +95,8 @@ struct Taken<'a> {
     which: u8,
     /// Units of blocks.
     leased: Vec<Leased<'a>>,
+    /// What is to be told if the request is admitted.
+    reached: Vec<(&'a Limit, Box<Reached>)>,
     facts: &'a LimitFacts<'a>,
 }
 
@@ -134,16 +135,17 @@ impl Admission {
     ///
     /// # Errors
     /// It refuses.
-    fn note(
+    fn note<'a>(
         &mut self,
         at: usize,
-        limit: &Limit,
+        limit: &'a Limit,
         said: Result<Said, Rejection>,
-        (taken, held): (&mut Taken<'_>, &mut Vec<Held>),
+        (taken, held): (&mut Taken<'a>, &mut Vec<Held>),
     ) -> Result<(), Rejection> {
         match said {
             Ok(Said::Uncounted) => {}
-            Ok(Said::Taken { standing, reset, held: shared }) => {
+            Ok(Said::Taken { standing, reset, held: shared, reached }) => {
+                taken.reached.extend(reached.map(|reached| (limit, reached)));
                 if shared.is_none() {
                     taken.which |= 1 << at;
                 }
@@ -236,7 +238,8 @@ impl Limits {
     ) -> Result<Admission, Rejection> {
         let standings = [Standing::default(); MAX_LIMITS];
         let mut admission = Admission { standings, told: 0, shadow: None, personal: None };
-        let mut taken = Taken { slots: &self.slots, which: 0, leased: Vec::new(), facts };
+        let mut taken =
+            Taken { slots: &self.slots, which: 0, leased: Vec::new(), reached: Vec::new(), facts };
         let (mut held, mut asked) = (Vec::new(), Vec::new());
         for (at, slot) in self.slots.iter().enumerate() {
             let limit = slot.limit(facts.plans()).filter(|limit| limit.is_asked(facts, early));
@@ -259,28 +262,12 @@ impl Limits {
                 },
             }
         }
-        if let [(_, first, _), ..] = asked.as_slice()
-            && let Some(shared) = &first.shared
-        {
-            let asks = asked.iter().map(|(.., ask)| ask.clone()).collect();
-            match shared.counters.take(asks).await {
-                Ok(outcomes) => {
-                    let outcomes = outcomes.into_iter().chain(std::iter::repeat(SharedOutcome::NotAsked));
-                    for ((at, limit, ask), outcome) in asked.into_iter().zip(outcomes) {
-                        let said = limit.hear(ask, outcome, facts);
-                        admission.note(at, limit, said, (&mut taken, &mut held))?;
-                    }
-                }
-                Err(error) => {
-                    for (at, limit, _) in asked {
-                        let said = limit.without_others(&error, facts).await;
-                        admission.note(at, limit, said, (&mut taken, &mut held))?;
-                    }
-                }
-            }
-        }
+        remote::take(asked, facts, &mut admission, (&mut taken, &mut held)).await?;
         taken.which = 0;
         taken.leased.clear();
+        for (limit, reached) in std::mem::take(&mut taken.reached) {
+            limit.tell(*reached, facts);
+        }
         reserved.0.append(&mut held);
         if self.is_personal && !early {
             let (policy, plans) = (self.own_policy(facts), facts.plans.cloned());

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use portcullis_core::{Reason, Rejection};
 use portcullis_store::{
-    LimitId, QuotaRule, RateRule, SharedAsk, SharedCounters, SharedOutcome, SharedRule, SharedUnit,
-    StoreError,
+    LimitId, QuotaRule, RateRule, SharedAsk, SharedCounters, SharedKey, SharedOutcome, SharedRule,
+    SharedUnit, StoreError,
 };
 
-use super::limit::{Counter, Limit, left};
+use super::key::Key;
+use super::limit::{Counter, Held, Limit, left};
 use super::spec::WhenStoreFails;
-use super::{LimitFacts, Standing};
+use super::{Admission, LimitFacts, Standing, Taken};
 
 /// Where a limit is counted together with other gateways.
 #[derive(Debug)]
@@ -43,9 +44,19 @@ impl Leased<'_> {
 /// What a limit says of a request.
 pub(super) enum Said {
     /// A unit is taken.
-    Taken { standing: Standing, reset: Duration, held: Option<SharedHeld> },
+    Taken { standing: Standing, reset: Duration, held: Option<SharedHeld>, reached: Option<Box<Reached>> },
     /// The request is not counted.
     Uncounted,
+}
+
+/// A percentage of a quota that other gateways count, too. It is told when the request is admitted.
+#[derive(Clone, Debug)]
+pub(super) struct Reached {
+    ask: SharedAsk,
+    unit: SharedUnit,
+    percent: u8,
+    remaining: u64,
+    left: Duration,
 }
 
 impl Shared {
@@ -65,28 +76,65 @@ impl Shared {
     }
 }
 
+/// Asks for a unit of each of these limits in one go, and notes what is said.
+///
+/// # Errors
+/// One of them refuses, or cannot be asked.
+pub(super) async fn take<'a>(
+    asked: Vec<(usize, &'a Limit, SharedAsk)>,
+    facts: &LimitFacts<'_>,
+    admission: &mut Admission,
+    (taken, held): (&mut Taken<'a>, &mut Vec<Held>),
+) -> Result<(), Rejection> {
+    let Some(shared) = asked.first().and_then(|(_, limit, _)| limit.shared.as_ref()) else { return Ok(()) };
+    let asks = asked.iter().map(|(.., ask)| ask.clone()).collect();
+    let outcomes = match shared.counters.take(asks).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            for (at, limit, _) in asked {
+                let said = limit.without_others(&error, facts).await;
+                admission.note(at, limit, said, (&mut *taken, &mut *held))?;
+            }
+            return Ok(());
+        }
+    };
+    // One that refuses decides, and others may not have been asked.
+    let refusal = asked
+        .iter()
+        .zip(&outcomes)
+        .find(|((.., ask), outcome)| !ask.is_soft() && matches!(outcome, SharedOutcome::Refused { .. }));
+    if let Some(((at, limit, ask), outcome)) = refusal {
+        let said = limit.hear(ask.clone(), *outcome, facts);
+        admission.note(*at, limit, said, (&mut *taken, &mut *held))?;
+    }
+    let outcomes = outcomes.into_iter().chain(std::iter::repeat(SharedOutcome::NotAsked));
+    for ((at, limit, ask), outcome) in asked.into_iter().zip(outcomes) {
+        let said = limit.hear(ask, outcome, facts);
+        admission.note(at, limit, said, (&mut *taken, &mut *held))?;
+    }
+    Ok(())
+}
+
 impl Limit {
     /// The question for a unit of a limit that is shared.
     pub(super) fn ask(&self, shared: &Shared, facts: &LimitFacts<'_>) -> Result<SharedAsk, Rejection> {
         let window = self.window(facts)?;
-        let key = self.key(window.as_deref(), facts).map_err(|why| self.uncountable(&why))?;
-        let undecided = |error: StoreError| self.undecided(&error);
-        let ask = |rule| SharedAsk::new(&shared.id, rule, key.as_str()).map_err(undecided);
-        let ask = match &self.rule(facts.principal).counter {
+        let caller = Key::of(&self.per, facts).map_err(|why| self.uncountable(&why))?;
+        let windows = window.as_deref().map(|window| (&*window.first_day, &*window.last_first_day));
+        let rule = match &self.rule(facts.principal).counter {
             Counter::Rate(table) => {
                 let own = facts.principal.and_then(|caller| Some(self.own.as_ref()?.of(caller)));
-                let rule = own
-                    .map_or_else(|| table.rule(), |count| RateRule { count, burst: count, ..table.rule() });
-                ask(SharedRule::Rate(rule))
+                let rule = own.map(|count| RateRule { count, burst: count, ..table.rule() });
+                SharedRule::Rate(rule.unwrap_or_else(|| table.rule()))
             }
             Counter::Quota(table) => {
-                let rule = QuotaRule { count: self.quota_count(table, facts.principal), ..table.rule() };
-                let last = self.last_key(table, window.as_deref(), facts);
-                let ask = ask(SharedRule::Quota(rule))?;
-                last.map_or(Ok(ask.clone()), |last| ask.after(&shared.id, &last).map_err(undecided))
+                let count = self.quota_count(table, facts.principal);
+                SharedRule::Quota(QuotaRule { count, ..table.rule() })
             }
         };
-        Ok(ask?.softly(self.shadow).in_blocks_of(shared.lease, facts.now.monotonic))
+        let ask = SharedAsk::new(&shared.id, rule, SharedKey { caller: caller.as_str(), windows });
+        let ask = ask.map_err(|error| self.undecided(&error))?;
+        Ok(ask.softly(self.shadow).in_blocks_of(shared.lease, facts.now.monotonic))
     }
 
     /// What the answer means.
@@ -100,14 +148,18 @@ impl Limit {
         let window = window.as_deref();
         match (outcome, &self.rule(facts.principal).counter) {
             (SharedOutcome::Taken { remaining, reset, unit }, counter) => {
-                if let Counter::Quota(table) = counter {
-                    let rule = QuotaRule { count: self.quota_count(table, facts.principal), ..table.rule() };
-                    if let Some(percent) = rule.reached_with(remaining) {
-                        self.alert(facts, percent, remaining);
+                let left = left(window, facts.now, reset);
+                let percent = match counter {
+                    Counter::Quota(table) => {
+                        let count = self.quota_count(table, facts.principal);
+                        QuotaRule { count, ..table.rule() }.reached_with(remaining)
                     }
-                }
-                let standing = Standing::new(remaining, left(window, facts.now, reset));
-                Ok(Said::Taken { standing, reset, held: Some(SharedHeld { ask, unit }) })
+                    Counter::Rate(_) => None,
+                };
+                let reached = percent
+                    .map(|percent| Box::new(Reached { ask: ask.clone(), unit, percent, remaining, left }));
+                let standing = Standing::new(remaining, left);
+                Ok(Said::Taken { standing, reset, held: Some(SharedHeld { ask, unit }), reached })
             }
             (SharedOutcome::Refused { retry_after }, Counter::Rate(_)) => {
                 Err(self.refusal(Reason::RateLimited, retry_after))
@@ -117,6 +169,14 @@ impl Limit {
             }
             (SharedOutcome::NotAsked, _) => Err(self.undecided(&StoreError::NoAnswer)),
         }
+    }
+
+    /// Tells that a percentage is reached, unless another gateway or an earlier request has.
+    pub(super) fn tell(&self, reached: Reached, facts: &LimitFacts<'_>) {
+        let Some(shared) = &self.shared else { return };
+        let Reached { ask, unit, percent, remaining, left } = reached;
+        let alert = self.alert(facts, percent, remaining);
+        shared.counters.tell_once(&ask, (unit, percent), (facts.now.monotonic, left), alert);
     }
 
     /// Decides where the counters that are shared cannot be asked.
@@ -130,7 +190,7 @@ impl Limit {
             WhenStoreFails::Allow => Ok(Said::Uncounted),
             WhenStoreFails::Local => {
                 let (standing, reset) = self.take(facts).await?;
-                Ok(Said::Taken { standing, reset, held: None })
+                Ok(Said::Taken { standing, reset, held: None, reached: None })
             }
         }
     }

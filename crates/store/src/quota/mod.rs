@@ -360,11 +360,9 @@ impl QuotaRule {
         self.alerts.iter().rev().fold(0, |bits, percent| (bits << 1) | u8::from(is_reached(*percent)))
     }
 
-    /// The highest of the percentages that the unit which left so many was the first to reach.
+    /// The highest of the percentages that are reached where so many are left.
     pub fn reached_with(&self, remaining: u64) -> Option<u8> {
-        let units = u64::from(self.count).saturating_sub(remaining);
-        let before = self.reached(units.saturating_sub(1));
-        self.highest(self.reached(units) & !before)
+        self.highest(self.reached(u64::from(self.count).saturating_sub(remaining)))
     }
 
     /// The highest of some of the percentages.

@@ -123,14 +123,11 @@ impl SingleUse<'_> {
 /// The first that is not fresh, counted from 0, and what it is instead.
 pub async fn claim_all(owner: &[u8], all: &[SingleUse<'_>], clock: &Clock) -> Result<(), (usize, Claim)> {
     let mut claimed = Vec::new();
-    let release = |claimed: &[(&ReplaySpace, Claimed)]| {
-        claimed.iter().for_each(|(space, done)| space.memory.release(done));
-    };
     for (at, one) in all.iter().enumerate() {
         match one.claim(owner, clock) {
             Ok(done) => claimed.push((one.space, done)),
             Err(claim) => {
-                release(&claimed);
+                release(claimed.iter());
                 return Err((at, claim));
             }
         }
@@ -139,13 +136,19 @@ pub async fn claim_all(owner: &[u8], all: &[SingleUse<'_>], clock: &Clock) -> Re
     match shared {
         None => Ok(()),
         // Boxed, so that what few requests wait for does not widen the future of every one.
-        Some(shared) => Box::pin(claim_with_others(all, shared, clock)).await.inspect_err(|(_, claim)| {
-            // What has been used stays used. What nobody knows may be tried again.
-            if *claim == Claim::Unknown {
-                release(&claimed);
-            }
-        }),
+        Some(shared) => {
+            Box::pin(claim_with_others(all, shared, clock)).await.inspect_err(|(seen_at, claim)| {
+                // What has been used stays used; what came with it can be used still. What nobody knows may be tried again.
+                let unseen =
+                    claimed.iter().enumerate().filter(|(at, _)| *claim != Claim::Seen || at != seen_at);
+                release(unseen.map(|(_, claimed)| claimed));
+            })
+        }
     }
+}
+
+fn release<'a, 's: 'a>(claimed: impl Iterator<Item = &'a (&'s ReplaySpace, Claimed)>) {
+    claimed.for_each(|(space, done)| space.memory.release(done));
 }
 
 /// Claims at the server what was fresh here.

@@ -11,7 +11,13 @@ local function keep(...)
   redis.call('SET', KEYS[1], table.concat(words, ' '), 'KEEPTTL')
   return 1
 end
-if ARGV[1] == 'pace' then return keep(math.max(seen[1] - tonumber(ARGV[3]), 0)) end
+if ARGV[1] == 'pace' then
+  -- What of the unit has drained away since it was taken has come back by itself.
+  local clock = redis.call('TIME')
+  local now = ((tonumber(clock[1]) - 1767225600) * 1000000 + tonumber(clock[2])) * 10
+  local left = math.min(tonumber(ARGV[3]), math.max(mark - now, 0))
+  return keep(math.max(seen[1] - left, 0))
+end
 if ARGV[1] == 'window' then
   if mark == seen[1] then return keep(seen[1], math.max(seen[2] - 1, 0), seen[3]) end
   if mark == seen[1] - 1 then return keep(seen[1], seen[2], math.max(seen[3] - 1, 0)) end

@@ -31,80 +31,55 @@
 mod ask;
 mod breaker;
 mod lease;
+mod once;
+mod servers;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod told;
+#[cfg(test)]
+mod topology_tests;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use portcullis_core::Secret;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, ErrorKind, RedisError, Script, TlsCertificates};
+use futures_util::StreamExt as _;
+use redis::FromRedisValue;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::QuotaRule;
 use crate::error::{OpenError, StoreError};
-use ask::{PREFIX, is_taken, outcome};
+use ask::{is_taken, outcome};
 use breaker::Breaker;
 use lease::{Leased, Leases};
+use servers::{Call, Kept, Servers};
+use told::Told;
 
-pub use ask::{SharedAsk, SharedOutcome, SharedRule, SharedUnit};
+pub use ask::{SharedAsk, SharedKey, SharedOutcome, SharedRule, SharedUnit};
 pub use breaker::FAILURES;
+pub(crate) use once::UsedUp;
+pub use settings::{SharedSettings, Topology};
 
-/// Where the server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SharedSettings {
-    /// `redis://[user[:password]@]host[:port][/database]`, or `rediss://` for TLS. It may hold a password.
-    pub url: Secret,
-    /// PEM of the authorities a TLS server's certificate must come from; those of the system without it.
-    pub trust: Option<Vec<u8>>,
-    /// How long a question waits.
-    pub timeout: Duration,
-}
-
-impl SharedSettings {
-    /// Whether the address and the trust can be used. No server is asked.
-    ///
-    /// # Errors
-    /// They cannot.
-    pub fn check(&self) -> Result<(), OpenError> {
-        self.client().map(drop)
-    }
-
-    fn client(&self) -> Result<Client, OpenError> {
-        let url = std::str::from_utf8(self.url.expose()).map_err(|_not_text| OpenError::BadAddress)?.trim();
-        let client = match &self.trust {
-            None => Client::open(url),
-            Some(pem) => {
-                let root_cert = Some(pem.clone());
-                Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })
-            }
-        };
-        client.map_err(unusable)
-    }
-}
-
-/// SECURITY: without the error's own words, which may repeat the address, and a password in it.
-fn unusable(_error: RedisError) -> OpenError {
-    OpenError::BadAddress
-}
+/// How many blocks are returned at once.
+const RETURNED_AT_ONCE: usize = 16;
 
 /// The server's counters. Clones are one.
 #[derive(Clone)]
 pub struct SharedCounters(Arc<Inner>);
 
 struct Inner {
-    connection: ConnectionManager,
+    servers: Servers,
     background: Handle,
-    take: Script,
-    give_back: Script,
-    claim: Script,
-    timeout: Duration,
+    take: Kept,
+    give_back: Kept,
+    claim: Kept,
+    tell: Kept,
     breaker: Breaker,
     leases: Leases,
+    told: Told,
     started: Instant,
     figures: Figures,
 }
@@ -132,37 +107,22 @@ pub struct SharedFigures {
     pub is_open: bool,
 }
 
-/// A credential that may be used once, of a kind, and how long it is remembered.
-pub(crate) struct UsedUp<'a> {
-    pub(crate) space: &'a str,
-    pub(crate) key: &'a [u8],
-    pub(crate) remembered: Duration,
-}
-
 impl SharedCounters {
     /// Counters of a server, asked on that runtime. It is not looked for before the first question.
     ///
     /// # Errors
     /// The address or the trust cannot be used.
     pub fn new(settings: &SharedSettings, background: Handle) -> Result<Self, OpenError> {
-        let client = settings.client()?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(settings.timeout.max(Duration::from_millis(250))))
-            .set_response_timeout(Some(settings.timeout))
-            .set_number_of_retries(1)
-            .set_max_delay(Duration::from_millis(100));
-        let entered = background.enter();
-        let connection = client.get_connection_manager_lazy(config).map_err(unusable)?;
-        drop(entered);
         Ok(Self(Arc::new(Inner {
-            connection,
+            servers: Servers::new(settings, &background)?,
             background,
-            take: Script::new(include_str!("take.lua")),
-            give_back: Script::new(include_str!("give_back.lua")),
-            claim: Script::new(include_str!("claim.lua")),
-            timeout: settings.timeout,
+            take: Kept::new(include_str!("take.lua")),
+            give_back: Kept::new(include_str!("give_back.lua")),
+            claim: Kept::new(include_str!("claim.lua")),
+            tell: Kept::new(include_str!("tell.lua")),
             breaker: Breaker::default(),
             leases: Leases::default(),
+            told: Told::default(),
             started: Instant::now(),
             figures: Figures::default(),
         })))
@@ -170,8 +130,8 @@ impl SharedCounters {
 
     /// A unit of a block that was taken before, without asking anybody; `None` if there is none.
     pub fn take_leased(&self, ask: &SharedAsk) -> Option<SharedOutcome> {
-        let (block, now) = ask.block?;
-        let Leased { remaining, reset, unit, ask: next } = self.0.leases.take(&ask.key, block, now)?;
+        let ((block, now), rule) = (ask.block?, ask.quota()?);
+        let Leased { remaining, reset, unit, ask: next } = self.0.leases.take(&ask.key, &rule, block, now)?;
         if next {
             let (this, ask) = (self.clone(), ask.clone());
             self.0.background.spawn(async move { this.lease_next(&ask, block).await });
@@ -187,14 +147,14 @@ impl SharedCounters {
         }
     }
 
-    /// Takes one unit of every limit, or none of any; the answers are in the order of the questions, up to the first
-    /// refusal. A request that is dropped while it waits gives its units back.
+    /// Takes one unit of every limit, or none of any; the answers are in the order of the questions. Where one that is in
+    /// the way has refused, nothing was taken, and some may not have been asked. A request that is dropped while it
+    /// waits gives its units back.
     ///
     /// # Errors
     /// The server cannot be asked or does not answer. Then the units may have been taken.
     pub async fn take(&self, asks: Vec<SharedAsk>) -> Result<Vec<SharedOutcome>, StoreError> {
-        if !self.0.breaker.lets_through(self.0.started.elapsed()) {
-            self.0.figures.not_asked.fetch_add(1, Ordering::Relaxed);
+        if !self.lets_through() {
             return Err(StoreError::NoAnswer);
         }
         let (sender, receiver) = oneshot::channel();
@@ -205,38 +165,79 @@ impl SharedCounters {
             if let Err(Ok(unheard)) = sender.send(outcome)
                 && is_taken(&asks, &unheard)
             {
-                for (ask, outcome) in asks.iter().zip(unheard) {
-                    if let SharedOutcome::Taken { unit, .. } = outcome {
-                        this.return_units(&ask.key, ask.rule, (unit, 1)).await;
-                    }
-                }
+                this.undo(asks.iter().zip(unheard)).await;
             }
         });
         receiver.await.unwrap_or(Err(StoreError::Closed))
     }
 
+    /// Asks in one round trip; in a cluster, in one for each key of the caller (`per`), for they may be on different servers.
     async fn ask(&self, asks: &[SharedAsk]) -> Result<Vec<SharedOutcome>, StoreError> {
+        if !self.0.servers.is_cluster() {
+            return self.ask_together(&asks.iter().collect::<Vec<_>>()).await;
+        }
+        let mut outcomes = vec![SharedOutcome::NotAsked; asks.len()];
+        let mut tags: Vec<u16> = asks.iter().map(|ask| ask.tag).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        for tag in tags {
+            let together: Vec<_> = asks.iter().filter(|ask| ask.tag == tag).collect();
+            let heard = self.ask_together(&together).await;
+            let mut answers = heard.iter().flatten();
+            let places = asks.iter().zip(&mut outcomes).filter(|(ask, _)| ask.tag == tag);
+            places.zip(&mut answers).for_each(|((_, outcome), answer)| *outcome = *answer);
+            let refused = heard.as_ref().is_ok_and(|heard| !is_taken(together, heard));
+            if heard.is_err() || refused {
+                // What refuses or fails has taken nothing, or nobody knows; the servers before it have.
+                let taken = asks.iter().zip(outcomes.iter().copied()).filter(|(ask, _)| ask.tag != tag);
+                self.undo(taken).await;
+                return heard.map(|_| outcomes);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Asks in one round trip for limits whose counters are on one server.
+    async fn ask_together(&self, asks: &[&SharedAsk]) -> Result<Vec<SharedOutcome>, StoreError> {
         let leases = &self.0.leases;
-        let wanted = |ask: &SharedAsk| ask.block.map_or(1, |(block, _)| leases.wanted(&ask.key, block));
+        let block = |ask: &SharedAsk| Some((ask.block?.0, ask.quota()?));
+        let wanted = |ask: &&SharedAsk| match block(ask) {
+            Some((block, rule)) => leases.wanted(&ask.key, &rule, block),
+            None => 1,
+        };
         let wanted: Vec<u32> = asks.iter().map(wanted).collect();
         let heard = self.question(asks, &wanted).await;
         let numbers = heard.as_deref().unwrap_or_default();
         let outcomes: Vec<SharedOutcome> = numbers.chunks_exact(4).map(outcome).collect();
-        let taken = is_taken(asks, &outcomes);
+        let taken = is_taken(asks.iter().copied(), &outcomes);
         let answers = numbers.chunks_exact(4).map(Some).chain(std::iter::repeat(None));
-        for ((ask, _), answer) in asks.iter().zip(wanted).zip(answers).filter(|((_, wanted), _)| *wanted > 1)
-        {
-            let grant = answer.filter(|_| taken).and_then(|answer| ask.grant(answer));
-            // One of them is the request's own.
-            leases.granted(&ask.key, grant.map(|(units, lease)| (units.saturating_sub(1), lease)));
+        for ((ask, wanted), answer) in asks.iter().zip(wanted).zip(answers) {
+            if ask.block.is_some() {
+                leases.answered(&ask.key, heard.is_ok());
+            }
+            if wanted > 1 {
+                let grant = answer.filter(|_| taken).and_then(|answer| ask.grant(answer));
+                // One of them is the request's own.
+                leases.granted(&ask.key, grant.map(|(units, lease)| (units.saturating_sub(1), lease)));
+            }
         }
         heard.map(|_| outcomes)
     }
 
+    /// Gives back what was taken.
+    async fn undo<'a>(&self, taken: impl Iterator<Item = (&'a SharedAsk, SharedOutcome)>) {
+        for (ask, outcome) in taken {
+            if let SharedOutcome::Taken { unit, .. } = outcome {
+                self.return_units(&ask.key, ask.rule, (unit, 1)).await;
+            }
+        }
+    }
+
     /// Takes the next block of a limit, before the one at hand is used up.
     async fn lease_next(&self, ask: &SharedAsk, block: u32) {
-        let grant = if self.0.breaker.lets_through(self.0.started.elapsed()) {
-            let heard = self.question(std::slice::from_ref(ask), &[block]).await;
+        let grant = if self.lets_through() {
+            let heard = self.question(&[ask], &[block]).await;
+            self.0.leases.answered(&ask.key, heard.is_ok());
             heard.ok().and_then(|numbers| ask.grant(&numbers))
         } else {
             None
@@ -245,18 +246,12 @@ impl SharedCounters {
     }
 
     /// Asks for so many units of each limit.
-    async fn question(&self, asks: &[SharedAsk], wanted: &[u32]) -> Result<Vec<i64>, StoreError> {
-        let mut call = self.0.take.prepare_invoke();
+    async fn question(&self, asks: &[&SharedAsk], wanted: &[u32]) -> Result<Vec<i64>, StoreError> {
+        let mut call = self.0.take.call();
         for (ask, wanted) in asks.iter().zip(wanted) {
-            call.key(&ask.key).key(ask.last.as_ref().unwrap_or(&ask.key));
-            let (kind, numbers) = ask.rule.arguments();
-            call.arg(kind).arg(u8::from(ask.soft)).arg(&numbers[..]).arg(wanted);
+            ask.put(&mut call, ask.soft, *wanted);
         }
-        let asked = Instant::now();
-        let mut connection = self.0.connection.clone();
-        let answer =
-            tokio::time::timeout(self.0.timeout, call.invoke_async::<Vec<i64>>(&mut connection)).await;
-        self.heard(answer.ok(), asked)
+        self.answer(call.kept_by_replicas()).await
     }
 
     /// How many units of one limit are left, and how long until nothing of what was taken, and of one unit more, counts any
@@ -265,19 +260,14 @@ impl SharedCounters {
     /// # Errors
     /// The server cannot be asked or does not answer.
     pub async fn look(&self, ask: SharedAsk) -> Result<(u64, Duration), StoreError> {
-        if !self.0.breaker.lets_through(self.0.started.elapsed()) {
+        if !self.lets_through() {
             return Err(StoreError::NoAnswer);
         }
         let this = self.clone();
         let asking = self.0.background.spawn(async move {
-            let mut call = this.0.take.prepare_invoke();
-            call.key(&ask.key).key(ask.last.as_ref().unwrap_or(&ask.key));
-            let (kind, numbers) = ask.rule.arguments();
-            call.arg(kind).arg(1).arg(&numbers[..]).arg(1).arg("look");
-            let (asked, mut connection) = (Instant::now(), this.0.connection.clone());
-            let answer =
-                tokio::time::timeout(this.0.timeout, call.invoke_async::<Vec<i64>>(&mut connection)).await;
-            this.heard(answer.ok(), asked)
+            let mut call = this.0.take.call();
+            ask.put(&mut call, true, 1);
+            this.answer::<Vec<i64>>(call.arg("look")).await
         });
         let numbers = asking.await.unwrap_or(Err(StoreError::Closed))?;
         match outcome(&numbers) {
@@ -293,59 +283,50 @@ impl SharedCounters {
         self.0.background.spawn(async move { this.return_units(&ask.key, ask.rule, (unit, 1)).await });
     }
 
-    /// Returns the blocks that lie idle; all of them where no time is given, for a gateway that ends.
+    /// Returns the blocks that lie idle; all of them where no time is given, for a gateway that ends. None while the server
+    /// does not answer: they can be handed out still.
     pub async fn return_leases(&self, now: Option<Duration>) {
+        if let Some(now) = now {
+            self.0.told.forget(now);
+        }
+        if self.0.breaker.is_open() {
+            return;
+        }
         // Only its kind matters: what is leased are units of quotas.
         let rule = SharedRule::Quota(QuotaRule::new(0, Duration::ZERO));
-        for (key, unit, units) in self.0.leases.idle(now) {
+        let idle = futures_util::stream::iter(self.0.leases.idle(now));
+        let returned = idle.for_each_concurrent(RETURNED_AT_ONCE, async |(key, unit, units)| {
             self.return_units(&key, rule, (unit, units)).await;
-        }
+        });
+        returned.await;
     }
 
     async fn return_units(&self, key: &str, rule: SharedRule, (unit, units): (SharedUnit, u32)) {
-        if !self.0.breaker.lets_through(self.0.started.elapsed()) {
+        if !self.lets_through() {
             return;
         }
         let (kind, [interval, ..]) = rule.arguments();
-        let mut call = self.0.give_back.prepare_invoke();
-        call.key(key).arg(kind).arg(unit.0).arg(interval).arg(units);
-        let (asked, mut connection) = (Instant::now(), self.0.connection.clone());
-        let answer = tokio::time::timeout(self.0.timeout, call.invoke_async::<i64>(&mut connection)).await;
+        let mut call = self.0.give_back.call();
+        call.key(key.as_bytes()).arg(kind).arg(unit.0).arg(interval).arg(units);
         // What cannot be given back stays used: stricter, never laxer.
-        let _ = self.heard(answer.ok(), asked);
+        let _ = self.answer::<i64>(&call).await;
     }
 
-    /// Notes that credentials are used up, or, if one of them is already, none: the position of that one.
-    pub(crate) async fn claim(&self, used: &[UsedUp<'_>]) -> Result<Option<usize>, StoreError> {
-        if !self.0.breaker.lets_through(self.0.started.elapsed()) {
+    /// Whether the server may be asked now.
+    fn lets_through(&self) -> bool {
+        let may = self.0.breaker.lets_through(self.0.started.elapsed());
+        if !may {
             self.0.figures.not_asked.fetch_add(1, Ordering::Relaxed);
-            return Err(StoreError::NoAnswer);
         }
-        let keys = used.iter().map(|UsedUp { space, key, remembered }| {
-            // SECURITY: the name with its length, so that no two pairs of name and key run together.
-            let mut full = format!("{PREFIX}once:{}:{space}:", space.len()).into_bytes();
-            full.extend_from_slice(key);
-            (full, u64::try_from(remembered.as_millis()).unwrap_or(u64::MAX).max(1))
-        });
-        let (keys, this) = (keys.collect::<Vec<_>>(), self.clone());
-        let asking = self.0.background.spawn(async move {
-            let mut call = this.0.claim.prepare_invoke();
-            for (key, remembered) in &keys {
-                call.key(key).arg(remembered);
-            }
-            let (asked, mut connection) = (Instant::now(), this.0.connection.clone());
-            let answer =
-                tokio::time::timeout(this.0.timeout, call.invoke_async::<usize>(&mut connection)).await;
-            this.heard(answer.ok(), asked)
-        });
-        let first = asking.await.unwrap_or(Err(StoreError::Closed))?;
-        Ok(first.checked_sub(1))
+        may
     }
 
-    fn heard<T>(&self, answer: Option<Result<T, RedisError>>, asked: Instant) -> Result<T, StoreError> {
-        let Inner { breaker, figures, started, .. } = &*self.0;
-        match answer {
-            Some(Ok(value)) => {
+    /// Asks, and notes how it went.
+    async fn answer<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, StoreError> {
+        let Inner { servers, breaker, figures, started, .. } = &*self.0;
+        let asked = Instant::now();
+        match servers.ask(call).await {
+            Ok(value) => {
                 let micros = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
                 figures.micros.fetch_add(micros, Ordering::Relaxed);
                 figures.answered.fetch_add(1, Ordering::Relaxed);
@@ -354,13 +335,14 @@ impl SharedCounters {
                 }
                 Ok(value)
             }
-            failed => {
+            Err(failure) => {
                 figures.failed.fetch_add(1, Ordering::Relaxed);
-                let why = failed.and_then(Result::err);
                 if breaker.failed(started.elapsed()) {
-                    // SECURITY: only the kind of it: what a server says may repeat what it was sent.
-                    let kind = why.as_ref().map(RedisError::kind);
-                    tracing::error!(kind = %shown(kind), "the shared store does not answer; limits go by `when_store_fails`");
+                    tracing::error!(kind = %failure, "the shared store does not answer; limits go by `when_store_fails`");
+                }
+                if breaker.is_open() {
+                    // It may hang, or another may be in its place.
+                    servers.renew();
                 }
                 Err(StoreError::NoAnswer)
             }
@@ -379,10 +361,6 @@ impl SharedCounters {
             is_open: self.0.breaker.is_open(),
         }
     }
-}
-
-fn shown(kind: Option<ErrorKind>) -> String {
-    kind.map_or_else(|| "no answer in time".to_owned(), |kind| format!("{kind:?}"))
 }
 
 impl fmt::Debug for SharedCounters {

@@ -20,11 +20,12 @@ end
 
 -- Generic cell rate algorithm: interval and tolerance in 100 ns.
 local function pace(key, _, interval, tolerance)
-  local arrival = math.max(numbers(redis.call('GET', key))[1] or 0, now)
+  -- What was taken under a rule that tolerated more holds nobody up longer than this one does.
+  local arrival = math.min(math.max(numbers(redis.call('GET', key))[1] or 0, now), now + tolerance)
   local ahead = arrival + interval - now
   if ahead > tolerance then return 0, 0, math.ceil((ahead - tolerance) / 10), 0 end
   local left = math.floor((tolerance - ahead) / interval)
-  return 1, left, math.ceil(ahead / 10), 0, whole(arrival + interval), math.ceil(ahead / 10000)
+  return 1, left, math.ceil(ahead / 10), arrival + interval, whole(arrival + interval), math.ceil(ahead / 10000)
 end
 
 -- Windows of the clock: count, milliseconds, whether the last one counts by its part.

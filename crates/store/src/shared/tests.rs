@@ -7,28 +7,38 @@ use std::time::{Duration, Instant};
 
 use portcullis_core::{Clock, Secret};
 
-use super::{FAILURES, SharedAsk, SharedCounters, SharedOutcome, SharedRule, SharedSettings};
+use super::{
+    FAILURES, SharedAsk, SharedCounters, SharedKey, SharedOutcome, SharedRule, SharedSettings, SharedUnit,
+};
 use crate::error::{OpenError, StoreError};
 use crate::rate::{Algorithm, RateOutcome, RateRule};
 use crate::replays::{Claim, Replays, SingleUse, claim_all};
 use crate::{LimitId, MAX_KEY_BYTES, QuotaKey, QuotaOutcome, QuotaRule, Store};
 
 /// A server of this test alone.
-struct Server {
+pub(super) struct Server {
     process: Child,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Server {
     fn start() -> Self {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-        Self::at(port)
+        Self::at(free_port())
     }
 
     fn at(port: u16) -> Self {
+        Self::with(port, &["--save", "", "--appendonly", "no"])
+    }
+
+    /// The number of its process.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(super) fn with(port: u16, arguments: &[&str]) -> Self {
         let process = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(arguments)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server, which tests/run installs");
@@ -49,17 +59,28 @@ impl Drop for Server {
     }
 }
 
+pub(super) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port()
+}
+
 fn counters(port: u16) -> SharedCounters {
     let url = Secret::new(format!("redis://127.0.0.1:{port}").into_bytes());
-    let settings = SharedSettings { url, trust: None, timeout: Duration::from_secs(2) };
+    let settings = SharedSettings { timeout: Duration::from_secs(2), ..SharedSettings::at(url) };
     SharedCounters::new(&settings, tokio::runtime::Handle::current()).expect("an address")
 }
 
-fn ask(rule: SharedRule, key: &str) -> SharedAsk {
+/// A connection of the test's own.
+pub(super) async fn talk(port: u16) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("an address");
+    client.get_multiplexed_async_connection().await.expect("a connection")
+}
+
+pub(super) fn ask(rule: SharedRule, key: &str) -> SharedAsk {
+    let key = SharedKey { caller: key, windows: None };
     SharedAsk::new(&LimitId::new("bank", "limit"), rule, key).expect("a question")
 }
 
-async fn take(counters: &SharedCounters, rule: SharedRule, key: &str) -> SharedOutcome {
+pub(super) async fn take(counters: &SharedCounters, rule: SharedRule, key: &str) -> SharedOutcome {
     counters.take(vec![ask(rule, key)]).await.expect("an answer")[0]
 }
 
@@ -200,6 +221,77 @@ async fn no_unit_goes_to_two() {
     }
 }
 
+/// What of a unit has drained away by itself is not given back a second time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unit_that_has_drained_away_is_not_given_back() {
+    let server = Server::start();
+    let shared = counters(server.port);
+    let second = Duration::from_secs(1);
+    let rule = SharedRule::Rate(RateRule { count: 10, per: second, burst: 10, algorithm: Algorithm::Gcra });
+    let SharedOutcome::Taken { unit: first, .. } = take(&shared, rule, "alice").await else {
+        panic!("refused")
+    };
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    // The first is over, so there are ten again; giving it back makes no eleventh.
+    for _ in 0..4 {
+        assert!(matches!(take(&shared, rule, "alice").await, SharedOutcome::Taken { .. }));
+    }
+    let before = shared.look(ask(rule, "alice")).await.expect("an answer").1;
+    shared.return_units(&ask(rule, "alice").key, rule, (first, 1)).await;
+    let after = shared.look(ask(rule, "alice")).await.expect("an answer").1;
+    assert!(before.saturating_sub(after) < Duration::from_millis(60), "{before:?} {after:?}");
+}
+
+/// A rule that was made stricter holds nobody up for what was taken under the one before, and a rate by a clock's windows
+/// begins anew where its windows are others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edited_rate_goes_on_by_its_own_measure() {
+    let server = Server::start();
+    let shared = counters(server.port);
+    let rate = |count: u64, per: u64, algorithm: Algorithm| {
+        SharedRule::Rate(RateRule { count, per: Duration::from_secs(per), burst: count, algorithm })
+    };
+    for _ in 0..100 {
+        take(&shared, rate(100, 86_400, Algorithm::Gcra), "alice").await;
+    }
+    let strict = take(&shared, rate(2, 60, Algorithm::Gcra), "alice").await;
+    let SharedOutcome::Refused { retry_after } = strict else { panic!("{strict:?}") };
+    assert!(retry_after <= Duration::from_secs(31), "{retry_after:?}");
+    for algorithm in [Algorithm::FixedWindow, Algorithm::SlidingWindow] {
+        assert!(matches!(take(&shared, rate(1, 1, algorithm), "alice").await, SharedOutcome::Taken { .. }));
+        assert!(matches!(
+            take(&shared, rate(1, 3_600, algorithm), "alice").await,
+            SharedOutcome::Taken { .. }
+        ));
+        let again = take(&shared, rate(1, 3_600, algorithm), "alice").await;
+        assert!(matches!(again, SharedOutcome::Refused { .. }), "{algorithm:?} {again:?}");
+    }
+}
+
+/// No choice of names makes the counters of two callers one, also not by looking like another key of the store.
+#[test]
+fn no_key_imitates_another() {
+    let quota = SharedRule::Quota(QuotaRule { carried: 1, ..QuotaRule::new(9, Duration::from_secs(60)) });
+    let key = |api: &str, limit: &str, windows: Option<(&str, &str)>, caller: &str| {
+        SharedAsk::new(&LimitId::new(api, limit), quota, SharedKey { caller, windows }).expect("a question")
+    };
+    let keys = [
+        key("bank", "limit", None, "alice"),
+        key("bank", "limit", None, "alice:told"),
+        key("bank", "limit:alice", None, "alice"),
+        key("bank", "5.limit", None, "alice"),
+        key("bank", "limit", Some(("2026-11-27", "2026-11-26")), "alice"),
+        key("bank", "limit", None, "2026-11-27:alice"),
+        key("bank", "limit", None, ":2026-11-27:alice"),
+        key("*", "limit", None, "alice"),
+    ];
+    let distinct: std::collections::BTreeSet<_> = keys.iter().map(|ask| ask.key.clone()).collect();
+    assert_eq!(distinct.len(), keys.len(), "{distinct:#?}");
+    let by_day = &keys[4];
+    assert_eq!(by_day.tag, keys[0].tag, "all keys of a caller are together");
+    assert!(by_day.last.as_ref().is_some_and(|last| last.contains("2026-11-26") && *last != by_day.key));
+}
+
 /// Counters come back when their time is over, and take no room after that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counters_end() {
@@ -221,7 +313,7 @@ async fn counters_end() {
         assert!(matches!(take(&shared, rule, "alice").await, SharedOutcome::Taken { .. }), "{rule:?}");
     }
     tokio::time::sleep(Duration::from_millis(2_200)).await;
-    let mut connection = shared.0.connection.clone();
+    let mut connection = talk(server.port).await;
     let held: i64 = redis::cmd("DBSIZE").query_async(&mut connection).await.expect("a number");
     assert_eq!(held, 0);
 }
@@ -255,7 +347,7 @@ async fn a_server_may_go_and_come() {
     };
     assert!(answers_again().await, "{:?}", shared.figures());
     assert!(!shared.figures().is_open);
-    let mut connection = shared.0.connection.clone();
+    let mut connection = talk(server.port).await;
     let _: String = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut connection).await.expect("flushed");
     assert!(matches!(take(&shared, rule, "alice").await, SharedOutcome::Taken { .. }));
     drop(server);
@@ -285,7 +377,7 @@ async fn what_is_no_answer_decides_nothing() {
             }
         });
         let url = Secret::new(format!("redis://127.0.0.1:{port}").into_bytes());
-        let settings = SharedSettings { url, trust: None, timeout: Duration::from_millis(200) };
+        let settings = SharedSettings { timeout: Duration::from_millis(200), ..SharedSettings::at(url) };
         let shared = SharedCounters::new(&settings, tokio::runtime::Handle::current()).expect("an address");
         let asked = Instant::now();
         assert_eq!(shared.take(vec![ask(rule, "alice")]).await, Err(StoreError::NoAnswer), "{said:?}");
@@ -295,11 +387,7 @@ async fn what_is_no_answer_decides_nothing() {
 
 #[tokio::test]
 async fn what_cannot_be_asked_is_refused_without_a_secret() {
-    let settings = |url: &str| SharedSettings {
-        url: Secret::new(url.as_bytes().to_vec()),
-        trust: None,
-        timeout: Duration::from_secs(1),
-    };
+    let settings = |url: &str| SharedSettings::at(Secret::new(url.as_bytes().to_vec()));
     for url in ["", "127.0.0.1:6379", "http://127.0.0.1", "redis://:canary@", "redis://host:port"] {
         let error = SharedCounters::new(&settings(url), tokio::runtime::Handle::current()).err();
         assert!(matches!(error, Some(OpenError::BadAddress)), "{url}: {error:?}");
@@ -308,7 +396,8 @@ async fn what_cannot_be_asked_is_refused_without_a_secret() {
     assert!(!format!("{:?}", settings("redis://:canary@host")).contains("canary"));
     let rule = SharedRule::Quota(QuotaRule::new(1, Duration::from_secs(1)));
     let long = "x".repeat(MAX_KEY_BYTES + 1);
-    let asked = SharedAsk::new(&LimitId::new("bank", "limit"), rule, &long);
+    let long = SharedKey { caller: &long, windows: None };
+    let asked = SharedAsk::new(&LimitId::new("bank", "limit"), rule, long);
     assert!(matches!(asked, Err(StoreError::KeyTooLong)));
 }
 
@@ -339,6 +428,87 @@ async fn a_credential_counts_once_at_all_gateways() {
     drop(server);
     assert_eq!(claim(0, "jti", &["d"]).await, Err((0, Claim::Unknown)));
     assert_eq!(claim(0, "jti", &["d"]).await, Err((0, Claim::Unknown)), "not used up: nobody knows");
+}
+
+/// A block is for those who may have as much as whom it was taken for; another caller of the same counter asks the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_is_for_nobody_who_may_have_less() {
+    let server = Server::start();
+    let shared = counters(server.port);
+    let asked = |count: u32| {
+        let rule = SharedRule::Quota(QuotaRule::new(count, Duration::from_secs(3_600)));
+        ask(rule, "acme").in_blocks_of(50, Duration::ZERO)
+    };
+    let taken = |outcome: &SharedOutcome| matches!(outcome, SharedOutcome::Taken { .. });
+    assert!(taken(&shared.take(vec![asked(100)]).await.expect("an answer")[0]));
+    assert!(shared.take_leased(&asked(100)).is_some());
+    assert!(shared.take_leased(&asked(200)).is_some(), "who may have more may have these");
+    assert!(shared.take_leased(&asked(40)).is_none(), "the server has counted more than forty");
+    assert!(!taken(&shared.take(vec![asked(40)]).await.expect("an answer")[0]));
+    assert!(shared.take_leased(&asked(100)).is_some(), "the block is still there");
+    // Sixty are left to this one, who gets units alone as long as there is a block for others.
+    for _ in 0..10 {
+        assert!(taken(&shared.take(vec![asked(60)]).await.expect("an answer")[0]));
+    }
+    assert!(!taken(&shared.take(vec![asked(60)]).await.expect("an answer")[0]));
+}
+
+/// A block whose answer did not come may be lost. So that no more is, units are asked for alone until an answer comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_in_doubt_is_asked_for_single_units() {
+    let server = Server::start();
+    let shared = counters(server.port);
+    let rule = SharedRule::Quota(QuotaRule::new(1_000, Duration::from_secs(3_600)));
+    let asked = || ask(rule, "alice").in_blocks_of(100, Duration::ZERO);
+    let mut connection = talk(server.port).await;
+    let pause = async |connection: &mut redis::aio::MultiplexedConnection| {
+        let _: String =
+            redis::cmd("CLIENT").arg("PAUSE").arg(2_300).query_async(connection).await.expect("paused");
+    };
+    pause(&mut connection).await;
+    assert_eq!(shared.take(vec![asked()]).await, Err(StoreError::NoAnswer));
+    assert_eq!(shared.take(vec![asked()]).await.map(|said| said.len()), Ok(1), "the server goes on");
+    let used = async || 1_000 - shared.look(ask(rule, "alice")).await.expect("an answer").0;
+    assert!(used().await <= 101, "one block is lost at most, and one unit is used");
+    assert!(shared.take_leased(&asked()).is_none());
+    assert!(shared.take(vec![asked()]).await.is_ok());
+    assert!(shared.take_leased(&asked()).is_some(), "it answers again: blocks again");
+}
+
+/// A percentage of a window is told once, by one of the gateways.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alert_is_told_once_by_one_gateway() {
+    let server = Server::start();
+    let gateways = [counters(server.port), counters(server.port)];
+    let hour = Duration::from_secs(3_600);
+    let rule = SharedRule::Quota(QuotaRule::new(10, hour));
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tell = async |at: usize, caller: &str, window: i64, percent: u8| {
+        let told = std::sync::Arc::clone(&told);
+        let line = format!("{caller} {window} {percent}");
+        let tell = move || told.lock().expect("a lock").push(line);
+        gateways[at].tell_once(
+            &ask(rule, caller),
+            (SharedUnit(window), percent),
+            (Duration::ZERO, hour),
+            tell,
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    for at in [0, 1, 0] {
+        tell(at, "alice", 1, 80).await;
+        tell(at, "bob", 1, 80).await;
+    }
+    for at in [1, 0] {
+        tell(at, "alice", 1, 100).await;
+        tell(at, "alice", 1, 80).await;
+    }
+    tell(0, "alice", 2, 80).await;
+    drop(server);
+    tell(1, "carol", 1, 80).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let told = told.lock().expect("a lock").clone();
+    assert_eq!(told, ["alice 1 80", "bob 1 80", "alice 1 100", "alice 2 80", "carol 1 80"]);
 }
 
 /// Blocks: asked for once in so many requests, never too much in sum, and what is not used comes back.
