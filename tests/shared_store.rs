@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use http::Method;
 use portcullis_core::Reason;
 
 use crate::rig::client::Client;
@@ -478,4 +479,92 @@ fn check_says_what_is_wrong_with_a_store() {
         let shown = check(&yaml.replacen(written, instead, 1));
         assert!(shown.contains(said), "{said} in\n{shown}");
     }
+}
+
+/// What an operator tells one gateway is in force at the others a moment later, and at one that starts afterwards: keys, and
+/// that tokens are revoked.
+#[test]
+fn what_one_gateway_is_told_counts_at_all_of_them() {
+    const TOKEN: &str = "EXAMPLE-only-the-people-of-the-portal-know-this";
+    const KEYED: &str = "api: keyed
+match: { host: api.bank.example, path: /keyed/* }
+upstream: accounts
+authenticate: { api_key: { header: x-api-key } }
+allow:
+  - { name: anything, paths: [\"/*\"] }
+";
+    let mut redis = Redis::start();
+    let plan = Plan::new(&[KEYED, BEARER]).with(|plan| {
+        plan.issuer = "    revoked: { push: true }\n".to_owned();
+        plan.settings = "api_keys: { pepper: { file: secrets/pepper } }\n".to_owned();
+        plan.admin = ", token: { file: secrets/admin-token }";
+    });
+    plan.directory.write("secrets/redis", redis.url());
+    plan.directory.write("secrets/admin-token", TOKEN);
+    plan.directory.write("secrets/pepper", "pepper-pepper-pepper-pepper-pepper-pepper\n");
+    plan.directory.write("clients/partners.yaml", "clients:\n  acme: {}\n");
+    let store = "store: { redis: { url: { file: secrets/redis }, timeout: 2s } }";
+    let yaml = plan.gateway_yaml().replace("store: { path: data/portcullis.redb }", store);
+    plan.directory.write("gateway.yaml", yaml);
+    let gateways = [Gateway::start(plan.directory.path()), Gateway::start(plan.directory.path())];
+    let tell = |at: usize, method: Method, path: &str, body: &str| {
+        let call = gateways[at].admin_client().request(method, path).bearer(TOKEN);
+        let call = if body.is_empty() {
+            call
+        } else {
+            call.header("content-type", "application/json").body(body.to_owned())
+        };
+        call.send()
+    };
+    let ask = |gateway: &Gateway, key: &str| client(gateway).get("/keyed/x").header("x-api-key", key).send();
+    let made = tell(0, Method::POST, "/v1/clients/acme/keys", "{}");
+    assert_eq!(made.status, 201, "{}", made.text());
+    let (id, key) = (made.json()["id"].clone(), made.json()["key"].clone());
+    let (id, key) = (id.as_str().expect("an id"), key.as_str().expect("a key"));
+    ask(&gateways[0], key).assert_passed();
+    eventually("the other gateway knows the key", || (ask(&gateways[1], key).status == 200).then_some(()));
+    // Each changes what the other has made.
+    let path = format!("/v1/clients/acme/keys/{id}");
+    assert_eq!(tell(1, Method::PATCH, &path, r#"{"disabled": true}"#).status, 200);
+    ask(&gateways[1], key).assert_refused(Reason::ApiKeyInvalid);
+    eventually("it is disabled there, too", || (ask(&gateways[0], key).status == 401).then_some(()));
+    assert_eq!(tell(0, Method::PATCH, &path, r#"{"disabled": false}"#).status, 200);
+    eventually("it counts again", || (ask(&gateways[1], key).status == 200).then_some(()));
+    // Tokens likewise.
+    let token = plan.idp.token().claim("jti", "stolen").sign();
+    let show = |gateway: &Gateway| client(gateway).get("/bearer/x").bearer(&token).send();
+    for gateway in &gateways {
+        show(gateway).assert_passed();
+    }
+    let told = tell(1, Method::POST, "/v1/issuers/bank-idp/revoked-tokens", r#"{"jti": "stolen"}"#);
+    assert_eq!(told.status, 201, "{}", told.text());
+    show(&gateways[1]).assert_refused(Reason::TokenRevoked);
+    eventually("it is revoked there, too", || (show(&gateways[0]).status == 401).then_some(()));
+    // One that comes later knows it from the start.
+    let third = Gateway::start(plan.directory.path());
+    ask(&third, key).assert_passed();
+    show(&third).assert_refused(Reason::TokenRevoked);
+    // Without the server each goes on with what it knows, and what takes something away is in force at once.
+    redis.kill();
+    eventually("it is known that something may be missed", || {
+        (third.metric_sum("portcullis_shared_records_heard", &[]) < 0.5).then_some(())
+    });
+    let failed = tell(0, Method::POST, "/v1/clients/acme/keys", "{}");
+    assert_eq!((failed.status, failed.code()), (503, "store_unavailable".to_owned()), "{}", failed.text());
+    let revoked = tell(0, Method::DELETE, &path, "");
+    assert_eq!((revoked.status, revoked.code()), (503, "in_force_not_kept".to_owned()), "{}", revoked.text());
+    ask(&gateways[0], key).assert_refused(Reason::ApiKeyInvalid);
+    for gateway in [&gateways[1], &third] {
+        ask(gateway, key).assert_passed();
+        show(gateway).assert_refused(Reason::TokenRevoked);
+    }
+    // A new one in its place knows nothing, and is told what all of them know.
+    redis.come_again();
+    for gateway in [&gateways[1], &third] {
+        eventually("it is revoked everywhere", || (ask(gateway, key).status == 401).then_some(()));
+        show(gateway).assert_refused(Reason::TokenRevoked);
+    }
+    let fourth = Gateway::start(plan.directory.path());
+    ask(&fourth, key).assert_refused(Reason::ApiKeyInvalid);
+    show(&fourth).assert_refused(Reason::TokenRevoked);
 }

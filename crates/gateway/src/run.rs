@@ -119,6 +119,9 @@ impl Gateway {
         let Compiled { snapshot, listeners: settings, api_keys, durable, admin_token, webhooks } = compiled;
         let now = options.clock.now();
         let managed = Managed::restore(&resources.store, durable, &snapshot.revoked, api_keys, now)?;
+        if let Some(following) = managed.follow() {
+            background.spawn(following);
+        }
         let telemetry = Telemetry::new();
         await_first_second(&resources, &options.clock);
         let workers = workers(plan);
@@ -255,6 +258,9 @@ impl Gateway {
         readiness::record(&self.resources, &self.telemetry);
         let keys = self.managed.api_keys.as_ref().map_or(0, |keys| keys.count());
         self.telemetry.gauge("portcullis_managed_api_keys", vec![], keys as f64);
+        if let Some(is_heard) = self.managed.is_heard() {
+            self.telemetry.gauge("portcullis_shared_records_heard", vec![], f64::from(u8::from(is_heard)));
+        }
         for list in &self.snapshot.revoked {
             let labels = vec![Label::new("issuer", Arc::clone(list.issuer()))];
             self.telemetry.gauge("portcullis_revoked_tokens", labels, list.len() as f64);

@@ -6,6 +6,7 @@ use crate::ledger::{Command, Commands, Ledger, LedgerFile, Opener, Registry};
 use crate::quota::{ClockRow, QuotaClock, QuotaRule, QuotaTable};
 use crate::rate::{CellKind, RateCells, RateRule, RateTable, WindowClock};
 use crate::records::Records;
+use crate::shared::SharedRecords;
 use crate::{KEYS_PER_TABLE, LimitId};
 use ahash::RandomState;
 use portcullis_core::Moment;
@@ -136,8 +137,8 @@ impl Embedded {
         self.is_new
     }
 
-    pub(crate) fn records(&self, subject: &str) -> Records {
-        Records::new(subject, self.commands.clone())
+    pub(crate) fn records(&self, subject: &str, shared: Option<SharedRecords>) -> Records {
+        Records::new(subject, self.commands.clone(), shared)
     }
 
     pub(crate) fn sweep(&self, now: Moment) {

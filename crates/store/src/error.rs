@@ -88,6 +88,9 @@ pub enum StoreError {
     /// The shared store cannot be asked, or did not answer in time, or answered something else.
     #[error("the shared store does not answer")]
     NoAnswer,
+    /// Another gateway has changed the same thing a moment ago; nothing was changed.
+    #[error("another gateway has changed it a moment ago")]
+    Conflict,
     /// The store is closed.
     #[error("the store is closed")]
     Closed,

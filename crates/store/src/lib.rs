@@ -100,13 +100,14 @@ pub use rate::{Algorithm, MOST_IN_A_WINDOW, RateOutcome, RateRule, RateStanding,
 pub use records::{RecordChanges, RecordRow, Records};
 pub use replays::{Claim, REPLAYS, ReplayFigures, ReplaySpace, Replays, SingleUse, claim_all};
 pub use shared::{
-    FAILURES, SharedAsk, SharedCounters, SharedFigures, SharedKey, SharedOutcome, SharedRule, SharedSettings,
-    SharedUnit, Topology,
+    FAILURES, Follower, Heard, SharedAsk, SharedCounters, SharedFigures, SharedKey, SharedOutcome,
+    SharedRecords, SharedRule, SharedSettings, SharedUnit, Topology,
 };
 
 use portcullis_core::Moment;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// The longest key of a caller, in bytes. A longer one is an error of a quota, and of a rate shares the cell of the
 /// strangers.
@@ -130,8 +131,27 @@ pub struct StoreSettings {
 pub enum Store {
     /// In this process and one file, for a gateway that stands alone.
     Embedded(Arc<Embedded>),
-    /// Counters on a server that several gateways share; everything else as for one that stands alone.
-    Redis(Arc<Embedded>, SharedCounters),
+    /// Counters and what operators tell on a server that several gateways share; everything else as for one that stands
+    /// alone.
+    Redis(Arc<Embedded>, Shared),
+}
+
+/// What several gateways share. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    counters: SharedCounters,
+    records: SharedRecords,
+}
+
+impl Shared {
+    /// What is at a server, asked on that runtime. It is not looked for before the first question.
+    ///
+    /// # Errors
+    /// The address or the trust cannot be used.
+    pub fn at(settings: &SharedSettings, background: &Handle) -> Result<Self, OpenError> {
+        let counters = SharedCounters::new(settings, background.clone())?;
+        Ok(Self { counters, records: SharedRecords::new(settings, background.clone())? })
+    }
 }
 
 impl Store {
@@ -151,18 +171,18 @@ impl Store {
         Ok(Self::Embedded(Arc::new(Embedded::in_memory()?)))
     }
 
-    /// The same, with its counters shared.
+    /// The same, with its counters and its records shared.
     #[must_use]
-    pub fn sharing(self, counters: SharedCounters) -> Self {
+    pub fn sharing(self, shared: Shared) -> Self {
         let (Self::Embedded(own) | Self::Redis(own, _)) = self;
-        Self::Redis(own, counters)
+        Self::Redis(own, shared)
     }
 
     /// The counters that are shared, if some are. Those of this process stand in for them where a policy says so.
     pub const fn shared(&self) -> Option<&SharedCounters> {
         match self {
             Self::Embedded(_) => None,
-            Self::Redis(_, counters) => Some(counters),
+            Self::Redis(_, shared) => Some(&shared.counters),
         }
     }
 
@@ -189,10 +209,18 @@ impl Store {
         }
     }
 
-    /// What operators have told about a subject.
+    /// What operators have told about a subject, this gateway or another one that shares its store.
     pub fn records(&self, subject: &str) -> Records {
         match self {
-            Self::Embedded(store) | Self::Redis(store, _) => store.records(subject),
+            Self::Embedded(store) => store.records(subject, None),
+            Self::Redis(store, shared) => store.records(subject, Some(shared.records.clone())),
+        }
+    }
+
+    /// The same, of what this gateway alone was told, or has a copy of.
+    pub fn own_records(&self, subject: &str) -> Records {
+        match self {
+            Self::Embedded(store) | Self::Redis(store, _) => store.records(subject, None),
         }
     }
 

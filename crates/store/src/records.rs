@@ -5,35 +5,96 @@ use std::sync::Arc;
 
 use crate::error::StoreError;
 use crate::ledger::Commands;
+use crate::shared::SharedRecords;
 
-/// The records of one subject, by their keys. Every call waits for the disk, so none is made on a worker.
+/// The records of one subject, by their keys. Every call waits for the disk, or for other gateways, so none is made on a
+/// worker.
+///
+/// Where gateways share them, those at their server count, and what is on this one's disk is a copy, for a start without the
+/// server.
 #[derive(Clone, Debug)]
 pub struct Records {
     subject: Arc<str>,
     commands: Commands,
+    shared: Option<SharedRecords>,
 }
 
+/// Under which subject a gateway keeps the mark of the records it has a copy of.
+const COPIED: &str = "shared_records";
+const MARK: &str = "mark";
+
 impl Records {
-    pub(crate) fn new(subject: &str, commands: Commands) -> Self {
-        Self { subject: subject.into(), commands }
+    pub(crate) fn new(subject: &str, commands: Commands, shared: Option<SharedRecords>) -> Self {
+        Self { subject: subject.into(), commands, shared }
     }
 
-    /// Every record whose key begins like that, in the order of the keys. Waits as long as it takes.
+    /// Where they are shared with other gateways.
+    pub const fn shared(&self) -> Option<&SharedRecords> {
+        self.shared.as_ref()
+    }
+
+    /// Every record, in the order of the keys. Waits as long as it takes.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub fn beginning(&self, start: &str) -> Result<Vec<RecordRow>, StoreError> {
+    /// The store cannot be read. Where records are shared, and there is no copy of them yet: other gateways' server does
+    /// not answer.
+    pub fn all(&self) -> Result<Vec<RecordRow>, StoreError> {
+        let mine = self.beginning("")?;
+        let Some(shared) = &self.shared else { return Ok(mine) };
+        let mark = self.commands.read_records(COPIED.into(), MARK.to_owned())?.pop();
+        let mark = mark.map(|(_, mark)| String::from_utf8_lossy(&mark).into_owned());
+        let is_copy = mark.is_some();
+        match shared.read(&self.subject, || mine.clone(), mark) {
+            Ok(rows) => {
+                let gone =
+                    mine.into_iter().filter(|(key, _)| !rows.contains_key(key)).map(|(key, _)| (key, None));
+                let there = rows.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
+                self.copy(gone.chain(there).collect());
+                Ok(rows.into_iter().collect())
+            }
+            Err(error) if is_copy => {
+                tracing::warn!(subject = %self.subject, %error, "what operators have told is known as of the last time");
+                Ok(mine)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every record on this gateway's own disk whose key begins like that.
+    pub(crate) fn beginning(&self, start: &str) -> Result<Vec<RecordRow>, StoreError> {
         self.commands.read_records(Arc::clone(&self.subject), start.to_owned())
     }
 
     /// Writes and removes records, all or none; one that is removed and is not there counts as removed. When this
-    /// returns, it is on disk.
+    /// returns, it is on disk, or at the server that gateways share. Where they do, and `expected` is given, only if these
+    /// records are like that.
     ///
     /// # Errors
     /// The store cannot be written, or does not answer within two seconds. Whether anything was written is not known
-    /// then, and may be decided later; but what is asked for after this is done after it.
-    pub fn change(&self, changes: RecordChanges) -> Result<(), StoreError> {
-        self.commands.change_records(Arc::clone(&self.subject), changes)
+    /// then, and may be decided later; but what is asked for after this is done after it. With [`StoreError::Conflict`]
+    /// nothing was written.
+    pub fn change(&self, changes: RecordChanges, expected: Option<&RecordChanges>) -> Result<(), StoreError> {
+        match &self.shared {
+            None => self.commands.change_records(Arc::clone(&self.subject), changes),
+            Some(shared) => {
+                shared.change(&self.subject, &changes, expected)?;
+                self.copy(changes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies what is at the server that gateways share. What cannot be written here is known there.
+    pub fn copy(&self, changes: RecordChanges) {
+        let copied = self.commands.change_records(Arc::clone(&self.subject), changes);
+        let mark = self.shared.as_ref().and_then(SharedRecords::unwritten_mark);
+        let marked = mark.map_or(Ok(()), |mark| {
+            let changes = RecordChanges::from([(MARK.to_owned(), Some(mark.into_bytes()))]);
+            self.commands.change_records(COPIED.into(), changes)
+        });
+        if let Err(error) = copied.and(marked) {
+            tracing::warn!(subject = %self.subject, %error, "the copy of what operators have told is not on disk");
+        }
     }
 }
 
@@ -69,7 +130,7 @@ mod tests {
     }
 
     fn put(records: &Records, key: &str, value: &[u8]) -> Result<(), StoreError> {
-        records.change(RecordChanges::from([(key.to_owned(), Some(value.to_vec()))]))
+        records.change(RecordChanges::from([(key.to_owned(), Some(value.to_vec()))]), None)
     }
 
     #[test]
@@ -85,7 +146,7 @@ mod tests {
         put(&records, "a/1", b"anew").expect("written");
         put(&store.records("other"), "a/9", b"").expect("written");
         let gone = ["a/2", "never"].map(|key| (key.to_owned(), None));
-        records.change(gone.into()).expect("removed");
+        records.change(gone.into(), None).expect("removed");
         store.close().expect("closed");
         assert_eq!(put(&records, "late", b""), Err(StoreError::Closed));
         let store = open(&path);

@@ -79,7 +79,7 @@ pub(crate) fn compile(
         gateway.issuers.map(|issuers| issuers.compile(sources, providers, faults)).unwrap_or_default();
     let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
     gateway.store.check(sources, faults);
-    let durable = gateway.store.has_file();
+    let durable = gateway.store.is_durable();
     let rooms = Rooms {
         issuers: &issuers,
         clients: &clients,
@@ -88,7 +88,7 @@ pub(crate) fn compile(
         upstreams: &upstreams,
         resources,
         materials: sources,
-        keeps_quotas: gateway.store.keeps_quotas(),
+        keeps_quotas: durable,
         guard: gateway.guard.compile(&resources.failures),
     };
     let proxy_fields = proxy_fields(listeners.iter().flatten());

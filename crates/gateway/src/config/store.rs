@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis_core::document::{Fields, Node};
 use portcullis_core::{Diagnostic, Faults, Materials, Place, SecretSpec, Spanned};
-use portcullis_store::{OpenError, SharedCounters, SharedSettings, Store, StoreSettings, Topology};
+use portcullis_store::{OpenError, Shared, SharedSettings, Store, StoreSettings, Topology};
 use tokio::runtime::Handle;
 
 use super::sources::SourceMap;
@@ -66,13 +66,8 @@ impl StoreSpec {
         })
     }
 
-    /// Whether it has a file.
-    pub(crate) const fn has_file(&self) -> bool {
-        self.path.is_some()
-    }
-
-    /// Whether quotas outlive a restart.
-    pub(crate) const fn keeps_quotas(&self) -> bool {
+    /// Whether quotas, and what operators tell, outlive a restart.
+    pub(crate) const fn is_durable(&self) -> bool {
         self.path.is_some() || self.redis.is_some()
     }
 
@@ -104,7 +99,7 @@ impl StoreSpec {
         match settings {
             None => Ok(own),
             Some(settings) => {
-                let shared = SharedCounters::new(&settings, background.clone()).map_err(failed)?;
+                let shared = Shared::at(&settings, background).map_err(failed)?;
                 Ok(own.sharing(shared))
             }
         }

@@ -22,8 +22,10 @@ const MOST: usize = 1_000;
 const LONGEST_OVERLAP: Duration = Duration::from_hours(90 * 24);
 /// How often it is written down which keys are in use.
 const USES_EVERY_SECONDS: i64 = 60;
+/// How many of them are written at once.
+const USES_AT_ONCE: usize = 500;
 /// Stands between client and id in the key of a record; no name of a client holds one.
-const BETWEEN: char = '\n';
+pub(super) const BETWEEN: char = '\n';
 
 /// Why a key was not made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +62,10 @@ pub enum ApiKeyError {
     NotKept,
     /// The store could not keep it, so it is not in force.
     #[error("nothing has changed: {0}")]
-    Store(#[from] StoreError),
+    Store(StoreError),
+    /// Another gateway has changed the key; nothing has changed here.
+    #[error("another gateway has changed the key a moment ago; look at it again")]
+    ChangedElsewhere,
     /// The store could not keep what is in force.
     #[error(
         "this is in force on this gateway, and a restart would forget it: {0}; it is written when the store can be"
@@ -72,6 +77,15 @@ pub enum ApiKeyError {
     /// A record in memory is not to be understood; nothing has changed.
     #[error("the key cannot be read: {0}")]
     Damaged(String),
+}
+
+impl From<StoreError> for ApiKeyError {
+    fn from(why: StoreError) -> Self {
+        match why {
+            StoreError::Conflict => Self::ChangedElsewhere,
+            why => Self::Store(why),
+        }
+    }
 }
 
 impl From<CannotIssue> for ApiKeyError {
@@ -95,21 +109,21 @@ pub(crate) struct KeyRing {
 }
 
 /// The keys of a client, by their ids.
-type OfClient = BTreeMap<String, Record>;
+pub(super) type OfClient = BTreeMap<String, Record>;
 
 /// All keys that were made while gateways ran.
 pub struct ManagedApiKeys {
-    ring: KeyRing,
+    pub(super) ring: KeyRing,
     durable: bool,
     /// Held while one is changed. Never locked by a request.
     held: Mutex<Held>,
     /// How many there are, for whoever must not wait for a change.
-    count: AtomicUsize,
+    pub(super) count: AtomicUsize,
 }
 
-struct Held {
-    kept: Kept,
-    clients: BTreeMap<String, OfClient>,
+pub(super) struct Held {
+    pub(super) kept: Kept,
+    pub(super) clients: BTreeMap<String, OfClient>,
     uses_written: i64,
 }
 
@@ -285,11 +299,11 @@ impl ManagedApiKeys {
         let is_over = |record: &Record| record.expires.is_some_and(|end| end.saturating_add(keep) <= now);
         let over = pairs(&held).filter(|(_, _, record)| is_over(record));
         let over: Vec<_> = over.map(|(client, id, _)| (client.to_owned(), id.to_owned())).collect();
-        let mut changes: RecordChanges = over.iter().map(|(client, id)| row(client, id, None)).collect();
+        let changes: RecordChanges = over.iter().map(|(client, id)| row(client, id, None)).collect();
         over.iter().for_each(|(client, id)| self.forget(&mut held, client, id));
         if now.saturating_sub(held.uses_written) >= USES_EVERY_SECONDS {
             held.uses_written = now;
-            changes.extend(self.uses(&mut held));
+            self.write_uses(&mut held);
         }
         write(&mut held, changes);
     }
@@ -297,23 +311,34 @@ impl ManagedApiKeys {
     /// Writes down which keys were used last when, and what is owed to the disk.
     pub(crate) fn finish(&self) {
         let mut held = self.held();
-        let uses = self.uses(&mut held);
-        write(&mut held, uses);
+        self.write_uses(&mut held);
+        write(&mut held, RecordChanges::new());
     }
 
-    /// The keys that were used since that was last written down.
-    fn uses(&self, held: &mut Held) -> RecordChanges {
-        let mut changes = RecordChanges::new();
-        for (client, keys) in &mut held.clients {
-            for (id, record) in keys {
-                let last = self.last_used(record);
-                if last > record.last_used {
-                    record.last_used = last;
-                    changes.extend([row(client, id, Some(record))]);
-                }
+    /// Writes down the keys that were used since that was last done. SECURITY: only where no other gateway has changed them
+    /// meanwhile: what is not known here yet may be that one is revoked.
+    fn write_uses(&self, held: &mut Held) {
+        let used = pairs(held).filter_map(|(client, id, record)| {
+            let mut after = record.clone();
+            after.last_used = self.last_used(record);
+            let is_later = after.last_used > record.last_used;
+            is_later.then(|| (client.to_owned(), id.to_owned(), record.clone(), after))
+        });
+        let used: Vec<Used> = used.collect();
+        for some in used.chunks(USES_AT_ONCE) {
+            let written = match note_uses(held, some) {
+                // One of them was changed: the others are written without it.
+                Err(StoreError::Conflict) => some.chunks(1).try_for_each(|one| match note_uses(held, one) {
+                    Err(StoreError::Conflict) => Ok(()),
+                    written => written,
+                }),
+                written => written,
+            };
+            if let Err(error) = written {
+                tracing::warn!(%error, "which API keys are in use is not on disk");
+                return;
             }
         }
-        changes
     }
 
     /// Adds a key and, in the same step, changes the one it takes the place of.
@@ -355,14 +380,14 @@ impl ManagedApiKeys {
     }
 
     /// Puts another record in the place of a key's.
-    fn put(&self, held: &mut Held, client: &str, id: &str, record: Record) {
+    pub(super) fn put(&self, held: &mut Held, client: &str, id: &str, record: Record) {
         if let Ok(key) = record.key() {
             self.ring.keys.change(client, key);
         }
         held.clients.entry(client.to_owned()).or_default().insert(id.to_owned(), record);
     }
 
-    fn forget(&self, held: &mut Held, client: &str, id: &str) {
+    pub(super) fn forget(&self, held: &mut Held, client: &str, id: &str) {
         let Some(keys) = held.clients.get_mut(client) else { return };
         if let Some(record) = keys.remove(id) {
             self.count.fetch_sub(1, Ordering::Relaxed);
@@ -393,15 +418,30 @@ impl ManagedApiKeys {
         if self.ring.keys.knows(client) { Ok(()) } else { Err(ApiKeyError::UnknownClient) }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Held {
-    fn find(&self, client: &str, id: &str) -> Result<&Record, ApiKeyError> {
+    pub(super) fn find(&self, client: &str, id: &str) -> Result<&Record, ApiKeyError> {
         self.clients.get(client).and_then(|keys| keys.get(id)).ok_or(ApiKeyError::UnknownKey)
     }
+}
+
+/// A key that was used: its client, its id, and how it was and is to be written down.
+type Used = (String, String, Record, Record);
+
+fn note_uses(held: &mut Held, used: &[Used]) -> Result<(), StoreError> {
+    let after = used.iter().map(|(client, id, _, after)| row(client, id, Some(after)));
+    let before = used.iter().map(|(client, id, before, _)| row(client, id, Some(before)));
+    held.kept.attempt(after.collect(), before.collect())?;
+    for (client, id, _, after) in used {
+        if let Some(record) = held.clients.get_mut(client).and_then(|keys| keys.get_mut(id)) {
+            record.last_used = after.last_used;
+        }
+    }
+    Ok(())
 }
 
 /// Writes what nobody waits for; what fails is tried again.
@@ -412,14 +452,14 @@ fn write(held: &mut Held, changes: RecordChanges) {
     }
 }
 
-fn pairs(held: &Held) -> impl Iterator<Item = (&str, &str, &Record)> {
+pub(super) fn pairs(held: &Held) -> impl Iterator<Item = (&str, &str, &Record)> {
     held.clients.iter().flat_map(|(client, keys)| {
         keys.iter().map(move |(id, record)| (client.as_str(), id.as_str(), record))
     })
 }
 
 /// A record as the store has it; without one, it goes.
-fn row(client: &str, id: &str, record: Option<&Record>) -> (String, Option<Vec<u8>>) {
+pub(super) fn row(client: &str, id: &str, record: Option<&Record>) -> (String, Option<Vec<u8>>) {
     // A record has no member that cannot be written as JSON.
     let text = record.map(|record| serde_json::to_vec(record).unwrap_or_default());
     (format!("{client}{BETWEEN}{id}"), text)

@@ -18,19 +18,29 @@ pub(super) struct Kept<D = Records> {
 /// Where changes go; a trait, so that tests can let a disk fail in every way.
 pub(super) trait Disk {
     /// As [`Records::change`]; what is asked for later is done later.
-    fn change(&self, changes: RecordChanges) -> Result<(), StoreError>;
+    fn change(&self, changes: RecordChanges, expected: Option<&RecordChanges>) -> Result<(), StoreError>;
 }
 
 impl Disk for Records {
-    fn change(&self, changes: RecordChanges) -> Result<(), StoreError> {
-        Self::change(self, changes)
+    fn change(&self, changes: RecordChanges, expected: Option<&RecordChanges>) -> Result<(), StoreError> {
+        Self::change(self, changes, expected)
     }
 }
 
 impl Kept {
-    /// Every record, as it was left by an earlier run.
+    /// Every record, as it was left by an earlier run, or by another gateway.
     pub(super) fn all(&self) -> Result<Vec<RecordRow>, StoreError> {
-        self.disk.beginning("")
+        self.disk.all()
+    }
+
+    /// Whether other gateways have the same records.
+    pub(super) const fn is_shared(&self) -> bool {
+        self.disk.shared().is_some()
+    }
+
+    /// Copies what another gateway has written.
+    pub(super) fn copy(&self, changes: RecordChanges) {
+        self.disk.copy(changes);
     }
 }
 
@@ -40,23 +50,29 @@ impl<D: Disk> Kept<D> {
     }
 
     /// Writes what gives somebody something, before it is in force. If it fails, it is not to be: `before`, which says
-    /// what these records were, is owed.
+    /// what these records were, is owed. Nothing is written, and nothing owed, where another gateway has changed one of
+    /// them meanwhile.
     pub(super) fn attempt(
         &mut self,
         changes: RecordChanges,
         before: RecordChanges,
     ) -> Result<(), StoreError> {
-        self.write(changes).inspect_err(|_| self.owed.extend(before))
+        let written = self.write(changes, Some(&before));
+        written.inspect_err(|why| {
+            if *why != StoreError::Conflict {
+                self.owed.extend(before);
+            }
+        })
     }
 
     /// Writes what takes something from somebody, and is in force already. If it fails, it is owed.
     pub(super) fn insist(&mut self, changes: RecordChanges) -> Result<(), StoreError> {
-        self.write(changes.clone()).inspect_err(|_| self.owed.extend(changes))
+        self.write(changes.clone(), None).inspect_err(|_| self.owed.extend(changes))
     }
 
     /// Writes what is owed.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
-        if self.owed.is_empty() { Ok(()) } else { self.write(RecordChanges::new()) }
+        if self.owed.is_empty() { Ok(()) } else { self.write(RecordChanges::new(), None) }
     }
 
     /// Whether this record may be another one on disk than it is to be.
@@ -65,10 +81,12 @@ impl<D: Disk> Kept<D> {
     }
 
     /// Writes changes, and with them what is owed and they do not replace.
-    fn write(&mut self, changes: RecordChanges) -> Result<(), StoreError> {
+    fn write(&mut self, changes: RecordChanges, expected: Option<&RecordChanges>) -> Result<(), StoreError> {
         let mut all = self.owed.clone();
         all.extend(changes);
-        self.disk.change(all)?;
+        // What is owed is not known to be on disk, so nothing can be expected of it.
+        let expected = expected.filter(|expected| !expected.keys().any(|key| self.owed.contains_key(key)));
+        self.disk.change(all, expected)?;
         self.owed.clear();
         Ok(())
     }
@@ -99,7 +117,13 @@ mod tests {
     }
 
     impl Disk for &Moody {
-        fn change(&self, changes: RecordChanges) -> Result<(), StoreError> {
+        fn change(&self, changes: RecordChanges, expected: Option<&RecordChanges>) -> Result<(), StoreError> {
+            let rows = self.rows.borrow();
+            let is_other = |(key, value): (&String, &Option<Vec<u8>>)| rows.get(key) != value.as_ref();
+            if expected.into_iter().flatten().any(is_other) {
+                return Err(StoreError::Conflict);
+            }
+            drop(rows);
             if matches!(self.mood.get(), Mood::Full) {
                 return Err(StoreError::Disk("full".into()));
             }
@@ -145,6 +169,18 @@ mod tests {
             assert!(!kept.owes("new") && !kept.owes("old") && !kept.owes("revoked"));
             assert_eq!(disk.holds(), [row("old", "1"), row("revoked", "4")]);
         }
+    }
+
+    /// Where another gateway was faster nothing is written, now or later.
+    #[test]
+    fn what_is_not_as_expected_is_not_written() {
+        let disk = Moody { mood: Cell::new(Mood::Well), rows: RefCell::default() };
+        let mut kept = Kept::new(&disk);
+        kept.insist(change("a", Some("another's"))).expect("written");
+        let late = kept.attempt(change("a", Some("1")), change("a", None));
+        assert_eq!(late, Err(StoreError::Conflict));
+        kept.settle().expect("nothing is owed");
+        assert_eq!(disk.holds(), [row("a", "another's")]);
     }
 
     /// What is owed goes with the next change, which has the last word.

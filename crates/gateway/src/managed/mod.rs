@@ -1,15 +1,18 @@
-//! What operators tell a running gateway over the admin API: kept in the store, put in force again by every start.
+//! What operators tell a running gateway over the admin API: kept in the store, put in force again by every start. Gateways
+//! that share a store are told together: what one of them is told is in force at the others a moment later.
 
 mod api_key_record;
 mod api_keys;
+mod followed_keys;
 mod kept;
 mod revocations;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use portcullis_authn::RevokedTokens;
 use portcullis_core::Moment;
-use portcullis_store::{Store, StoreError};
+use portcullis_store::{Follower, SharedRecords, Store, StoreError};
 
 pub use api_key_record::{ApiKeyChange, ApiKeyView, KeyState, NewApiKey};
 pub(crate) use api_keys::KeyRing;
@@ -28,6 +31,10 @@ pub(crate) struct Managed {
     pub(crate) revocations: Arc<PushedRevocations>,
     /// `None` if no pepper is set.
     pub(crate) api_keys: Option<Arc<ManagedApiKeys>>,
+    /// Where other gateways are told the same.
+    shared: Option<SharedRecords>,
+    /// Whether everything is known that they were told.
+    is_heard: Arc<AtomicBool>,
 }
 
 /// Why what was told before cannot be put in force again.
@@ -74,10 +81,23 @@ impl Managed {
         ring: Option<KeyRing>,
         now: Moment,
     ) -> Result<Self, RestoreError> {
-        let revocations = PushedRevocations::restore(store.records(REVOKED_TOKENS), lists, now)?;
-        let records = store.records(API_KEYS);
-        let api_keys = ring.map(|ring| ManagedApiKeys::restore(records, durable, ring)).transpose()?;
-        let managed = Self { revocations: Arc::new(revocations), api_keys: api_keys.map(Arc::new) };
+        // A gateway that takes none has nothing to hear of the others, and starts without their server.
+        let takes_any = lists.iter().any(|list| list.push_place().is_some());
+        let told = if takes_any { store.records(REVOKED_TOKENS) } else { store.own_records(REVOKED_TOKENS) };
+        let mut shared = told.shared().cloned();
+        let revocations = PushedRevocations::restore(told, lists, now)?;
+        let api_keys = ring.map(|ring| {
+            let made = store.records(API_KEYS);
+            shared = made.shared().cloned();
+            ManagedApiKeys::restore(made, durable, ring)
+        });
+        let api_keys = api_keys.transpose()?;
+        let managed = Self {
+            revocations: Arc::new(revocations),
+            api_keys: api_keys.map(Arc::new),
+            shared,
+            is_heard: Arc::new(AtomicBool::new(true)),
+        };
         if durable {
             managed.tell(store.is_new(), lists);
         }
@@ -97,6 +117,22 @@ impl Managed {
         } else {
             tracing::info!("a new store was made");
         }
+    }
+
+    /// Puts in force what other gateways are told, for as long as the gateway runs.
+    pub(crate) fn follow(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let (shared, is_heard) = (self.shared.clone()?, Arc::clone(&self.is_heard));
+        let mut followers: Vec<Arc<dyn Follower>> = vec![];
+        if self.revocations.is_shared() {
+            followers.push(Arc::clone(&self.revocations) as _);
+        }
+        followers.extend(self.api_keys.iter().map(|keys| Arc::clone(keys) as _));
+        Some(async move { shared.follow(&followers, |heard| is_heard.store(heard, Ordering::Relaxed)).await })
+    }
+
+    /// Whether everything is known that other gateways were told; `None` where there are none.
+    pub(crate) fn is_heard(&self) -> Option<bool> {
+        self.shared.as_ref().map(|_| self.is_heard.load(Ordering::Relaxed))
     }
 
     /// Removes what is over, and writes what is owed to the disk. To be called every few seconds, never by a worker.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use portcullis_authn::{BadEntry, RevokedEntry, RevokedTokens};
 use portcullis_core::Moment;
-use portcullis_store::{RecordChanges, Records, StoreError};
+use portcullis_store::{Follower, Heard, RecordChanges, Records, StoreError};
 
-use super::RestoreError;
 use super::kept::Kept;
+use super::{REVOKED_TOKENS, RestoreError};
 
 /// Most entries one issuer may have been told, so that a script that has run wild does not fill the disk.
 const MOST: usize = 100_000;
@@ -101,6 +101,11 @@ impl PushedRevocations {
         }
         issuers.values().for_each(OfIssuer::put_in_force);
         Ok(Self { told: Mutex::new(Told { kept, issuers }) })
+    }
+
+    /// Whether other gateways are told the same.
+    pub(super) fn is_shared(&self) -> bool {
+        self.told().kept.is_shared()
     }
 
     /// How many entries there are.
@@ -206,6 +211,44 @@ impl PushedRevocations {
 
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Follower for PushedRevocations {
+    fn subject(&self) -> &str {
+        REVOKED_TOKENS
+    }
+
+    fn held(&self) -> BTreeMap<String, Vec<u8>> {
+        let told = self.told();
+        let of = |(issuer, of): (&Arc<str>, &OfIssuer)| {
+            let rows = of.entries.iter().map(|(id, entry)| (key(issuer, id), text(entry)));
+            rows.collect::<Vec<_>>()
+        };
+        told.issuers.iter().flat_map(of).collect()
+    }
+
+    /// SECURITY: what cannot be read is of a gateway of another version; it is said loudly, and everything else is in force.
+    fn hear(&self, heard: Heard<'_>) {
+        let mut told = self.told();
+        let Told { kept, issuers } = &mut *told;
+        let mut changes = heard.changes();
+        // What is in force here and not at the server yet is the later word.
+        changes.retain(|key, _| !kept.owes(key));
+        for (key, text) in &changes {
+            let (issuer, id) = key.split_once(BETWEEN).unwrap_or((key, ""));
+            let Some(of) = issuers.get_mut(issuer) else { continue };
+            match text.as_deref().map(RevokedEntry::parse) {
+                None => drop(of.entries.remove(id)),
+                Some(Ok(entry)) => drop(of.entries.insert(id.to_owned(), entry)),
+                Some(Err(error)) => {
+                    tracing::error!(%issuer, id, %error, "a revocation that another gateway was told cannot be read");
+                }
+            }
+        }
+        issuers.values().for_each(OfIssuer::put_in_force);
+        tracing::info!(count = changes.len(), "another gateway was told of revoked tokens");
+        kept.copy(changes);
     }
 }
 

@@ -315,6 +315,11 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     ),
     (
         Kind::Gauge,
+        "portcullis_shared_records_heard",
+        "0 while what other gateways are told (keys, revocations) may not be known here.",
+    ),
+    (
+        Kind::Gauge,
         "portcullis_shared_store_shut",
         "1 while the shared store fails so often that it is left in peace.",
     ),

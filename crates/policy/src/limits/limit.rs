@@ -384,6 +384,7 @@ impl Limit {
             | StoreError::TimedOut
             | StoreError::Overloaded
             | StoreError::NoAnswer
+            | StoreError::Conflict
             | StoreError::Closed
             | StoreError::KeyTooLong => {
                 Rejection::new(Reason::StoreUnavailable).because(format!("limit `{}`: {error}", self.name))

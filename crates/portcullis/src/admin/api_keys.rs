@@ -100,6 +100,7 @@ impl Refusal for KeyRefusal {
                 ApiKeyError::Full => (StatusCode::CONFLICT, "too_many_keys"),
                 ApiKeyError::NotKept => (StatusCode::CONFLICT, "no_store"),
                 ApiKeyError::NotInForce => (StatusCode::CONFLICT, "not_in_force"),
+                ApiKeyError::ChangedElsewhere => (StatusCode::CONFLICT, "changed_elsewhere"),
                 ApiKeyError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
                 ApiKeyError::InForceNotKept(_) => (StatusCode::SERVICE_UNAVAILABLE, "in_force_not_kept"),
                 ApiKeyError::Randomness(_) | ApiKeyError::Damaged(_) => {

@@ -32,6 +32,9 @@ mod ask;
 mod breaker;
 mod lease;
 mod once;
+#[cfg(test)]
+mod record_tests;
+mod records;
 mod servers;
 mod settings;
 #[cfg(test)]
@@ -61,6 +64,7 @@ use told::Told;
 pub use ask::{SharedAsk, SharedKey, SharedOutcome, SharedRule, SharedUnit};
 pub use breaker::FAILURES;
 pub(crate) use once::UsedUp;
+pub use records::{Follower, Heard, SharedRecords};
 pub use settings::{SharedSettings, Topology};
 
 /// How many blocks are returned at once.

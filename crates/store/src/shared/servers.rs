@@ -43,6 +43,13 @@ pub(super) struct Call<'s> {
     is_kept: bool,
 }
 
+/// What is asked.
+#[derive(Clone, Copy)]
+enum Asked<'c> {
+    Script(&'c Call<'c>),
+    Command(&'c Cmd),
+}
+
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -88,6 +95,11 @@ impl Call<'_> {
 
     pub(super) fn arg(&mut self, argument: impl fmt::Display) -> &mut Self {
         self.arguments.push(argument.to_string().into_bytes());
+        self
+    }
+
+    pub(super) fn bytes(&mut self, argument: &[u8]) -> &mut Self {
+        self.arguments.push(argument.to_vec());
         self
     }
 
@@ -142,15 +154,24 @@ impl Servers {
 
     /// Calls a script. What it did if there is no answer is not known.
     pub(super) async fn ask<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, Failure> {
+        self.ask_for(Asked::Script(call)).await
+    }
+
+    /// Asks what is no script.
+    pub(super) async fn ask_plainly<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
+        self.ask_for(Asked::Command(command)).await
+    }
+
+    async fn ask_for<T: FromRedisValue>(&self, asked: Asked<'_>) -> Result<T, Failure> {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.links.len().max(1);
         let Some(link) = self.links.get(next) else { return Err(Failure::Failed(ErrorKind::Client)) };
         let asking = async {
             match link {
                 Link::Cluster(connection) => {
                     let mut connection = ClusterConnection::clone(connection);
-                    ask(&mut connection, call).await.map_err(failed)
+                    asked.ask(&mut connection).await.map_err(failed)
                 }
-                Link::Server(server) => server.ask(call, self.replicas, self.timeout).await,
+                Link::Server(server) => server.ask(asked, self.replicas, self.timeout).await,
             }
         };
         tokio::time::timeout(self.timeout, asking).await.unwrap_or(Err(Failure::TimedOut))
@@ -169,17 +190,17 @@ impl Servers {
 impl Server {
     async fn ask<T: FromRedisValue>(
         &self,
-        call: &Call<'_>,
+        asked: Asked<'_>,
         replicas: u32,
         timeout: Duration,
     ) -> Result<T, Failure> {
         let connecting = self.connecting();
-        let answer = match connecting.clone().await {
-            Err(kind) => Err(Failure::Failed(kind)),
-            Ok(mut connection) if call.is_kept && replicas > 0 => {
+        let answer = match (connecting.clone().await, asked) {
+            (Err(kind), _) => Err(Failure::Failed(kind)),
+            (Ok(mut connection), Asked::Script(call)) if call.is_kept && replicas > 0 => {
                 ask_replicated(&mut connection, call, replicas, timeout).await
             }
-            Ok(mut connection) => ask(&mut connection, call).await.map_err(failed),
+            (Ok(mut connection), asked) => asked.ask(&mut connection).await.map_err(failed),
         };
         if let Err(Failure::Failed(kind)) = answer
             && is_over(kind)
@@ -227,17 +248,20 @@ async fn connect(way: &Way, config: &AsyncConnectionConfig) -> Result<Multiplexe
     }
 }
 
-async fn ask<T: FromRedisValue>(
-    connection: &mut impl ConnectionLike,
-    call: &Call<'_>,
-) -> Result<T, RedisError> {
-    let command = call.command();
-    match command.query_async(connection).await {
-        Err(error) if is_unknown(&error) => {
-            call.loading().exec_async(connection).await?;
-            command.query_async(connection).await
+impl Asked<'_> {
+    async fn ask<T: FromRedisValue>(self, connection: &mut impl ConnectionLike) -> Result<T, RedisError> {
+        let call = match self {
+            Self::Command(command) => return command.query_async(connection).await,
+            Self::Script(call) => call,
+        };
+        let command = call.command();
+        match command.query_async(connection).await {
+            Err(error) if is_unknown(&error) => {
+                call.loading().exec_async(connection).await?;
+                command.query_async(connection).await
+            }
+            answer => answer,
         }
-        answer => answer,
     }
 }
 

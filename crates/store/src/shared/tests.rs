@@ -22,11 +22,11 @@ pub(super) struct Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::at(free_port())
     }
 
-    fn at(port: u16) -> Self {
+    pub(super) fn at(port: u16) -> Self {
         Self::with(port, &["--save", "", "--appendonly", "no"])
     }
 

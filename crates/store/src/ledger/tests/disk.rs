@@ -379,7 +379,7 @@ fn a_change_that_was_not_answered_in_time_is_followed_by_what_was_asked_for_afte
     let store = disk.store(Tuning { deadline: Duration::from_millis(20), ..AT_ONCE });
     let records = store.records("one");
     let change = |key: &str, value: Option<&[u8]>| {
-        records.change([(key.to_owned(), value.map(<[u8]>::to_vec))].into())
+        records.change([(key.to_owned(), value.map(<[u8]>::to_vec))].into(), None)
     };
     disk.hang();
     assert_eq!(change("stays", Some(b"1")), Err(StoreError::TimedOut));
