@@ -84,6 +84,8 @@ mod proxy_protocol;
 mod pushed_revocations;
 #[cfg(test)]
 mod registered_certificates;
+#[cfg(test)]
+mod reload;
 mod revoked_tokens;
 #[cfg(test)]
 mod rig;

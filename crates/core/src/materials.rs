@@ -21,6 +21,10 @@ pub trait Materials {
     /// that it counts.
     fn directory(&self, named_in: FileId, path: &str) -> Result<Option<NamedFiles>, String>;
 
+    /// Says that a file or directory is read again by itself while the gateway runs, so that another content of it is no
+    /// other configuration.
+    fn is_read_again(&self, _named_in: FileId, _path: &str) {}
+
     /// An environment variable.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ mod path;
 mod quota_alerts;
 mod readiness;
 pub mod rehearsal;
+mod reload;
 mod request_body;
 mod revocation;
 mod route_table;
@@ -42,8 +43,8 @@ mod unread;
 mod worker;
 
 pub use config::{
-    AdminAccess, Environment, FileSummary, Loaded, NotToBeHad, Plan, Setting, Settings, Shutdown, SourceMap,
-    admin_access, effective_settings, load, load_texts, pepper,
+    AdminAccess, Environment, FileSummary, Loaded, NotToBeHad, Plan, ReloadWhen, Setting, Settings, Shutdown,
+    SourceMap, admin_access, effective_settings, load, load_texts, pepper,
 };
 pub use denials::{Denial, DenialFilter};
 pub use events::EventKind;
@@ -52,5 +53,6 @@ pub use managed::{
 };
 pub use path::is_normal_path;
 pub use readiness::Check;
+pub use reload::{NotReloaded, Reloaded};
 pub use run::{Gateway, Options, StartError};
 pub use telemetry::{Kind as MetricKind, METRICS};

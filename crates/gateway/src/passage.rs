@@ -63,7 +63,7 @@ impl Drop for Passage {
             self.ledger.reason = Some(Reason::InternalError);
         }
         let total = self.worker.since(self.ledger.opened);
-        self.worker.shard.end(&self.ledger, total);
+        self.snapshot.shard.end(&self.ledger, total);
         let is_refused = self.ledger.reason.is_some() || matches!(self.ledger.shadow, Some(Err(_)));
         if is_refused || self.worker.access_log.is_some() {
             let record = self.record(total);

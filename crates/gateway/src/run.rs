@@ -4,25 +4,26 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use metrics::Label;
 use portcullis_authn::RevokedEntry;
 use portcullis_core::{Clock, Diagnostic, Faults, Secret};
 use portcullis_store::{OpenError, Replays, Store};
 use tokio::runtime::{Handle, Runtime};
+use tokio::task::JoinHandle;
 
 use crate::access_log::{AccessLog, AccessLogWriter};
-use crate::config::{self, Compiled, Plan, Resources, Shutdown, SourceMap};
+use crate::config::{self, Compiled, Environment, Plan, Resources, SourceMap};
 use crate::denials::{Denial, DenialFilter};
 use crate::events::{EventKind, Events};
 use crate::listener::{BindError, Bound, Listener, ListenerSettings};
 use crate::managed::{Managed, ManagedApiKeys, RestoreError, RevokeError};
 use crate::readiness::{self, Check};
-use crate::revocation;
-use crate::snapshot::Snapshot;
+use crate::reload::{InForce, InForceParts};
 use crate::telemetry::Telemetry;
 use crate::thread::{Crew, Equipment};
 
@@ -79,18 +80,22 @@ pub enum StartError {
 /// A running gateway.
 pub struct Gateway {
     background: Runtime,
-    crew: Crew,
+    pub(crate) crew: Crew,
     listeners: Vec<Arc<Listener>>,
-    resources: Resources,
-    snapshot: Arc<Snapshot>,
-    telemetry: Telemetry,
+    pub(crate) resources: Resources,
+    pub(crate) telemetry: Telemetry,
     access_log: Option<(AccessLog, AccessLogWriter)>,
-    events: Events,
+    pub(crate) events: Events,
     draining: AtomicBool,
-    shutdown: Shutdown,
     admin: Option<SocketAddr>,
-    admin_token: Option<Secret>,
-    managed: Managed,
+    pub(crate) managed: Managed,
+    /// Where the policies are read.
+    pub(crate) place: (PathBuf, Environment),
+    pub(crate) in_force: ArcSwap<InForce>,
+    /// Held while the policies are read again.
+    pub(crate) reloading: Mutex<()>,
+    /// Looks after what ends or changes of the configuration in force.
+    pub(crate) watching: Mutex<JoinHandle<()>>,
 }
 
 impl Gateway {
@@ -116,7 +121,7 @@ impl Gateway {
         let Some(compiled) = compiled.filter(|_| !faults.any_error()) else {
             return Err(no_longer_good(sources, faults));
         };
-        let Compiled { snapshot, listeners: settings, api_keys, durable, admin_token, webhooks } = compiled;
+        let Compiled { snapshot, api_keys, durable, admin_token, webhooks, shutdown, fixed } = compiled;
         let now = options.clock.now();
         let managed = Managed::restore(&resources.store, durable, &snapshot.revoked, api_keys, now)?;
         if let Some(following) = managed.follow() {
@@ -125,12 +130,13 @@ impl Gateway {
         let telemetry = Telemetry::new();
         await_first_second(&resources, &options.clock);
         let workers = workers(plan);
-        let (listeners, sockets) = bind(&settings, workers)?;
+        let (listeners, sockets) = bind(&snapshot.doors.0, workers)?;
         let access_log =
             if plan.settings.access_log { Some(AccessLog::start(options.access_log)?) } else { None };
         let snapshot = Arc::new(snapshot);
-        let (events, deliveries) = Events::to(webhooks, &telemetry, &options.clock);
+        let (events, deliveries) = Events::begin(&telemetry, &options.clock);
         background.spawn(deliveries);
+        events.tell_to(webhooks);
         resources.quota_alerts.tell_also(events.clone());
         let equipment = Equipment {
             snapshot: Arc::clone(&snapshot),
@@ -143,34 +149,34 @@ impl Gateway {
         resources.keys.warm();
         let kept = (resources.store.clone(), resources.replays.clone(), managed.clone());
         background.spawn(housekeeping(kept, equipment.clock.clone()));
-        let watched = revocation::Watched {
-            listeners: settings,
-            revoked: snapshot.revoked.clone(),
-            events: events.clone(),
-        };
-        background.spawn(revocation::watch(sources, watched, telemetry.clone(), equipment.clock));
+        let parts = InForceParts { snapshot: Arc::clone(&snapshot), admin_token, shutdown, fixed };
+        let nobody = background.spawn(async {});
         let gateway = Self {
             background,
             crew,
             listeners,
             resources,
-            snapshot,
             telemetry,
             access_log,
             events,
             draining: AtomicBool::new(false),
-            shutdown: plan.settings.shutdown,
             admin: plan.settings.admin,
-            admin_token,
             managed,
+            place: (plan.directory.clone(), plan.environment.clone()),
+            in_force: ArcSwap::from_pointee(InForce::new(parts, &sources)),
+            reloading: Mutex::default(),
+            watching: Mutex::new(nobody),
         };
+        *gateway.watching.lock().unwrap_or_else(PoisonError::into_inner) = gateway.watch(&snapshot, sources);
         gateway.tell_what_is_fixed();
+        gateway.telemetry.gauge("portcullis_config_last_reload_successful", vec![], 1.0);
+        gateway.tell_config();
         Ok(gateway)
     }
 
     /// Each listener's name and address, with the ports the system chose.
     pub fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
-        self.listeners.iter().map(|listener| (&*listener.settings().name, listener.address()))
+        self.listeners.iter().map(|listener| (&**listener.name(), listener.address()))
     }
 
     /// Where the admin API is to listen.
@@ -179,8 +185,8 @@ impl Gateway {
     }
 
     /// What whoever changes something over the admin API has to know; `None` where nobody may.
-    pub const fn admin_token(&self) -> Option<&Secret> {
-        self.admin_token.as_ref()
+    pub fn admin_token(&self) -> Option<Secret> {
+        self.in_force.load().admin_token.clone()
     }
 
     /// The latest refusals, the latest first: what callers were told, and what only the operator may know of it.
@@ -243,8 +249,8 @@ impl Gateway {
     }
 
     /// The hash of the configuration in force.
-    pub fn config_hash(&self) -> &str {
-        &self.snapshot.hash
+    pub fn config_hash(&self) -> Arc<str> {
+        Arc::clone(&self.in_force.load().snapshot.hash)
     }
 
     /// Everything that must be well before the gateway can do its work, well or not.
@@ -261,12 +267,12 @@ impl Gateway {
         if let Some(is_heard) = self.managed.is_heard() {
             self.telemetry.gauge("portcullis_shared_records_heard", vec![], f64::from(u8::from(is_heard)));
         }
-        for list in &self.snapshot.revoked {
+        for list in &self.in_force.load().snapshot.revoked {
             let labels = vec![Label::new("issuer", Arc::clone(list.issuer()))];
             self.telemetry.gauge("portcullis_revoked_tokens", labels, list.len() as f64);
         }
         for listener in &self.listeners {
-            let labels = vec![Label::new("listener", Arc::clone(&listener.settings().name))];
+            let labels = vec![Label::new("listener", Arc::clone(listener.name()))];
             self.telemetry.gauge("portcullis_connections", labels, listener.open() as f64);
         }
         self.telemetry.count_absolute("portcullis_events_dropped_total", vec![], self.events.dropped());
@@ -281,8 +287,9 @@ impl Gateway {
     /// answered.
     pub async fn drain(&self) -> bool {
         self.draining.store(true, Ordering::Relaxed);
-        tokio::time::sleep(self.shutdown.lame_duck).await;
-        self.crew.drain(self.shutdown.grace).await
+        let shutdown = self.in_force.load().shutdown;
+        tokio::time::sleep(shutdown.lame_duck).await;
+        self.crew.drain(shutdown.grace).await
     }
 
     /// Ends what is left: workers, store, log. Call it outside of any runtime.
@@ -311,19 +318,23 @@ impl Gateway {
         closed
     }
 
-    fn tell_what_is_fixed(&self) {
-        for api in &self.snapshot.apis {
+    /// What is to be known of the configuration in force.
+    pub(crate) fn tell_config(&self) {
+        let snapshot = Arc::clone(&self.in_force.load().snapshot);
+        for api in &snapshot.apis {
             if let Some(because) = api.chain.anonymous_because() {
                 tracing::warn!(api = %api.name, %because, "open to anybody");
             }
         }
-        let telemetry = &self.telemetry;
-        let hash = Label::new("hash", Arc::clone(&self.snapshot.hash));
-        telemetry.gauge("portcullis_config_info", vec![hash], 1.0);
-        telemetry.gauge("portcullis_config_last_reload_successful", vec![], 1.0);
-        telemetry.gauge("portcullis_weak_passwords", vec![], self.snapshot.weak_passwords as f64);
+        let (telemetry, now) = (&self.telemetry, self.resources.clock.now().unix_seconds());
+        telemetry.tell_config(&snapshot.hash);
+        telemetry.gauge("portcullis_config_last_reload_timestamp_seconds", vec![], now as f64);
+        telemetry.gauge("portcullis_weak_passwords", vec![], snapshot.weak_passwords as f64);
+    }
+
+    fn tell_what_is_fixed(&self) {
         let version = Label::from_static_parts("version", env!("CARGO_PKG_VERSION"));
-        telemetry.gauge("portcullis_build_info", vec![version], 1.0);
+        self.telemetry.gauge("portcullis_build_info", vec![version], 1.0);
     }
 }
 

@@ -12,6 +12,7 @@ use portcullis_proxy::{BodyLimits, Upstream};
 use crate::forward::Forward;
 use crate::listener::ListenerSettings;
 use crate::route_table::RouteTable;
+use crate::telemetry::shard::Shard;
 
 /// Everything a request is judged by. A request takes one and keeps it to its end.
 pub(crate) struct Snapshot {
@@ -76,8 +77,8 @@ pub(crate) struct Doors(pub(crate) Vec<Arc<ListenerSettings>>);
 
 impl Doors {
     /// The settings of a listener.
-    pub(crate) fn listener(&self, name: &str) -> Option<&ListenerSettings> {
-        self.0.iter().find(|settings| &*settings.name == name).map(Arc::as_ref)
+    pub(crate) fn listener(&self, name: &str) -> Option<&Arc<ListenerSettings>> {
+        self.0.iter().find(|settings| &*settings.name == name)
     }
 
     /// Whether a connection of this listener that was made under `policy` may carry requests for `host` (TLS-03).
@@ -90,6 +91,8 @@ impl Doors {
 pub(crate) struct LocalSnapshot {
     pub(crate) shared: Arc<Snapshot>,
     apis: Vec<Rc<LocalApi>>,
+    /// What was counted under it.
+    pub(crate) shard: Shard,
 }
 
 /// An API in one worker's hands.
@@ -106,7 +109,7 @@ impl std::ops::Deref for LocalApi {
 impl LocalSnapshot {
     pub(crate) fn new(shared: Arc<Snapshot>) -> Self {
         let apis = shared.apis.iter().map(|api| Rc::new(LocalApi(Arc::clone(api)))).collect();
-        Self { shared, apis }
+        Self { shared, apis, shard: Shard::default() }
     }
 
     /// The API at an index of the route table.

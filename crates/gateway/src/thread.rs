@@ -51,6 +51,8 @@ pub(crate) struct Crew {
 enum Command {
     /// Hand over what was counted, then say so.
     HandOver(oneshot::Sender<()>),
+    /// Judge by another configuration from here on, then say so.
+    Adopt(Arc<Snapshot>, oneshot::Sender<()>),
     /// Tell refusals.
     Denials(DenialFilter, oneshot::Sender<Vec<Denial>>),
     /// Take no more connections; say whether all requests were answered in time.
@@ -83,6 +85,14 @@ impl Crew {
     pub(crate) async fn hand_over(&self) {
         // A worker that is busy or gone answers late or never; its counters come with the next scrape.
         drop(tokio::time::timeout(PATIENCE, join_all(self.ask(Command::HandOver))).await);
+    }
+
+    /// Has every worker judge by another configuration from here on. Whether all of them have said that they do; one that
+    /// is busy does so when it comes to it.
+    pub(crate) async fn adopt(&self, snapshot: &Arc<Snapshot>) -> bool {
+        let answers = join_all(self.ask(|answer| Command::Adopt(Arc::clone(snapshot), answer)));
+        let answered = tokio::time::timeout(PATIENCE, answers).await;
+        answered.is_ok_and(|answers| answers.into_iter().all(|answer| answer.is_ok()))
     }
 
     /// The latest refusals of all workers that answer in time, the latest first.
@@ -177,6 +187,10 @@ async fn work(
             command = commands.recv() => match command {
                 Some(Command::HandOver(answer)) => {
                     worker.hand_over(&telemetry);
+                    let _ = answer.send(());
+                }
+                Some(Command::Adopt(snapshot, answer)) => {
+                    worker.adopt(snapshot);
                     let _ = answer.send(());
                 }
                 Some(Command::Denials(filter, answer)) => {

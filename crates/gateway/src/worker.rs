@@ -27,14 +27,13 @@ use crate::exchange::{Accepted, Exchange};
 use crate::ledger::{Ledger, RequestIds};
 use crate::listener::forwarded::{CallersCertificate, ForwardedCounts, ForwardedMemory};
 use crate::listener::ocsp::OnlineMemory;
-use crate::listener::{Event, Inbound, IncomingBody, Serve};
+use crate::listener::{Event, Inbound, IncomingBody, ListenerSettings, Serve};
 use crate::passage::Passage;
 use crate::request_body::RequestBody;
 use crate::snapshot::{LocalSnapshot, Snapshot};
 use crate::stack::Stack;
 use crate::stages::observe::ObservedBody;
 use crate::telemetry::Telemetry;
-use crate::telemetry::shard::Shard;
 
 /// Memory of one worker for verified tokens: about twenty thousand of them.
 const TOKEN_CACHE_BYTES: usize = 32 << 20;
@@ -45,7 +44,6 @@ pub(crate) struct Worker {
     pub(crate) forwarded: ForwardedMemory,
     pub(crate) online: OnlineMemory,
     pub(crate) pools: Pools<RequestBody>,
-    pub(crate) shard: Shard,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) denials: Denials,
     /// Where is told of refusals.
@@ -59,6 +57,8 @@ pub(crate) struct Worker {
     clock: Clock,
     ids: RequestIds,
     snapshot: RefCell<Rc<LocalSnapshot>>,
+    /// Snapshots that requests under way may still be judged by.
+    retired: RefCell<Vec<Rc<LocalSnapshot>>>,
 }
 
 impl Worker {
@@ -75,7 +75,6 @@ impl Worker {
             online: OnlineMemory::default(),
             forwarded_told: Cell::default(),
             pools,
-            shard: Shard::default(),
             access_log,
             denials: Denials::default(),
             events,
@@ -86,7 +85,19 @@ impl Worker {
             clock,
             ids: RequestIds::default(),
             snapshot: RefCell::new(Rc::new(LocalSnapshot::new(snapshot))),
+            retired: RefCell::default(),
         }
+    }
+
+    /// Judges the requests that come from here on by another snapshot. Those under way keep theirs.
+    pub(crate) fn adopt(&self, snapshot: Arc<Snapshot>) {
+        let old = self.snapshot.replace(Rc::new(LocalSnapshot::new(snapshot)));
+        self.retired.borrow_mut().push(old);
+    }
+
+    /// The settings of a listener, for a connection that comes now.
+    pub(crate) fn listener(&self, name: &str) -> Option<Arc<ListenerSettings>> {
+        self.snapshot.borrow().shared.doors.listener(name).cloned()
     }
 
     /// Time since the request was opened.
@@ -101,7 +112,13 @@ impl Worker {
 
     /// Gives what was counted to the registry.
     pub(crate) fn hand_over(&self, telemetry: &Telemetry) {
-        self.shard.hand_over(telemetry, &self.snapshot.borrow());
+        let snapshot = Rc::clone(&self.snapshot.borrow());
+        snapshot.shard.hand_over(telemetry, &snapshot);
+        self.retired.borrow_mut().retain(|retired| {
+            retired.shard.hand_over(telemetry, retired);
+            // One that no request holds can count no more.
+            Rc::strong_count(retired) > 1
+        });
         let counts = self.tokens.counts();
         let told = self.cache_told.replace(counts);
         let events = [
@@ -141,7 +158,8 @@ impl Worker {
         request: Request<IncomingBody>,
         inbound: &Rc<Inbound>,
     ) -> Exchange<Accepted> {
-        self.shard.begin();
+        let snapshot = Rc::clone(&self.snapshot.borrow());
+        snapshot.shard.begin();
         let (head, body) = request.into_parts();
         let now = self.clock.now();
         let ledger = Ledger::open(self.ids.next(now), now, head.method.clone());
@@ -150,7 +168,7 @@ impl Worker {
             body: RequestBody::Streaming(body),
             inbound: Rc::clone(inbound),
             certificate_from: CallersCertificate::default(),
-            snapshot: Rc::clone(&self.snapshot.borrow()),
+            snapshot,
             worker: Rc::clone(self),
             reserved: Default::default(),
             ledger,
@@ -160,7 +178,7 @@ impl Worker {
 
     /// The answer to a request in whose stages something broke that cannot break.
     fn apologise(&self) -> Response<ObservedBody> {
-        self.shard.panicked();
+        self.snapshot.borrow().shard.panicked();
         let request_id = self.ids.next(self.clock.now()).to_string();
         let rejection = Rejection::new(Reason::InternalError);
         let body = Bytes::from(Problem::new(&rejection, &request_id).to_json());
@@ -207,6 +225,10 @@ impl<S: Stack> Serve for Door<S> {
     fn serve(&self, request: Request<IncomingBody>, inbound: &Rc<Inbound>) -> Self::Future {
         let mut stack = self.stack;
         Guarded { running: stack.call(self.worker.open(request, inbound)), worker: Rc::clone(&self.worker) }
+    }
+
+    fn settings(&self, listener: &str) -> Option<Arc<ListenerSettings>> {
+        self.worker.listener(listener)
     }
 
     fn observe(&self, listener: &Arc<str>, event: Event) {

@@ -13,6 +13,7 @@ mod key;
 mod output;
 #[cfg(test)]
 mod readme;
+mod reload;
 mod report;
 mod run;
 mod service;

@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     output::print(&ready(&service))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        config = service.config_hash(),
+        config = %service.config_hash(),
         apis = plan.apis,
         rules = plan.rules,
         "serving"

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use portcullis_core::Clock;
-use portcullis_gateway::{Check, Gateway, Options, Plan, StartError};
+use portcullis_gateway::{Check, EventKind, Gateway, Options, Plan, Reloaded, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 use crate::admin::{self, Observed, Text};
 use crate::audit::Audit;
 use crate::output;
+use crate::reload;
 use crate::report::{self, Look};
 
 /// How long the end waits for an answer of the admin listener that is still being made, which may wait for the store.
@@ -24,6 +26,8 @@ pub(crate) struct Service {
     gateway: Arc<Gateway>,
     admin: Option<SocketAddr>,
     signals: Signals,
+    /// Told by whoever ends it over the admin API.
+    ending: Arc<Notify>,
 }
 
 impl Service {
@@ -41,9 +45,12 @@ impl Service {
         let gateway = Arc::new(gateway);
         let in_runtime = gateway.handle().enter();
         let signals = Signals::new().context("cannot listen for signals")?;
-        let admin = admin.map(|listener| serve(listener, &gateway, audit)).transpose()?;
+        let ending = Arc::new(Notify::new());
+        let state = admin::Admin { gateway: Arc::downgrade(&gateway), audit, ending: Arc::clone(&ending) };
+        let admin = admin.map(|listener| serve(listener, &gateway, state)).transpose()?;
         drop(in_runtime);
-        Ok(Self { gateway, admin, signals })
+        reload::watch(Arc::downgrade(&gateway), plan.settings.reload).context("cannot watch files")?;
+        Ok(Self { gateway, admin, signals, ending })
     }
 
     /// Each listener's name and address.
@@ -57,7 +64,7 @@ impl Service {
     }
 
     /// The hash of the configuration in force.
-    pub(crate) fn config_hash(&self) -> &str {
+    pub(crate) fn config_hash(&self) -> Arc<str> {
         self.gateway.config_hash()
     }
 
@@ -68,18 +75,27 @@ impl Service {
     pub(crate) fn serve_to_the_end(mut self) -> anyhow::Result<ExitCode> {
         let handle = self.gateway.handle().clone();
         let drained = handle.block_on(async {
-            self.signals.next().await;
+            loop {
+                let told = tokio::select! {
+                    told = self.signals.any() => told,
+                    () = self.ending.notified() => Told::End,
+                };
+                match told {
+                    Told::End => break,
+                    Told::Reload => self.reload().await,
+                }
+            }
             tracing::info!("draining");
             tokio::select! {
                 answered = self.gateway.drain() => Some(answered),
-                () = self.signals.next() => None,
+                () = self.signals.end() => None,
             }
         });
         // A second signal ends the process wherever it is from here on: the store has promised nothing that is not on
         // the disk already.
         let mut signals = self.signals;
         handle.spawn(async move {
-            signals.next().await;
+            signals.end().await;
             std::process::exit(1);
         });
         match drained {
@@ -96,6 +112,19 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Reads the policies again; what came of it is in the log.
+    async fn reload(&self) {
+        let gateway = Arc::clone(&self.gateway);
+        let reloading = tokio::task::spawn_blocking(move || {
+            if let Ok(Reloaded { hash, is_other: true, .. }) = reload::reload(&gateway, "SIGHUP") {
+                gateway.tell_change(EventKind::ConfigChanged, "policies reloaded", "policies", &hash);
+            }
+        });
+        drop(reloading.await);
+    }
+}
+
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => anyhow!("admin: {address} is in use by another process"),
@@ -106,14 +135,9 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves the admin API on the background runtime.
-fn serve(
-    listener: TcpListener,
-    gateway: &Arc<Gateway>,
-    audit: Option<Arc<Audit>>,
-) -> anyhow::Result<SocketAddr> {
+fn serve(listener: TcpListener, gateway: &Arc<Gateway>, state: admin::Admin) -> anyhow::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let state = admin::Admin { gateway: Arc::downgrade(gateway), audit };
     let router = admin::router(Arc::new(Watched(Arc::downgrade(gateway))), state);
     gateway.handle().spawn(async move { axum::serve(listener, router).await });
     Ok(address)
@@ -160,21 +184,38 @@ impl Observed for Watched {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// What a signal wants.
+enum Told {
+    End,
+    Reload,
+}
+
+/// SIGTERM and SIGINT, and SIGHUP.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) {
+    async fn any(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.hangup.recv() => Told::Reload,
         }
+    }
+
+    /// Waits until one says that it is to end.
+    async fn end(&mut self) {
+        while matches!(self.any().await, Told::Reload) {}
     }
 }

@@ -276,6 +276,14 @@ impl List {
         self.files.iter().find(|own| !own.is_empty && !is_there(own))
     }
 
+    /// The same, seen from the list that would take its place.
+    pub(super) fn gone_from_list(&self, newer: &Self) -> Option<&ListedFile> {
+        let is_there = |own: &ListedFile| {
+            newer.files.iter().any(|other| own.name == other.name || own.digest == other.digest)
+        };
+        self.files.iter().find(|own| !own.is_empty && !is_there(own))
+    }
+
     /// Whether any entry is about this token, at that second. `client_claim` names its client where that is not said by
     /// the usual claims.
     pub(super) fn names(&self, token: &Identity, client_claim: Option<&str>, now: i64) -> bool {

@@ -98,6 +98,17 @@ impl RevokedTokens {
         RevokedReload::Replaced
     }
 
+    /// What would be given back if this list took the place of that one, of the same issuer and the same files.
+    /// SECURITY: as for [`Self::reload`]: a file that is lost may not take its entries along.
+    pub fn gives_back(&self, before: &Self) -> Option<String> {
+        if !self.spec.reads_what(&before.spec) {
+            return None;
+        }
+        let (list, held) = (self.list.load(), before.list.load());
+        let gone = held.gone_from_list(&list)?;
+        Some(format!("`{}` is gone, and tokens of issuer `{}` are listed in it", gone.name, self.issuer))
+    }
+
     fn failed(&self, faults: Faults) -> RevokedReload {
         let faults = faults.into_sorted();
         self.refused(faults.first().map_or_else(|| "unreadable".to_owned(), |fault| fault.message.clone()))

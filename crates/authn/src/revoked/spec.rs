@@ -76,11 +76,18 @@ impl RevokedSpec {
         self.client_claim.as_deref()
     }
 
+    /// Whether another one reads the same files.
+    pub(super) fn reads_what(&self, other: &Self) -> bool {
+        self.files.iter().map(|path| &path.value).eq(other.files.iter().map(|path| &path.value))
+    }
+
     /// The files as they are now.
     pub(super) fn sources(&self, materials: &dyn Materials, faults: &mut Faults) -> Option<Vec<SourceFile>> {
         let mut sources = Vec::new();
         for path in &self.files {
-            sources.extend(contents(path, materials, faults)?);
+            let read = contents(path, materials, faults);
+            materials.is_read_again(path.place.file, &path.value);
+            sources.extend(read?);
         }
         Some(sources)
     }

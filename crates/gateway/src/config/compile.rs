@@ -6,10 +6,10 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use portcullis_authn::{
-    Chain, Clients, Compiling, Guard, IdentitySpec, Issuers, KnownAuthorities, PepperSpec, Providers,
-    Registering,
+    Chain, Clients, Compiling, Guard, IdentitySpec, Issuers, IssuersSpec, KnownAuthorities, PepperSpec,
+    Providers, Registering,
 };
-use portcullis_core::{Diagnostic, Faults, FileId, Materials, Place, Secret, Spanned};
+use portcullis_core::{Diagnostic, Faults, FileId, Materials, OutboundSpec, Place, Secret, Spanned};
 use portcullis_policy::{
     Callers as LimitCallers, CheckedLimits, Limits, PathTemplate, PlanSlots, PlanSourceSpec, Plans, Rules,
     SharedLimits,
@@ -19,7 +19,9 @@ use portcullis_proxy::{BodyLimits, Upstream, UpstreamSpec};
 use super::PolicySpec;
 use super::admin;
 use super::api::ApiSpec;
+use super::fixed::Fixed;
 use super::resources::Resources;
+use super::settings::Shutdown;
 use super::sources::SourceMap;
 use crate::events::Webhook;
 use crate::listener::{ListenSpec, ListenerSettings};
@@ -30,7 +32,6 @@ use crate::snapshot::{AllowedMethods, Api, ApiPlans, Doors, Snapshot};
 /// What compiling gives.
 pub(crate) struct Compiled {
     pub(crate) snapshot: Snapshot,
-    pub(crate) listeners: Vec<Arc<ListenerSettings>>,
     /// Where API keys are made; `None` if no pepper is set.
     pub(crate) api_keys: Option<KeyRing>,
     /// Whether the store has a file.
@@ -39,6 +40,10 @@ pub(crate) struct Compiled {
     pub(crate) admin_token: Option<Secret>,
     /// Who is told of events.
     pub(crate) webhooks: Vec<Webhook>,
+    /// How the process ends.
+    pub(crate) shutdown: Shutdown,
+    /// What cannot change while it runs.
+    pub(crate) fixed: Fixed,
 }
 
 /// Compiles everything; `None` if any part could not be built. Whether the result may be used is for the caller
@@ -49,7 +54,7 @@ pub(crate) fn compile(
     resources: &Resources,
     faults: &mut Faults,
 ) -> Option<Compiled> {
-    let PolicySpec { gateway, plans, apis: specs, api_names, clients } = spec;
+    let PolicySpec { gateway, plans, apis: specs, api_names, clients, fixed } = spec;
     let Resources { tls_policies, clock, online, .. } = resources;
     let listeners =
         ListenerSettings::compile_all(&gateway.listen, sources, tls_policies, clock, online, faults);
@@ -66,17 +71,8 @@ pub(crate) fn compile(
         authorities,
     };
     let clients = clients.compile(&registering, faults);
-    let usable = |identity: &_| portcullis_proxy::check_identity(identity).map_err(|why| why.to_string());
-    let certificates = gateway.certificates.unwrap_or_default().compile(sources, usable, faults);
-    let providers = Providers {
-        keys: &resources.keys,
-        introspections: &resources.introspections,
-        certificates: &certificates,
-        replays: &resources.replays,
-        clients: &clients,
-    };
     let issuers =
-        gateway.issuers.map(|issuers| issuers.compile(sources, providers, faults)).unwrap_or_default();
+        compile_issuers((gateway.issuers, gateway.certificates), sources, (resources, &clients), faults);
     let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
     gateway.store.check(sources, faults);
     let durable = gateway.store.is_durable();
@@ -94,24 +90,47 @@ pub(crate) fn compile(
     let proxy_fields = proxy_fields(listeners.iter().flatten());
     let (apis, routes) = compile_apis(specs, &rooms, &proxy_fields, faults);
     let listeners: Vec<_> = listeners?.into_iter().map(Arc::new).collect();
+    let revoked: Vec<_> = issuers.revoked().cloned().collect();
+    let admin_token = admin::token(gateway.admin.as_ref(), &revoked, durable, sources, faults);
+    let webhooks = gateway.events.compile(sources, &resources.fetchers, faults);
+    // The hash comes last: it is of everything that was read.
     let snapshot = Snapshot {
         apis,
         routes,
         upstreams: upstreams.list,
-        doors: Doors(listeners.clone()),
+        doors: Doors(listeners),
         proxy_fields,
-        revoked: issuers.revoked().cloned().collect(),
+        revoked,
         weak_passwords: clients.weak_passwords(),
         hash: sources.hash().into(),
     };
     Some(Compiled {
-        admin_token: admin::token(gateway.admin.as_ref(), &snapshot.revoked, durable, sources, faults),
+        admin_token,
         api_keys: key_ring(gateway.api_keys.as_ref(), &clients, &api_names),
-        webhooks: gateway.events.compile(sources, &resources.fetchers, faults),
+        webhooks,
+        shutdown: gateway.settings.shutdown,
         snapshot,
-        listeners,
         durable,
+        fixed,
     })
+}
+
+fn compile_issuers(
+    (issuers, certificates): (Option<IssuersSpec>, Option<OutboundSpec>),
+    sources: &SourceMap,
+    (resources, clients): (&Resources, &Clients),
+    faults: &mut Faults,
+) -> Issuers {
+    let usable = |identity: &_| portcullis_proxy::check_identity(identity).map_err(|why| why.to_string());
+    let certificates = certificates.unwrap_or_default().compile(sources, usable, faults);
+    let providers = Providers {
+        keys: &resources.keys,
+        introspections: &resources.introspections,
+        certificates: &certificates,
+        replays: &resources.replays,
+        clients,
+    };
+    issuers.map(|issuers| issuers.compile(sources, providers, faults)).unwrap_or_default()
 }
 
 fn known_authorities<'a>(listen: &[ListenSpec], names: &'a [(String, Place)]) -> KnownAuthorities<'a> {

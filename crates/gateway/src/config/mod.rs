@@ -6,6 +6,7 @@
 mod admin;
 mod api;
 mod compile;
+mod fixed;
 mod listing;
 mod overrides;
 mod resources;
@@ -24,10 +25,11 @@ use portcullis_core::{Diagnostic, Faults, FileId, Place, Severity};
 use portcullis_policy::PlansSpec;
 
 pub(crate) use compile::{Compiled, compile};
+pub(crate) use fixed::Fixed;
 pub use listing::{Setting, effective_settings};
 pub(crate) use resources::Resources;
 pub use secrets::{AdminAccess, NotToBeHad, admin_access, pepper};
-pub use settings::{Settings, Shutdown};
+pub use settings::{ReloadWhen, Settings, Shutdown};
 pub use sources::{Environment, SourceMap};
 
 use api::ApiSpec;
@@ -86,6 +88,8 @@ pub(crate) struct PolicySpec {
     /// The names of all APIs, those with faults among them, and where each is defined.
     pub(crate) api_names: Vec<(String, Place)>,
     pub(crate) clients: ClientsSpec,
+    /// What a running gateway cannot change.
+    pub(crate) fixed: Fixed,
 }
 
 /// Reads, parses and compiles a policy directory. Opens no socket and no store, and asks no server.
@@ -216,7 +220,8 @@ impl Trees {
                 fields.finish(faults);
             }
         }
-        Some(PolicySpec { gateway: gateway?, plans: plans?, apis, api_names, clients })
+        let fixed = self.gateway.as_ref().map(Fixed::of).unwrap_or_default();
+        Some(PolicySpec { gateway: gateway?, plans: plans?, apis, api_names, clients, fixed })
     }
 }
 

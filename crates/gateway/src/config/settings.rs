@@ -28,6 +28,9 @@ pub(crate) struct GatewaySpec {
     pub(crate) settings: Settings,
 }
 
+/// The shortest time after which the policies are read again.
+const SHORTEST_POLL: Duration = Duration::from_secs(1);
+
 /// What concerns the process and not its requests.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -39,6 +42,23 @@ pub struct Settings {
     pub access_log: bool,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// When the policies are read again by themselves.
+    pub reload: ReloadWhen,
+}
+
+/// When the policies are read again by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReloadWhen {
+    /// When the system tells that a file has changed.
+    pub watch: bool,
+    /// Every so often, whether or not it tells: file systems of other machines do not.
+    pub poll: Option<Duration>,
+}
+
+impl Default for ReloadWhen {
+    fn default() -> Self {
+        Self { watch: true, poll: None }
+    }
 }
 
 /// How the process ends.
@@ -75,6 +95,7 @@ impl GatewaySpec {
         let workers = fields.get("workers");
         let access_log = fields.get("access_log");
         let shutdown = fields.get("shutdown");
+        let reload = fields.get("reload");
         fields.finish(faults);
         let admin = admin.and_then(|node| AdminSpec::read(node, faults));
         Some(Self {
@@ -93,6 +114,7 @@ impl GatewaySpec {
                     .and_then(|count| NonZeroUsize::new(usize::try_from(count).ok()?)),
                 access_log: access_log.and_then(|node| node.boolean(faults)).unwrap_or(true),
                 shutdown: shutdown.and_then(|node| read_shutdown(node, faults)).unwrap_or_default(),
+                reload: reload.and_then(|node| read_reload(node, faults)).unwrap_or_default(),
             },
             admin,
         })
@@ -107,6 +129,21 @@ fn named<T>(
 ) -> Vec<(Spanned<String>, T)> {
     let entries = node.and_then(|node| node.named(faults)).unwrap_or_default();
     entries.iter().filter_map(|entry| Some((entry.key.clone(), read(&entry.value, faults)?))).collect()
+}
+
+fn read_reload(node: &Node, faults: &mut Faults) -> Option<ReloadWhen> {
+    let mut fields = Fields::of(node, "`reload`", faults)?;
+    let (watch, poll) = (fields.get("watch"), fields.get("poll"));
+    fields.finish(faults);
+    let poll = match poll.map(|node| (node.place, node.duration(faults))) {
+        None => None,
+        Some((place, read)) if read.is_some_and(|poll| poll < SHORTEST_POLL) => {
+            faults.error("out_of_range", place, "the policies are read every second at most");
+            return None;
+        }
+        Some((_, read)) => Some(read?),
+    };
+    Some(ReloadWhen { watch: watch.map_or(Some(true), |node| node.boolean(faults))?, poll })
 }
 
 fn read_shutdown(node: &Node, faults: &mut Faults) -> Option<Shutdown> {

@@ -166,6 +166,18 @@ impl SourceMap {
         &self.directory
     }
 
+    /// The folders in which a change may be one of what was read.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.directory.clone()];
+        folders.extend(["apis", "clients"].map(|folder| self.directory.join(folder)));
+        let materials = self.materials.borrow();
+        folders.extend(materials.keys().filter_map(|path| path.parent()).map(Path::to_path_buf));
+        folders.retain(|folder| folder.is_dir());
+        folders.sort();
+        folders.dedup();
+        folders
+    }
+
     /// All files of one kind.
     pub(crate) fn of_kind(&self, kind: FileKind) -> impl Iterator<Item = FileId> {
         (0u32..).zip(&self.files).filter(move |(_, file)| file.kind == kind).map(|(index, _)| FileId(index))
@@ -263,6 +275,11 @@ impl Materials for SourceMap {
             Ok((name, bytes))
         });
         read.collect::<Result<_, _>>().map(Some)
+    }
+
+    fn is_read_again(&self, named_in: FileId, path: &str) {
+        let path = self.resolve(named_in, path);
+        self.materials.borrow_mut().retain(|read, _| !read.starts_with(&path));
     }
 
     fn environment(&self, name: &str) -> Result<Vec<u8>, String> {

@@ -63,17 +63,22 @@ struct Outbox {
 }
 
 /// Hands events on, each webhook at its own pace.
-pub(super) async fn run(mut inbox: Inbox, webhooks: Vec<Webhook>, telemetry: Telemetry, clock: Clock) {
+pub(super) async fn run(mut inbox: Inbox, telemetry: Telemetry, clock: Clock) {
     let open = |webhook: Webhook| {
         let ((rare, next), (gathered, then)) = (channel(WAITING), channel(MOST_TOLD));
         tokio::spawn(serve(webhook.clone(), (next, then), telemetry.clone(), clock.clone()));
         Outbox { webhook, rare, gathered }
     };
-    let outboxes: Vec<Outbox> = webhooks.into_iter().map(open).collect();
+    let mut outboxes: Vec<Outbox> = Vec::new();
     let mut gathered = Gathered::default();
     let mut telling = tokio::time::interval(GATHER);
     loop {
         tokio::select! {
+            // Those there were end when they have told what waits for them.
+            webhooks = inbox.webhooks.recv() => match webhooks {
+                None => return,
+                Some(webhooks) => outboxes = webhooks.into_iter().map(open).collect(),
+            },
             rare = inbox.rare.recv() => match rare {
                 None => return,
                 Some((kind, data)) => {

@@ -11,10 +11,11 @@ mod spec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use portcullis_core::{Clock, Reason};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 
 pub(crate) use deliver::Webhook;
 use deliver::run;
@@ -42,16 +43,19 @@ pub enum EventKind {
     TokenRevoked,
     /// A certificate ends soon, or has ended.
     CertificateEnding,
+    /// Other policies are in force, or the gateway is ending.
+    ConfigChanged,
 }
 
 impl EventKind {
-    pub(crate) const ALL: [(&'static str, Self); 6] = [
+    pub(crate) const ALL: [(&'static str, Self); 7] = [
         ("auth.failed", Self::AuthFailed),
         ("limit.exceeded", Self::LimitExceeded),
         ("quota.alert", Self::QuotaAlert),
         ("key.changed", Self::KeyChanged),
         ("token.revoked", Self::TokenRevoked),
         ("certificate.ending", Self::CertificateEnding),
+        ("config.changed", Self::ConfigChanged),
     ];
 
     /// The word in policy files and in events.
@@ -72,8 +76,10 @@ pub(crate) struct Refused {
     pub(crate) request_id: String,
 }
 
-/// What is to be told.
+/// What is to be told, and to whom.
 struct Inbox {
+    /// Other webhooks in the place of those there were.
+    webhooks: UnboundedReceiver<Vec<Webhook>>,
     /// What happened to requests; told with others of its kind.
     refused: Receiver<(EventKind, Refused)>,
     /// What is rare, told by itself.
@@ -89,24 +95,29 @@ struct Queue {
     refused: Sender<(EventKind, Refused)>,
     rare: Sender<(EventKind, Value)>,
     /// Which kinds anybody wants to hear of.
-    wanted: Vec<EventKind>,
+    wanted: ArcSwap<Vec<EventKind>>,
+    webhooks: UnboundedSender<Vec<Webhook>>,
     dropped: AtomicU64,
 }
 
 impl Events {
-    /// A queue for these webhooks, and what hands on what is in it for as long as there is a clone of this one.
-    pub(crate) fn to(
-        webhooks: Vec<Webhook>,
-        telemetry: &Telemetry,
-        clock: &Clock,
-    ) -> (Self, impl Future<Output = ()> + use<>) {
+    /// A queue, and what hands on what is in it for as long as there is a clone of this one.
+    pub(crate) fn begin(telemetry: &Telemetry, clock: &Clock) -> (Self, impl Future<Output = ()> + use<>) {
         let ((refused, refusals), (rare, others)) = (channel(REFUSED), channel(RARE));
+        let (webhooks, told) = unbounded_channel();
+        let queue = Queue { refused, rare, wanted: ArcSwap::default(), webhooks, dropped: AtomicU64::new(0) };
+        let inbox = Inbox { webhooks: told, refused: refusals, rare: others };
+        (Self(Some(Arc::new(queue))), run(inbox, telemetry.clone(), clock.clone()))
+    }
+
+    /// Tells these from now on, and nobody else. What waits for those there were is still handed on.
+    pub(crate) fn tell_to(&self, webhooks: Vec<Webhook>) {
+        let Some(queue) = &self.0 else { return };
         let wanted = EventKind::ALL.iter().map(|(_, kind)| *kind);
-        let wanted = wanted.filter(|kind| webhooks.iter().any(|webhook| webhook.wants(*kind))).collect();
-        let queue = Queue { refused, rare, wanted, dropped: AtomicU64::new(0) };
-        let queue = (!webhooks.is_empty()).then(|| Arc::new(queue));
-        let inbox = Inbox { refused: refusals, rare: others };
-        (Self(queue), run(inbox, webhooks, telemetry.clone(), clock.clone()))
+        let wanted = wanted.filter(|kind| webhooks.iter().any(|webhook| webhook.wants(*kind)));
+        queue.wanted.store(Arc::new(wanted.collect()));
+        // Nobody hears of it where the gateway has ended.
+        let _ = queue.webhooks.send(webhooks);
     }
 
     /// A request was refused. `describe` is asked only if somebody wants to hear of it.
@@ -137,7 +148,7 @@ impl Events {
     }
 
     fn wants(&self, kind: EventKind) -> bool {
-        self.0.as_ref().is_some_and(|queue| queue.wanted.contains(&kind))
+        self.0.as_ref().is_some_and(|queue| queue.wanted.load().contains(&kind))
     }
 
     fn put(&self, put: impl FnOnce(&Queue) -> bool) {

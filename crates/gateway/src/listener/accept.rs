@@ -84,7 +84,8 @@ impl Listener {
             .first()
             .and_then(|socket| socket.local_addr().ok()?.as_socket())
             .unwrap_or(settings.address);
-        let listener = Arc::new(Self { settings: Arc::clone(settings), address, open: AtomicUsize::new(0) });
+        let listener =
+            Arc::new(Self { name: Arc::clone(&settings.name), address, open: AtomicUsize::new(0) });
         let bound = |socket| Bound { listener: Arc::clone(&listener), socket };
         let bound = sockets.into_iter().map(bound).collect();
         Ok((listener, bound))
@@ -167,8 +168,10 @@ struct Door<S> {
 
 impl<S: Serve> Door<S> {
     fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, drain: &Drain) {
-        let name = &self.listener.settings.name;
-        let Some(place) = self.listener.enter() else {
+        let name = &self.listener.name;
+        // No listener comes or goes while the gateway runs, so there are always some.
+        let Some(settings) = self.serve.settings(name) else { return };
+        let Some(place) = self.listener.enter(settings.limits.connections) else {
             self.serve.observe(name, Event::OverCapacity);
             return;
         };
@@ -177,15 +180,22 @@ impl<S: Serve> Door<S> {
         let draining = drain.enter();
         tokio::task::spawn_local(async move {
             let door = &visit.door;
-            door.attend(stream, peer, draining).await;
+            door.attend(settings, stream, peer, draining).await;
         });
     }
 
-    async fn attend(&self, mut stream: TcpStream, peer: SocketAddr, draining: Draining) {
+    async fn attend(
+        &self,
+        settings: Arc<ListenerSettings>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        draining: Draining,
+    ) {
+        let _used = settings.in_use();
         // A small answer must not wait for the acknowledgement of the one before it.
         let _ = stream.set_nodelay(true);
-        let settings = &self.listener.settings;
-        let Some(ends) = self.announced(&mut stream, peer).await else { return };
+        let settings = &*settings;
+        let Some(ends) = self.announced(settings, &mut stream, peer).await else { return };
         let ending = match &settings.tls {
             None => {
                 let connection = Connection {
@@ -200,7 +210,9 @@ impl<S: Serve> Door<S> {
                 serve::connection(stream, inbound, Rc::clone(&self.serve), draining, &settings.limits).await
             }
             Some(tls) => {
-                let Some((stream, inbound)) = self.handshake(tls, stream, ends).await else { return };
+                let Some((stream, inbound)) = self.handshake(settings, tls, stream, ends).await else {
+                    return;
+                };
                 serve::connection(stream, inbound, Rc::clone(&self.serve), draining, &settings.limits).await
             }
         };
@@ -210,8 +222,12 @@ impl<S: Serve> Door<S> {
     }
 
     /// Who is at the other end: the peer of the socket, or whom the proxy there announces before anything else.
-    async fn announced(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<Ends> {
-        let settings = &self.listener.settings;
+    async fn announced(
+        &self,
+        settings: &ListenerSettings,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> Option<Ends> {
         let unannounced =
             Ends { peer, proxy: None, shared: settings.knows_a_proxy_at(peer.ip().to_canonical()) };
         let Some(protocol) = &settings.proxy_protocol else { return Some(unannounced) };
@@ -227,11 +243,11 @@ impl<S: Serve> Door<S> {
 
     async fn handshake(
         &self,
+        settings: &ListenerSettings,
         tls: &TlsSettings,
         stream: TcpStream,
         ends: Ends,
     ) -> Option<(TlsStream<TcpStream>, Rc<Inbound>)> {
-        let settings = &self.listener.settings;
         let deadline = Instant::now() + settings.limits.handshake_timeout;
         let failure = match tokio::time::timeout_at(deadline, negotiate(tls, stream)).await {
             Ok(Ok((policy, stream))) => {
@@ -279,7 +295,7 @@ struct Visit<S: Serve> {
 
 impl<S: Serve> Drop for Visit<S> {
     fn drop(&mut self) {
-        let name = &self.place.0.settings.name;
+        let name = &self.place.0.name;
         if std::thread::panicking() {
             self.door.serve.observe(name, Event::Panicked);
         }

@@ -96,7 +96,8 @@ impl ClientVerifier {
         if let Some(revocation) = &self.revocation {
             parts.push(format!("{:?} {:?}", revocation.when_unknown(), revocation.depth()).into_bytes());
             parts.push(format!("{:?}", revocation.online()).into_bytes());
-            parts.extend(revocation.lists().der.iter().map(|list| list.to_vec()));
+            // Not what is in them: who was let in under other lists is judged again by those in force.
+            parts.extend(revocation.files().map(|file| file.as_bytes().to_vec()));
         }
         parts
     }

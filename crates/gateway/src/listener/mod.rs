@@ -51,18 +51,19 @@ pub use serve::Serve;
 pub use settings::{Expiry, ExpiryKind, ListenerSettings, Online};
 pub use spec::{ListenSpec, TlsSpec};
 
-/// What is bound: a listener's settings, its address, and the connections it has over all workers.
+/// What is bound: a listener's name, its address, and the connections it has over all workers. Its settings may change
+/// while it is bound; a connection keeps those it came under.
 #[derive(Debug)]
 pub struct Listener {
-    settings: Arc<ListenerSettings>,
+    name: Arc<str>,
     address: SocketAddr,
     open: AtomicUsize,
 }
 
 impl Listener {
-    /// Its settings.
-    pub fn settings(&self) -> &ListenerSettings {
-        &self.settings
+    /// Its name.
+    pub const fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Where it listens, with the port the system chose if the settings left it open.
@@ -76,11 +77,11 @@ impl Listener {
     }
 
     /// Takes up one connection more, unless there are as many as there may be.
-    fn enter(self: &Arc<Self>) -> Option<Place> {
+    fn enter(self: &Arc<Self>, most: usize) -> Option<Place> {
         let taken = self.open.fetch_add(1, Ordering::Relaxed);
         let place = Place(Arc::clone(self));
         // The place is given back by its drop if there was none.
-        (taken < self.settings.limits.connections).then_some(place)
+        (taken < most).then_some(place)
     }
 }
 

@@ -91,6 +91,22 @@ impl Revocation {
         Reload::Replaced
     }
 
+    /// What would be taken back if these lists took the place of those, read from the same files.
+    pub(crate) fn takes_back(&self, before: &Self, now: i64) -> Option<String> {
+        let paths = |revocation: &Self| -> Vec<String> {
+            revocation.spec.lists.iter().map(|path| path.value.clone()).collect()
+        };
+        if paths(self) != paths(before) {
+            return None;
+        }
+        self.lists.load().take_back(&before.lists.load(), now)
+    }
+
+    /// The files the lists are read from, as they are written.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
+        self.spec.lists.iter().map(|path| path.value.as_str())
+    }
+
     /// The lists in force.
     pub(crate) fn lists(&self) -> Arc<RevocationLists> {
         self.lists.load_full()

@@ -29,6 +29,7 @@ use super::limits::{
     CONNECTION_WINDOW_BYTES, LOCAL_RESET_STREAMS, ListenLimits, PENDING_RESET_STREAMS, PING_INTERVAL,
     PING_TIMEOUT, STREAM_SEND_BYTES, STREAM_WINDOW_BYTES,
 };
+use super::settings::ListenerSettings;
 use super::watch::{Protocol, Watched};
 use super::wire::Wire;
 
@@ -42,6 +43,9 @@ pub trait Serve: 'static {
     /// Takes one request. SECURITY: a request for which [`Inbound::framing_fault`] has an answer must be refused
     /// with it; its connection is closed behind the answer.
     fn serve(&self, request: Request<IncomingBody>, inbound: &Rc<Inbound>) -> Self::Future;
+
+    /// The settings of a listener as they are in force now, for a connection that comes.
+    fn settings(&self, listener: &str) -> Option<Arc<ListenerSettings>>;
 
     /// Learns what happens at the door of a listener. Called for connections, never for requests.
     fn observe(&self, listener: &Arc<str>, event: Event);

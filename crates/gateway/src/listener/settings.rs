@@ -37,6 +37,8 @@ pub struct ListenerSettings {
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
     expiries: Vec<Expiry>,
     revocations: Vec<Arc<Revocation>>,
+    /// Held by every connection that came under these settings.
+    used: Arc<()>,
 }
 
 /// How others are asked while the gateway runs.
@@ -110,6 +112,16 @@ impl ListenerSettings {
     pub fn expiries(&self) -> Vec<Expiry> {
         let lists = self.revocations.iter().flat_map(|revocation| revocation.expiries());
         self.expiries.iter().cloned().chain(lists).collect()
+    }
+
+    /// To be held by a connection that came under these settings.
+    pub(crate) fn in_use(&self) -> Arc<()> {
+        Arc::clone(&self.used)
+    }
+
+    /// Whether there are such connections.
+    pub(crate) fn is_used(&self) -> bool {
+        Arc::strong_count(&self.used) > 1
     }
 
     /// What its verifiers ask about revoked certificates.
@@ -189,6 +201,7 @@ impl Compiler<'_> {
             proxy_protocol: spec.proxy_protocol.clone(),
             expiries: std::mem::take(&mut self.expiries),
             revocations: std::mem::take(&mut self.revocations),
+            used: Arc::default(),
         })
     }
 

@@ -218,6 +218,7 @@ fn files(
         Some(files) => Ok(files),
         None => materials.file(path.place.file, &path.value).map(|bytes| vec![(path.value.clone(), bytes)]),
     });
+    materials.is_read_again(path.place.file, &path.value);
     match found {
         Ok(files) if files.is_empty() => {
             faults.error(

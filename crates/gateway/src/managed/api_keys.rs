@@ -4,10 +4,12 @@
 //! in the table of [`IssuedKeys`], without a lock.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use portcullis_authn::{CannotIssue, IssuedKeys, NoRandomness, generate_key, random_id};
 use portcullis_core::Moment;
 use portcullis_store::{RecordChanges, Records, StoreError};
@@ -113,7 +115,7 @@ pub(super) type OfClient = BTreeMap<String, Record>;
 
 /// All keys that were made while gateways ran.
 pub struct ManagedApiKeys {
-    pub(super) ring: KeyRing,
+    ring: ArcSwap<KeyRing>,
     durable: bool,
     /// Held while one is changed. Never locked by a request.
     held: Mutex<Held>,
@@ -145,7 +147,34 @@ impl ManagedApiKeys {
             clients.entry(client.to_owned()).or_default().insert(id.to_owned(), record);
         }
         let count = AtomicUsize::new(clients.values().map(OfClient::len).sum());
-        Ok(Self { ring, durable, held: Mutex::new(Held { kept, clients, uses_written: 0 }), count })
+        Ok(Self {
+            ring: ArcSwap::from_pointee(ring),
+            durable,
+            held: Mutex::new(Held { kept, clients, uses_written: 0 }),
+            count,
+        })
+    }
+
+    /// Lets keys be looked up, and made, where another configuration has them looked up. `publish` puts that in force;
+    /// no key changes meanwhile.
+    pub(super) fn adopt(&self, ring: KeyRing, publish: impl FnOnce()) {
+        let mut held = self.held();
+        for (client, keys) in &mut held.clients {
+            for (id, record) in keys {
+                record.last_used = self.last_used(record);
+                let issued =
+                    record.key().map(|key| ring.keys.issue(client, key).map_err(|why| why.to_string()));
+                if let Err(why) = issued.and_then(|issued| issued) {
+                    tracing::warn!(%client, key = %id, %why, "a key of the store does not count");
+                }
+            }
+        }
+        publish();
+        self.ring.store(Arc::new(ring));
+    }
+
+    pub(super) fn ring(&self) -> arc_swap::Guard<Arc<KeyRing>> {
+        self.ring.load()
     }
 
     /// How many there are.
@@ -184,20 +213,20 @@ impl ManagedApiKeys {
         asked: &NewApiKey,
         now: Moment,
     ) -> Result<(ApiKeyView, String), ApiKeyError> {
+        let mut held = self.held();
         self.known(client)?;
         let value = match &asked.value {
             Some(value) => value.check().map_err(ApiKeyError::Unfit)?.to_owned(),
             None => generate_key()?,
         };
-        let (id, hash) = (random_id()?, self.ring.keys.hash(&value));
+        let (id, hash) = (random_id()?, self.ring().keys.hash(&value));
         let record = Record::new(&id, asked, hash, now.unix_seconds()).map_err(ApiKeyError::Unfit)?;
-        if let Some(unknown) = record.apis().find(|api| !self.ring.apis.iter().any(|known| known == api)) {
+        if let Some(unknown) = record.apis().find(|api| !self.ring().apis.iter().any(|known| known == api)) {
             return Err(ApiKeyError::UnknownApi(unknown.to_owned()));
         }
         if record.name.contains(value.as_str()) {
             return Err(ApiKeyError::Unfit("`name` is shown in logs, so it cannot be the key".to_owned()));
         }
-        let mut held = self.held();
         self.add(&mut held, client, &id, &record, None)?;
         Ok((self.view(client, &id, &record, now), value))
     }
@@ -229,7 +258,7 @@ impl ManagedApiKeys {
         if matches!(old.state(second), KeyState::Disabled | KeyState::Expired) {
             return Err(ApiKeyError::NotInForce);
         }
-        let new = old.successor(&new_id, self.ring.keys.hash(&value), expires, second);
+        let new = old.successor(&new_id, self.ring().keys.hash(&value), expires, second);
         let new = new.map_err(ApiKeyError::Unfit)?;
         let end = second.saturating_add(i64::try_from(overlap.as_secs()).unwrap_or(i64::MAX));
         old.expires = Some(old.expires.map_or(end, |before| before.min(end)));
@@ -295,7 +324,7 @@ impl ManagedApiKeys {
     pub(crate) fn tidy(&self, now: Moment) {
         let now = now.unix_seconds();
         let mut held = self.held();
-        let keep = i64::try_from(self.ring.keep_expired.as_secs()).unwrap_or(i64::MAX);
+        let keep = i64::try_from(self.ring().keep_expired.as_secs()).unwrap_or(i64::MAX);
         let is_over = |record: &Record| record.expires.is_some_and(|end| end.saturating_add(keep) <= now);
         let over = pairs(&held).filter(|(_, _, record)| is_over(record));
         let over: Vec<_> = over.map(|(client, id, _)| (client.to_owned(), id.to_owned())).collect();
@@ -362,7 +391,7 @@ impl ManagedApiKeys {
         }
         let key = record.key().map_err(ApiKeyError::Damaged)?;
         // What cannot be issued must not be kept, and nothing else issues keys while these are held.
-        self.ring.keys.check(client, &key)?;
+        self.ring().keys.check(client, &key)?;
         let mut changes = RecordChanges::from([row(client, id, Some(record))]);
         let mut before = RecordChanges::from([row(client, id, None)]);
         if let Some((old_id, old)) = &replaced {
@@ -370,7 +399,7 @@ impl ManagedApiKeys {
             before.extend([row(client, old_id, Some(held.find(client, old_id)?))]);
         }
         held.kept.attempt(changes, before)?;
-        self.ring.keys.issue(client, key)?;
+        self.ring().keys.issue(client, key)?;
         held.clients.entry(client.to_owned()).or_default().insert(id.to_owned(), record.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
         if let Some((old_id, old)) = replaced {
@@ -382,7 +411,7 @@ impl ManagedApiKeys {
     /// Puts another record in the place of a key's.
     pub(super) fn put(&self, held: &mut Held, client: &str, id: &str, record: Record) {
         if let Ok(key) = record.key() {
-            self.ring.keys.change(client, key);
+            self.ring().keys.change(client, key);
         }
         held.clients.entry(client.to_owned()).or_default().insert(id.to_owned(), record);
     }
@@ -391,7 +420,7 @@ impl ManagedApiKeys {
         let Some(keys) = held.clients.get_mut(client) else { return };
         if let Some(record) = keys.remove(id) {
             self.count.fetch_sub(1, Ordering::Relaxed);
-            record.hash().iter().for_each(|hash| self.ring.keys.withdraw(hash));
+            record.hash().iter().for_each(|hash| self.ring().keys.withdraw(hash));
         }
         if keys.is_empty() {
             held.clients.remove(client);
@@ -400,9 +429,9 @@ impl ManagedApiKeys {
 
     fn view(&self, client: &str, id: &str, record: &Record, now: Moment) -> ApiKeyView {
         let now = now.unix_seconds();
-        let state = if !record.hash().is_ok_and(|hash| self.ring.keys.is_issued(&hash)) {
+        let state = if !record.hash().is_ok_and(|hash| self.ring().keys.is_issued(&hash)) {
             KeyState::DeclaredElsewhere
-        } else if self.ring.keys.end_of(client).is_some_and(|end| now >= end) {
+        } else if self.ring().keys.end_of(client).is_some_and(|end| now >= end) {
             KeyState::ClientExpired
         } else {
             record.state(now)
@@ -411,11 +440,11 @@ impl ManagedApiKeys {
     }
 
     fn last_used(&self, record: &Record) -> Option<i64> {
-        record.hash().ok().and_then(|hash| self.ring.keys.last_used(&hash)).max(record.last_used)
+        record.hash().ok().and_then(|hash| self.ring().keys.last_used(&hash)).max(record.last_used)
     }
 
     fn known(&self, client: &str) -> Result<(), ApiKeyError> {
-        if self.ring.keys.knows(client) { Ok(()) } else { Err(ApiKeyError::UnknownClient) }
+        if self.ring().keys.knows(client) { Ok(()) } else { Err(ApiKeyError::UnknownClient) }
     }
 
     pub(super) fn held(&self) -> MutexGuard<'_, Held> {

@@ -52,7 +52,8 @@ impl ManagedApiKeys {
             return self.put(held, client, id, record);
         }
         self.forget(held, client, id);
-        let issued = record.key().map(|key| self.ring.keys.issue(client, key).map_err(|why| why.to_string()));
+        let issued =
+            record.key().map(|key| self.ring().keys.issue(client, key).map_err(|why| why.to_string()));
         if let Err(why) = issued.and_then(|issued| issued) {
             tracing::warn!(%client, key = %id, %why, "a key that another gateway has made does not count here");
         }

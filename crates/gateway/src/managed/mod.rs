@@ -35,6 +35,8 @@ pub(crate) struct Managed {
     shared: Option<SharedRecords>,
     /// Whether everything is known that they were told.
     is_heard: Arc<AtomicBool>,
+    /// Whether there may be others.
+    others_are_told: bool,
 }
 
 /// Why what was told before cannot be put in force again.
@@ -62,6 +64,11 @@ pub enum RestoreError {
         /// How many entries.
         count: usize,
     },
+    /// An issuer takes revocations now, and none did when the gateway began to hear what others are told.
+    #[error(
+        "`revoked: {{ push: true }}` cannot be written for the first time while a gateway runs that shares its store"
+    )]
+    NeedsRestart,
     /// A key that was made.
     #[error("the store holds a key of client `{client}` that cannot be read: {why}")]
     ApiKey {
@@ -97,6 +104,7 @@ impl Managed {
             api_keys: api_keys.map(Arc::new),
             shared,
             is_heard: Arc::new(AtomicBool::new(true)),
+            others_are_told: store.shared().is_some(),
         };
         if durable {
             managed.tell(store.is_new(), lists);
@@ -117,6 +125,27 @@ impl Managed {
         } else {
             tracing::info!("a new store was made");
         }
+    }
+
+    /// Puts what was told in force under another configuration, which `publish` puts in force; nothing is told meanwhile.
+    ///
+    /// # Errors
+    /// That configuration would lose what was told, or needs what only a start can give. Then nothing has changed.
+    pub(crate) fn adopt(
+        &self,
+        lists: &[Arc<RevokedTokens>],
+        ring: Option<KeyRing>,
+        now: Moment,
+        publish: impl FnOnce(),
+    ) -> Result<(), RestoreError> {
+        let takes_any = lists.iter().any(|list| list.push_place().is_some());
+        if takes_any && self.others_are_told && !self.revocations.is_shared() {
+            return Err(RestoreError::NeedsRestart);
+        }
+        self.revocations.adopt(lists, now, || match (&self.api_keys, ring) {
+            (Some(keys), Some(ring)) => keys.adopt(ring, publish),
+            _ => publish(),
+        })
     }
 
     /// Puts in force what other gateways are told, for as long as the gateway runs.

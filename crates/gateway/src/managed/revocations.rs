@@ -103,6 +103,39 @@ impl PushedRevocations {
         Ok(Self { told: Mutex::new(Told { kept, issuers }) })
     }
 
+    /// Puts what was told in force in the lists of another configuration. `publish` puts that in force; nothing is told
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// Tokens that are revoked would count again: that configuration takes no revocations of their issuer. Then nothing has
+    /// changed.
+    pub(super) fn adopt(
+        &self,
+        lists: &[Arc<RevokedTokens>],
+        now: Moment,
+        publish: impl FnOnce(),
+    ) -> Result<(), RestoreError> {
+        let mut told = self.told();
+        let takes = lists.iter().filter(|list| list.push_place().is_some());
+        let mut issuers: HashMap<Arc<str>, OfIssuer> =
+            takes.map(|list| (Arc::clone(list.issuer()), OfIssuer::new(list))).collect();
+        for (issuer, of) in &told.issuers {
+            match issuers.get_mut(issuer) {
+                Some(new) => new.entries = of.entries.clone(),
+                None => {
+                    let count = of.entries.values().filter(|entry| !entry.is_over(now)).count();
+                    if count > 0 {
+                        return Err(RestoreError::Orphaned { issuer: issuer.to_string(), count });
+                    }
+                }
+            }
+        }
+        issuers.values().for_each(OfIssuer::put_in_force);
+        publish();
+        told.issuers = issuers;
+        Ok(())
+    }
+
     /// Whether other gateways are told the same.
     pub(super) fn is_shared(&self) -> bool {
         self.told().kept.is_shared()

@@ -198,7 +198,7 @@ impl Rehearsal {
 
     fn listener(&self, name: Option<&str>) -> Option<&ListenerSettings> {
         match name {
-            Some(name) => self.snapshot.doors.listener(name),
+            Some(name) => self.snapshot.doors.listener(name).map(Arc::as_ref),
             None => self.snapshot.doors.0.first().map(Arc::as_ref),
         }
     }

@@ -9,7 +9,8 @@ mod histogram;
 mod process;
 pub(crate) mod shard;
 
-use std::sync::Arc;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder as _, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -34,8 +35,11 @@ struct Inner {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     durations: Durations,
+    /// The hash of the configuration in force. Not a gauge of the registry, which would keep a series for each there was.
+    config: Mutex<Arc<str>>,
 }
 
+const CONFIG_INFO: &str = "portcullis_config_info";
 const METADATA: Metadata<'static> = Metadata::new("portcullis", Level::INFO, None);
 
 impl Telemetry {
@@ -43,7 +47,12 @@ impl Telemetry {
     pub(crate) fn new() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        let telemetry = Self(Arc::new(Inner { recorder, handle, durations: Durations::default() }));
+        let telemetry = Self(Arc::new(Inner {
+            recorder,
+            handle,
+            durations: Durations::default(),
+            config: Mutex::new("".into()),
+        }));
         telemetry.describe_all();
         telemetry
     }
@@ -96,11 +105,23 @@ impl Telemetry {
         self.count("portcullis_tls_handshakes_total", labels, 1);
     }
 
+    /// Says which configuration is in force, by its hash: hexadecimal digits.
+    pub(crate) fn tell_config(&self, hash: &Arc<str>) {
+        *self.0.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(hash);
+    }
+
     /// The exposition text.
     pub(crate) fn render(&self) -> String {
         process::record(self);
         let mut text = self.0.handle.render();
         self.0.durations.render(&mut text);
+        let hash = Arc::clone(&self.0.config.lock().unwrap_or_else(PoisonError::into_inner));
+        // Writing to a `String` cannot fail.
+        let _ = write!(
+            text,
+            "# HELP {CONFIG_INFO} 1, labelled with the hash of the configuration in force.\n\
+             # TYPE {CONFIG_INFO} gauge\n{CONFIG_INFO}{{hash=\"{hash}\"}} 1\n\n"
+        );
         text
     }
 
@@ -288,7 +309,17 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
         "portcullis_events_dropped_total",
         "Events that were not told to any webhook because too many waited.",
     ),
-    (Kind::Gauge, "portcullis_config_info", "1, labelled with the hash of the configuration in force."),
+    (Kind::Gauge, CONFIG_INFO, "1, labelled with the hash of the configuration in force."),
+    (
+        Kind::Counter,
+        "portcullis_config_reloads_total",
+        "How often the policies were read again, by what came of it: applied, unchanged, refused.",
+    ),
+    (
+        Kind::Gauge,
+        "portcullis_config_last_reload_timestamp_seconds",
+        "When the configuration in force was put in force.",
+    ),
     (
         Kind::Gauge,
         "portcullis_config_last_reload_successful",

@@ -160,7 +160,7 @@ pub(super) async fn token_only(
 ) -> Response {
     let refusal = match gateway.upgrade() {
         None => Some(ended()),
-        Some(gateway) => refusal(gateway.admin_token(), request.headers()),
+        Some(gateway) => refusal(gateway.admin_token().as_ref(), request.headers()),
     };
     match refusal {
         Some(refusal) => refusal,

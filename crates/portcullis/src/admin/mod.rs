@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod changes;
+mod config;
 mod denials;
 mod openapi;
 mod problem;
@@ -24,6 +25,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use portcullis_gateway::{Check, Gateway};
 use serde::Serialize;
+use tokio::sync::Notify;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -73,6 +75,8 @@ pub(crate) trait Observed: Send + Sync + 'static {
 pub(crate) struct Admin {
     pub(crate) gateway: Weak<Gateway>,
     pub(crate) audit: Option<Arc<Audit>>,
+    /// Told when the process is to end.
+    pub(crate) ending: Arc<Notify>,
 }
 
 impl FromRef<Admin> for Weak<Gateway> {
@@ -98,6 +102,7 @@ fn routes(observed: Arc<dyn Observed>, admin: Admin) -> OpenApiRouter {
         .routes(routes!(openapi::show))
         .merge(revoked_tokens::router(admin.clone()))
         .merge(api_keys::router(admin.clone()))
+        .merge(config::router(admin.clone()))
         .merge(denials::router(admin.gateway))
 }
 
@@ -203,10 +208,13 @@ mod tests {
         let request = request.body(Body::empty()).expect("a request");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
-            let response = router(Arc::new(Fixed { ready }), Admin { gateway: Weak::new(), audit: None })
-                .oneshot(request)
-                .await
-                .expect("an answer");
+            let response = router(
+                Arc::new(Fixed { ready }),
+                Admin { gateway: Weak::new(), audit: None, ending: Arc::default() },
+            )
+            .oneshot(request)
+            .await
+            .expect("an answer");
             let (head, body) = response.into_parts();
             let body = body.collect().await.expect("a body").to_bytes();
             (head.status, String::from_utf8(body.to_vec()).expect("text"))

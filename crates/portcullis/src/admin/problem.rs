@@ -5,6 +5,7 @@ use axum::response::Response;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
+use serde_json::Value;
 
 use utoipa::ToSchema;
 
@@ -28,12 +29,20 @@ pub(super) struct Problem<'a> {
     code: &'static str,
     /// What it is about, for people.
     detail: &'a str,
+    /// What is wrong with policy files, as `portcullis check --format json` says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    faults: Option<&'a Value>,
 }
 
 /// Says no.
 pub(super) fn problem(status: StatusCode, code: &'static str, detail: &str) -> Response {
+    problem_with(status, code, detail, None)
+}
+
+fn problem_with(status: StatusCode, code: &'static str, detail: &str, faults: Option<&Value>) -> Response {
     let title = status.canonical_reason().unwrap_or_default();
-    let body = Problem { kind: "about:blank", title, status: status.as_u16(), code, detail };
+    let body = Problem { kind: "about:blank", title, status: status.as_u16(), code, detail, faults };
     let mut response = answer(status, Json(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     response.extensions_mut().insert(Code(code));
@@ -45,6 +54,11 @@ pub(super) trait Refusal: std::fmt::Display {
     /// Status and code.
     fn refusal(&self) -> (StatusCode, &'static str);
 
+    /// What is wrong with policy files.
+    fn faults(&self) -> Option<&Value> {
+        None
+    }
+
     /// Whether what was asked for is in force all the same.
     fn is_in_force(&self) -> bool {
         false
@@ -54,7 +68,7 @@ pub(super) trait Refusal: std::fmt::Display {
 /// Tells an error.
 pub(super) fn refused(error: &impl Refusal) -> Response {
     let (status, code) = error.refusal();
-    problem(status, code, &error.to_string())
+    problem_with(status, code, &error.to_string(), error.faults())
 }
 
 /// Tells in the same way what was refused before any of this code was asked.

@@ -200,7 +200,7 @@ impl Recorder {
     }
 }
 
-pub(super) struct Service(pub(super) Rc<Recorder>);
+pub(super) struct Service(pub(super) Rc<Recorder>, pub(super) Arc<ListenerSettings>);
 
 impl Serve for Service {
     type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -208,6 +208,10 @@ impl Serve for Service {
 
     fn serve(&self, request: Request<IncomingBody>, inbound: &Rc<Inbound>) -> Self::Future {
         Box::pin(Rc::clone(&self.0).answer(request, Rc::clone(inbound)))
+    }
+
+    fn settings(&self, _: &str) -> Option<Arc<ListenerSettings>> {
+        Some(Arc::clone(&self.1))
     }
 
     fn observe(&self, _: &Arc<str>, event: Event) {
@@ -229,7 +233,7 @@ impl Rig {
         let (listener, bound) = Listener::bind(settings, 1).expect("a free port");
         let (recorder, drain) = (Rc::new(Recorder::default()), Drain::default());
         for socket in bound {
-            let service = Rc::new(Service(Rc::clone(&recorder)));
+            let service = Rc::new(Service(Rc::clone(&recorder), Arc::clone(settings)));
             tokio::task::spawn_local(run(socket, service, drain.clone(), clock.clone()));
         }
         Self { address: listener.address(), recorder, drain, listener }
