@@ -63,6 +63,9 @@ mod lifecycle;
 mod limit_kinds;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod managed_clients;
+#[cfg(test)]
 mod managed_keys;
 #[cfg(test)]
 mod message_signatures;

@@ -63,6 +63,14 @@ fn every_endpoint_is_in_the_document_and_asks_for_the_token_as_it_says() {
         "get /v1/openapi.json",
         "get /v1/denials with the token",
         "get /v1/denials/{request_id} with the token",
+        "get /v1/config with the token",
+        "post /v1/reload with the token",
+        "post /v1/drain with the token",
+        "get /v1/clients with the token",
+        "post /v1/clients with the token",
+        "get /v1/clients/{client} with the token",
+        "patch /v1/clients/{client} with the token",
+        "delete /v1/clients/{client} with the token",
         "get /v1/clients/{client}/keys with the token",
         "post /v1/clients/{client}/keys with the token",
         "get /v1/clients/{client}/keys/{id} with the token",
@@ -103,6 +111,10 @@ fn with_examples(world: &World, mut document: Value) -> Value {
     let entry = make("/v1/issuers/bank-idp/revoked-tokens", &json!({ "sub": "alice" }));
     let body = |of: &str| match of {
         "post keys" => json!({ "name": "mobile", "expires": "2099-06-30", "apis": ["keyed"] }),
+        "post clients" => {
+            json!({ "name": "newcomer", "attributes": { "tier": "gold" }, "expires": "2099-06-30" })
+        }
+        "patch {client}" => json!({ "attributes": { "tier": "silver" } }),
         "post rotate" => json!({ "overlap": "1h" }),
         "patch {id}" => json!({ "disabled": true }),
         "post revoked-tokens" => json!([{ "sub": "bob", "until": "2099-06-30T12:00:00Z" }]),
@@ -160,7 +172,7 @@ fn every_answer_is_one_that_the_document_says() {
     let document = with_examples(&world, document(&world));
     let before = made(&world).len();
     let (good, said) = schemathesis(&world, &document, ADMIN);
-    assert!(good && said.contains("Tested: 18"), "{said}");
+    assert!(good && said.contains("Tested: 23"), "{said}");
     // It has seen what happens where all goes well, and not only refusals.
     let after = made(&world).split_off(before);
     for action in [
@@ -174,7 +186,7 @@ fn every_answer_is_one_that_the_document_says() {
         assert!(after.iter().any(|made| made == action), "{action} is not among {after:?}");
     }
     let (good, said) = schemathesis(&world, &document, "not-the-token-of-anybody");
-    assert!(good && said.contains("Tested: 18"), "{said}");
+    assert!(good && said.contains("Tested: 23"), "{said}");
     let audit = world.plan.directory.join("data/audit.jsonl").to_string_lossy().into_owned();
     let output = portcullis(&["audit", "verify", &audit], &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

@@ -432,7 +432,10 @@ fn reloads_leave_nothing_behind() {
         (of("fd"), of("task"), kilobytes)
     };
     let round = |number: usize| {
-        world.plan.directory.write("apis/api-0.yaml", versioned(if number % 2 == 0 { "b" } else { "a" }));
+        world
+            .plan
+            .directory
+            .write("apis/api-0.yaml", versioned(if number.is_multiple_of(2) { "b" } else { "a" }));
         assert_eq!(reload(&world)["changed"], json!(true));
         world.plain().get("/versioned/both").bearer(&token).send().assert_passed();
     };

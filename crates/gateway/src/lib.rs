@@ -25,6 +25,7 @@ mod passage;
 mod path;
 mod quota_alerts;
 mod readiness;
+mod registering;
 pub mod rehearsal;
 mod reload;
 mod request_body;
@@ -53,6 +54,7 @@ pub use managed::{
 };
 pub use path::is_normal_path;
 pub use readiness::Check;
+pub use registering::{ClientError, ClientView};
 pub use reload::{NotReloaded, Reloaded};
 pub use run::{Gateway, Options, StartError};
 pub use telemetry::{Kind as MetricKind, METRICS};

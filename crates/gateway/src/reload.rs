@@ -6,14 +6,17 @@
 //! request. Counters, key sets, pools, who has failed, what may be used once, and what operators have told live on: they
 //! are found by what defines them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use portcullis_core::{Diagnostic, Faults, Secret};
+use portcullis_core::{Client, Diagnostic, Faults, Secret};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::config::{self, Compiled, Environment, Fixed, Shutdown, SourceMap};
+use crate::managed::ClientRows;
 use crate::revocation;
 use crate::run::Gateway;
 use crate::snapshot::Snapshot;
@@ -29,6 +32,9 @@ pub(crate) struct InForce {
     pub(crate) admin_token: Option<Secret>,
     pub(crate) shutdown: Shutdown,
     fixed: Fixed,
+    /// Every client, by name, and which of them are registered in the store.
+    pub(crate) clients: Arc<BTreeMap<Arc<str>, Arc<Client>>>,
+    pub(crate) stored: BTreeSet<String>,
     /// Folders in which a change may be one of the configuration.
     folders: Vec<PathBuf>,
 }
@@ -57,8 +63,8 @@ pub struct NotReloaded {
 
 impl InForce {
     pub(crate) fn new(compiled: InForceParts, sources: &SourceMap) -> Self {
-        let InForceParts { snapshot, admin_token, shutdown, fixed } = compiled;
-        Self { snapshot, admin_token, shutdown, fixed, folders: sources.folders() }
+        let InForceParts { snapshot, admin_token, shutdown, fixed, clients, stored } = compiled;
+        Self { snapshot, admin_token, shutdown, fixed, clients, stored, folders: sources.folders() }
     }
 }
 
@@ -68,6 +74,14 @@ pub(crate) struct InForceParts {
     pub(crate) admin_token: Option<Secret>,
     pub(crate) shutdown: Shutdown,
     pub(crate) fixed: Fixed,
+    pub(crate) clients: Arc<BTreeMap<Arc<str>, Arc<Client>>>,
+    pub(crate) stored: BTreeSet<String>,
+}
+
+/// What can take the place of what is in force.
+pub(crate) struct Prepared {
+    compiled: Compiled,
+    sources: SourceMap,
 }
 
 impl Gateway {
@@ -91,36 +105,52 @@ impl Gateway {
     }
 
     fn try_reload(&self, begun: Instant) -> Result<Reloaded, Box<NotReloaded>> {
+        match self.prepare(&self.managed.clients.rows())? {
+            Some(prepared) => self.publish(prepared, begun),
+            None => Ok(self.reloaded(&self.in_force.load().snapshot, false, begun)),
+        }
+    }
+
+    /// Reads and compiles everything, with these registered clients. `None` if it is what is in force.
+    pub(crate) fn prepare(&self, clients: &ClientRows) -> Result<Option<Prepared>, Box<NotReloaded>> {
         let (directory, environment) = &self.place;
         // First as `check` does it, with nothing that lives: compiling changes rules of living counters.
-        let loaded = config::load(directory, environment);
+        let loaded = config::load_with(directory, environment, clients);
         if loaded.plan.is_none() {
             return Err(Box::new(NotReloaded { sources: loaded.sources, faults: loaded.faults }));
         }
         let mut faults = Faults::default();
-        let (sources, spec) = config::read(directory, environment, &mut faults);
+        let (mut sources, mut spec) = config::read(directory, environment, &mut faults);
         let old = self.in_force.load_full();
-        if let Some(spec) = &spec {
+        if let Some(spec) = &mut spec {
             old.fixed.check(&spec.fixed, &mut faults);
+            spec.add_stored(clients, &mut sources, &mut faults);
         }
         let spec = spec.filter(|_| !faults.any_error());
         if spec.is_some() && *loaded.hash == *old.snapshot.hash {
-            return Ok(self.reloaded(&old.snapshot, false, begun));
+            return Ok(None);
         }
         let compiled = spec.and_then(|spec| config::compile(spec, &sources, &self.resources, &mut faults));
         match compiled.filter(|_| !faults.any_error()) {
             None => Err(Box::new(NotReloaded { sources, faults: faults.into_sorted() })),
-            Some(compiled) => self.publish(compiled, sources, begun),
+            Some(compiled) => Ok(Some(Prepared { compiled, sources })),
         }
     }
 
-    fn publish(
-        &self,
-        compiled: Compiled,
-        sources: SourceMap,
-        begun: Instant,
-    ) -> Result<Reloaded, Box<NotReloaded>> {
-        let Compiled { snapshot, api_keys, admin_token, webhooks, shutdown, fixed, durable: _ } = compiled;
+    /// Puts it in force.
+    pub(crate) fn publish(&self, prepared: Prepared, begun: Instant) -> Result<Reloaded, Box<NotReloaded>> {
+        let Prepared { compiled, sources } = prepared;
+        let Compiled {
+            snapshot,
+            api_keys,
+            admin_token,
+            webhooks,
+            shutdown,
+            fixed,
+            clients,
+            stored,
+            durable: _,
+        } = compiled;
         let (snapshot, now) = (Arc::new(snapshot), self.resources.clock.now());
         let adopt = || {
             if !self.handle().block_on(self.crew.adopt(&snapshot)) {
@@ -140,7 +170,8 @@ impl Gateway {
             return Err(Box::new(NotReloaded { sources, faults }));
         }
         self.events.tell_to(webhooks);
-        let parts = InForceParts { snapshot: Arc::clone(&snapshot), admin_token, shutdown, fixed };
+        let parts =
+            InForceParts { snapshot: Arc::clone(&snapshot), admin_token, shutdown, fixed, clients, stored };
         let old = self.in_force.swap(Arc::new(InForce::new(parts, &sources)));
         self.resources.keys.warm();
         let watching = self.watch(&snapshot, sources);
@@ -166,6 +197,11 @@ impl Gateway {
         };
         let (telemetry, clock) = (self.telemetry.clone(), self.resources.clock.clone());
         self.handle().spawn(revocation::watch(sources, watched, telemetry, clock))
+    }
+
+    /// Told when another gateway that shares the store was told of clients: then everything is to be compiled again.
+    pub fn told_elsewhere(&self) -> Arc<Notify> {
+        self.managed.clients.changed()
     }
 
     /// Where the policies are read: the directory, and the environment that overrides settings.

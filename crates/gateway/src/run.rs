@@ -17,11 +17,11 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 
 use crate::access_log::{AccessLog, AccessLogWriter};
-use crate::config::{self, Compiled, Environment, Plan, Resources, SourceMap};
+use crate::config::{self, AdminSpec, Compiled, Environment, Plan, Resources, SourceMap};
 use crate::denials::{Denial, DenialFilter};
 use crate::events::{EventKind, Events};
 use crate::listener::{BindError, Bound, Listener, ListenerSettings};
-use crate::managed::{Managed, ManagedApiKeys, RestoreError, RevokeError};
+use crate::managed::{Managed, ManagedApiKeys, ManagedClients, RestoreError, RevokeError};
 use crate::readiness::{self, Check};
 use crate::reload::{InForce, InForceParts};
 use crate::telemetry::Telemetry;
@@ -92,6 +92,8 @@ pub struct Gateway {
     /// Where the policies are read.
     pub(crate) place: (PathBuf, Environment),
     pub(crate) in_force: ArcSwap<InForce>,
+    /// Whether what operators tell outlives a restart.
+    pub(crate) is_durable: bool,
     /// Held while the policies are read again.
     pub(crate) reloading: Mutex<()>,
     /// Looks after what ends or changes of the configuration in force.
@@ -105,25 +107,13 @@ impl Gateway {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub fn start(plan: &Plan, options: Options) -> Result<Self, StartError> {
-        let mut faults = Faults::default();
-        let (sources, spec) = config::read(&plan.directory, &plan.environment, &mut faults);
         let background = background()?;
-        let (resources, compiled) = match spec {
-            None => return Err(no_longer_good(sources, faults)),
-            Some(spec) => {
-                let store = spec.gateway.store.open(&sources, background.handle())?;
-                let (clock, runtime) = (options.clock.clone(), background.handle().clone());
-                let resources = Resources::living(store, clock, runtime)?;
-                let compiled = config::compile(spec, &sources, &resources, &mut faults);
-                (resources, compiled)
-            }
-        };
-        let Some(compiled) = compiled.filter(|_| !faults.any_error()) else {
-            return Err(no_longer_good(sources, faults));
-        };
-        let Compiled { snapshot, api_keys, durable, admin_token, webhooks, shutdown, fixed } = compiled;
+        let Begun { sources, resources, registered, compiled } = begin(plan, &options.clock, &background)?;
+        let Compiled { snapshot, api_keys, durable, admin_token, webhooks, shutdown, fixed, clients, stored } =
+            compiled;
         let now = options.clock.now();
-        let managed = Managed::restore(&resources.store, durable, &snapshot.revoked, api_keys, now)?;
+        let managed =
+            Managed::restore(&resources.store, durable, registered, &snapshot.revoked, api_keys, now)?;
         if let Some(following) = managed.follow() {
             background.spawn(following);
         }
@@ -148,8 +138,9 @@ impl Gateway {
         let crew = Crew::start(sockets, &equipment)?;
         resources.keys.warm();
         let kept = (resources.store.clone(), resources.replays.clone(), managed.clone());
-        background.spawn(housekeeping(kept, equipment.clock.clone()));
-        let parts = InForceParts { snapshot: Arc::clone(&snapshot), admin_token, shutdown, fixed };
+        background.spawn(housekeeping(kept, equipment.clock));
+        let parts =
+            InForceParts { snapshot: Arc::clone(&snapshot), admin_token, shutdown, fixed, clients, stored };
         let nobody = background.spawn(async {});
         let gateway = Self {
             background,
@@ -164,6 +155,7 @@ impl Gateway {
             managed,
             place: (plan.directory.clone(), plan.environment.clone()),
             in_force: ArcSwap::from_pointee(InForce::new(parts, &sources)),
+            is_durable: durable,
             reloading: Mutex::default(),
             watching: Mutex::new(nobody),
         };
@@ -336,6 +328,37 @@ impl Gateway {
         let version = Label::from_static_parts("version", env!("CARGO_PKG_VERSION"));
         self.telemetry.gauge("portcullis_build_info", vec![version], 1.0);
     }
+}
+
+/// What there is before anything is bound.
+struct Begun {
+    sources: SourceMap,
+    resources: Resources,
+    registered: ManagedClients,
+    compiled: Compiled,
+}
+
+/// Opens the store, and compiles the policies and the clients that are registered in it.
+fn begin(plan: &Plan, clock: &Clock, background: &Runtime) -> Result<Begun, StartError> {
+    let mut faults = Faults::default();
+    let (mut sources, spec) = config::read(&plan.directory, &plan.environment, &mut faults);
+    let (resources, registered, compiled) = match spec {
+        None => return Err(no_longer_good(sources, faults)),
+        Some(mut spec) => {
+            let store = spec.gateway.store.open(&sources, background.handle())?;
+            let runtime = background.handle().clone();
+            let resources = Resources::living(store, clock.clone(), runtime)?;
+            let by_anybody = spec.gateway.admin.as_ref().is_some_and(AdminSpec::has_token);
+            let registered = Managed::registered(&resources.store, by_anybody)?;
+            spec.add_stored(&registered.rows(), &mut sources, &mut faults);
+            let compiled = config::compile(spec, &sources, &resources, &mut faults);
+            (resources, registered, compiled)
+        }
+    };
+    let Some(compiled) = compiled.filter(|_| !faults.any_error()) else {
+        return Err(no_longer_good(sources, faults));
+    };
+    Ok(Begun { sources, resources, registered, compiled })
 }
 
 /// The sockets of each worker.

@@ -4,6 +4,7 @@ mod admin;
 mod admin_client;
 mod audit;
 mod check;
+mod client;
 mod completions;
 mod config;
 mod demo;
@@ -50,6 +51,8 @@ enum Verb {
     Config(config::Arguments),
     /// Say why the running gateway refused a request
     Explain(explain::Arguments),
+    /// Register callers in the running gateway, and look after them
+    Client(client::Arguments),
     /// Make API keys for clients, and look after them
     Key(key::Arguments),
     /// Look whether the log of what was changed over the admin API is whole
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Config(arguments) => config::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
+        Verb::Client(arguments) => client::run(&arguments),
         Verb::Key(arguments) => key::run(&arguments),
         Verb::Audit(arguments) => audit::run(&arguments),
         Verb::Hash(arguments) => hash::run(&arguments),

@@ -1,13 +1,15 @@
 //! Reading the policies again: on SIGHUP, when files change, and when somebody asks for it over the admin API.
 
 use std::path::PathBuf;
-use std::sync::Weak;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use portcullis_gateway::{EventKind as Kind, Gateway, NotReloaded, ReloadWhen, Reloaded};
+
+use tokio::sync::Notify;
 
 use crate::report::{self, Look};
 
@@ -38,7 +40,7 @@ pub(crate) fn reload(gateway: &Gateway, why: &str) -> Result<Reloaded, Box<NotRe
             tracing::debug!(why, config = %hash, "the policies are the same as before");
         }
         Ok(Reloaded { hash, .. }) => {
-            tracing::info!(why, config = %hash, "the policies are the same as before")
+            tracing::info!(why, config = %hash, "the policies are the same as before");
         }
         Err(refused) => {
             let faults = report::human(&refused.faults, &refused.sources, Look::Plain);
@@ -47,6 +49,20 @@ pub(crate) fn reload(gateway: &Gateway, why: &str) -> Result<Reloaded, Box<NotRe
         }
     }
     result
+}
+
+/// Compiles everything again whenever another gateway that shares the store was told of clients, for as long as there is a
+/// gateway.
+pub(crate) async fn follow(gateway: Weak<Gateway>, told: Arc<Notify>) {
+    loop {
+        told.notified().await;
+        let Some(gateway) = gateway.upgrade() else { return };
+        // What came of it is in the log.
+        let compiling = tokio::task::spawn_blocking(move || {
+            reload(&gateway, "another gateway was told of clients").is_ok()
+        });
+        drop(compiling.await);
+    }
 }
 
 /// Reads the policies again whenever a file has changed, on a thread of its own, for as long as there is a gateway.
@@ -88,47 +104,67 @@ impl Files {
         let mut read = Instant::now();
         self.watch_all();
         loop {
-            let why = match self.told.recv_timeout(LOOKING) {
-                Ok(event) if self.concerns(&event) => {
+            let told = match &self.watcher {
+                Some(_) => self.told.recv_timeout(LOOKING).ok(),
+                None => {
+                    std::thread::sleep(LOOKING);
+                    None
+                }
+            };
+            if self.gateway.strong_count() == 0 {
+                return;
+            }
+            let is_time = self.poll.is_some_and(|poll| read.elapsed() >= poll);
+            let why = match told {
+                Some(event) if self.concerns(&event) => {
                     self.wait_until_quiet();
                     CHANGED
                 }
-                Err(RecvTimeoutError::Timeout) if self.poll.is_some_and(|poll| read.elapsed() >= poll) => {
-                    TIME
-                }
-                // Without a watcher nobody tells anything.
-                Err(RecvTimeoutError::Disconnected) => {
-                    std::thread::sleep(LOOKING);
-                    if !self.poll.is_some_and(|poll| read.elapsed() >= poll) {
-                        if self.gateway.strong_count() == 0 {
-                            return;
-                        }
-                        continue;
-                    }
-                    TIME
-                }
-                _ if self.gateway.strong_count() == 0 => return,
+                _ if is_time => TIME,
                 _ => continue,
             };
-            let Some(gateway) = self.gateway.upgrade() else { return };
-            // What came of it is in the log.
-            if let Ok(Reloaded { hash, is_other: true, .. }) = reload(&gateway, why) {
-                gateway.tell_change(Kind::ConfigChanged, "policies reloaded", "policies", &hash);
-            }
-            drop(gateway);
-            read = Instant::now();
+            // Watched anew before they are read, for what changes in between is told to nobody.
             self.watch_all();
+            if !self.read(why) {
+                return;
+            }
+            // The new ones may name files in other folders, which may have changed since they were read.
+            if self.watch_more() && !self.read(why) {
+                return;
+            }
+            read = Instant::now();
         }
     }
 
-    /// Watches the folders there are by now: one may have come, or another one may be in its place.
+    /// Reads them. Whether there still is a gateway; what came of it is in the log.
+    fn read(&self, why: &str) -> bool {
+        let Some(gateway) = self.gateway.upgrade() else { return false };
+        if let Ok(Reloaded { hash, is_other: true, .. }) = reload(&gateway, why) {
+            gateway.tell_change(Kind::ConfigChanged, "policies reloaded", "policies", &hash);
+        }
+        true
+    }
+
+    /// Watches every folder anew: another one may be in its place.
     fn watch_all(&mut self) {
-        let Some((watcher, gateway)) = self.watcher.as_mut().zip(self.gateway.upgrade()) else { return };
+        let Some(watcher) = &mut self.watcher else { return };
         for folder in self.folders.drain(..) {
             // One that is gone is watched no more.
             let _ = watcher.unwatch(&folder);
         }
+        self.watch_more();
+    }
+
+    /// Watches the folders that are not watched yet. Whether there were any.
+    fn watch_more(&mut self) -> bool {
+        let Some((watcher, gateway)) = self.watcher.as_mut().zip(self.gateway.upgrade()) else {
+            return false;
+        };
+        let known = self.folders.len();
         for folder in gateway.folders() {
+            if self.folders.contains(&folder) {
+                continue;
+            }
             match watcher.watch(&folder, RecursiveMode::NonRecursive) {
                 Ok(()) => self.folders.push(folder),
                 Err(error) => {
@@ -136,6 +172,7 @@ impl Files {
                 }
             }
         }
+        self.folders.len() > known
     }
 
     /// Whether something has changed, and not only been read, and whether it may be of the configuration.

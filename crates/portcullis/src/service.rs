@@ -49,6 +49,7 @@ impl Service {
         let state = admin::Admin { gateway: Arc::downgrade(&gateway), audit, ending: Arc::clone(&ending) };
         let admin = admin.map(|listener| serve(listener, &gateway, state)).transpose()?;
         drop(in_runtime);
+        gateway.handle().spawn(reload::follow(Arc::downgrade(&gateway), gateway.told_elsewhere()));
         reload::watch(Arc::downgrade(&gateway), plan.settings.reload).context("cannot watch files")?;
         Ok(Self { gateway, admin, signals, ending })
     }

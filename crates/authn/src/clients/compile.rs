@@ -1,6 +1,6 @@
 //! `clients:` as written in `clients/*.yaml`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_core::document::{Fields, Node};
@@ -39,6 +39,7 @@ pub struct Registering<'a> {
 pub struct ClientsSpec {
     clients: Vec<ClientSpec>,
     places: BTreeMap<String, Place>,
+    stored: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -74,6 +75,31 @@ impl ClientsSpec {
         }
     }
 
+    /// Reads a client that was registered while a gateway ran. One of the files has the name, if there is one: whoever
+    /// writes files sees what is there.
+    pub fn read_stored(&mut self, name: &str, node: &Node, faults: &mut Faults) {
+        if let Some(first) = self.places.get(name) {
+            let message = format!(
+                "client `{name}` is declared in the policy files and registered in the store; the files count"
+            );
+            faults.push(Diagnostic::warning("registered_too", *first, message));
+            return;
+        }
+        if !is_name(name) {
+            faults.error("bad_name", node.place, "a client's name is 1 to 255 printable characters");
+            return;
+        }
+        self.places.insert(name.to_owned(), node.place);
+        self.stored.insert(name.to_owned());
+        let name = Spanned { value: name.to_owned(), place: node.place };
+        self.clients.extend(ClientSpec::read(&name, node, faults));
+    }
+
+    /// The names of those that were registered while a gateway ran, and that no file declares.
+    pub const fn stored(&self) -> &BTreeSet<String> {
+        &self.stored
+    }
+
     /// Freezes them.
     pub fn compile(self, registering: &Registering<'_>, faults: &mut Faults) -> Clients {
         let mut indexes = Indexes::building(registering);
@@ -101,18 +127,22 @@ impl ClientSpec {
         let mut fields = Fields::of(node, "a client", faults)?;
         let (plans, attributes) = (fields.get("plans"), fields.get("attributes"));
         let (expires, credentials) = (fields.get("expires"), fields.get("credentials"));
+        let disabled = fields.get("disabled");
         fields.finish(faults);
         let plans = plans.map(|node| node.texts(faults));
         let attributes = attributes.map(|node| read_attributes(node, faults));
         let expires_at = expires.map(|node| read_moment(node, faults));
         let credentials = credentials.map(|node| read_credentials(node, faults));
+        let disabled = disabled.map_or(Some(false), |node| node.boolean(faults));
         Some(Self {
             name: name.clone(),
             plans: plans.unwrap_or_else(|| Some(Vec::new()))?,
             attributes: attributes.unwrap_or_else(|| Some(Object::default()))?,
-            expires_at: match expires_at {
-                None => None,
-                Some(read) => Some(read?),
+            // One that is disabled has ended before anything began.
+            expires_at: match (disabled?, expires_at) {
+                (true, _) => Some(0),
+                (false, None) => None,
+                (false, Some(read)) => Some(read?),
             },
             credentials: credentials.unwrap_or_else(|| Some(Vec::new()))?,
         })

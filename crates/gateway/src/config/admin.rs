@@ -36,7 +36,7 @@ impl AdminSpec {
     }
 
     /// Whether it names a token.
-    pub(super) const fn has_token(&self) -> bool {
+    pub(crate) const fn has_token(&self) -> bool {
         self.token.is_some()
     }
 

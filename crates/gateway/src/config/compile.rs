@@ -1,6 +1,6 @@
 //! Specs to a snapshot: names resolved, everything built, every fault found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -9,7 +9,7 @@ use portcullis_authn::{
     Chain, Clients, Compiling, Guard, IdentitySpec, Issuers, IssuersSpec, KnownAuthorities, PepperSpec,
     Providers, Registering,
 };
-use portcullis_core::{Diagnostic, Faults, FileId, Materials, OutboundSpec, Place, Secret, Spanned};
+use portcullis_core::{Client, Diagnostic, Faults, FileId, Materials, OutboundSpec, Place, Secret, Spanned};
 use portcullis_policy::{
     Callers as LimitCallers, CheckedLimits, Limits, PathTemplate, PlanSlots, PlanSourceSpec, Plans, Rules,
     SharedLimits,
@@ -44,6 +44,9 @@ pub(crate) struct Compiled {
     pub(crate) shutdown: Shutdown,
     /// What cannot change while it runs.
     pub(crate) fixed: Fixed,
+    /// Every client, by name, and which of them are registered in the store.
+    pub(crate) clients: Arc<BTreeMap<Arc<str>, Arc<Client>>>,
+    pub(crate) stored: BTreeSet<String>,
 }
 
 /// Compiles everything; `None` if any part could not be built. Whether the result may be used is for the caller
@@ -70,6 +73,7 @@ pub(crate) fn compile(
         key_sources: &resources.keys,
         authorities,
     };
+    let stored = clients.stored().clone();
     let clients = clients.compile(&registering, faults);
     let issuers =
         compile_issuers((gateway.issuers, gateway.certificates), sources, (resources, &clients), faults);
@@ -112,6 +116,8 @@ pub(crate) fn compile(
         snapshot,
         durable,
         fixed,
+        clients: Arc::clone(clients.all()),
+        stored,
     })
 }
 

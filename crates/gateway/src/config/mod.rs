@@ -24,6 +24,7 @@ use portcullis_core::document::{Content, Fields, Node};
 use portcullis_core::{Diagnostic, Faults, FileId, Place, Severity};
 use portcullis_policy::PlansSpec;
 
+pub(crate) use admin::AdminSpec;
 pub(crate) use compile::{Compiled, compile};
 pub(crate) use fixed::Fixed;
 pub use listing::{Setting, effective_settings};
@@ -36,6 +37,7 @@ use api::ApiSpec;
 use settings::GatewaySpec;
 pub(crate) use sources::FileKind;
 
+use crate::managed::ClientRows;
 use crate::snapshot::Api;
 
 /// What came of reading a directory.
@@ -92,22 +94,49 @@ pub(crate) struct PolicySpec {
     pub(crate) fixed: Fixed,
 }
 
+impl PolicySpec {
+    /// Adds clients that were registered while a gateway ran: JSON, which is YAML, too.
+    pub(crate) fn add_stored(&mut self, clients: &ClientRows, sources: &mut SourceMap, faults: &mut Faults) {
+        for (name, text) in clients {
+            let text = String::from_utf8_lossy(text).into_owned();
+            let file = sources.add_stored(name, text);
+            if let Some(node) = tree(sources, file, faults) {
+                self.clients.read_stored(name, &node, faults);
+            }
+        }
+    }
+}
+
 /// Reads, parses and compiles a policy directory. Opens no socket and no store, and asks no server.
 pub fn load(directory: &Path, environment: &Environment) -> Loaded {
+    load_with(directory, environment, &ClientRows::new())
+}
+
+/// The same with clients that were registered while a gateway ran.
+pub(crate) fn load_with(directory: &Path, environment: &Environment, clients: &ClientRows) -> Loaded {
     let mut faults = Faults::default();
     let sources = SourceMap::read(directory, environment, &mut faults);
-    judge(sources, environment, faults)
+    judge(sources, environment, clients, faults)
 }
 
 /// [`load`] for policy files that are at hand as texts, by name (`apis/accounts.yaml`). What they name is read from
 /// the directory.
 pub fn load_texts(directory: &Path, texts: &[(&str, &str)], environment: &Environment) -> Loaded {
-    judge(SourceMap::of_texts(directory, texts, environment), environment, Faults::default())
+    let sources = SourceMap::of_texts(directory, texts, environment);
+    judge(sources, environment, &ClientRows::new(), Faults::default())
 }
 
-fn judge(mut sources: SourceMap, environment: &Environment, mut faults: Faults) -> Loaded {
+fn judge(
+    mut sources: SourceMap,
+    environment: &Environment,
+    clients: &ClientRows,
+    mut faults: Faults,
+) -> Loaded {
     let directory = sources.directory().to_owned();
-    let spec = parse(&mut sources, environment, &mut faults);
+    let mut spec = parse(&mut sources, environment, &mut faults);
+    if let Some(spec) = &mut spec {
+        spec.add_stored(clients, &mut sources, &mut faults);
+    }
     let settings = spec.as_ref().map(|spec| spec.gateway.settings.clone());
     let audit = spec.as_ref().and_then(|spec| spec.gateway.admin.as_ref()?.audit.as_ref());
     let audit = audit.map(|path| sources.path_of(path));

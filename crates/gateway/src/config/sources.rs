@@ -48,9 +48,14 @@ pub(crate) enum FileKind {
     Clients,
     /// `tests/*.test.yaml`, read by whoever runs them and by nobody who serves.
     Test,
+    /// What was registered while a gateway ran.
+    Stored,
     /// Overrides taken from the environment, written out as lines so that a fault can point into them.
     Environment,
 }
+
+/// In front of the name of a registered client, where a file would have its name.
+const STORED_CLIENTS: &str = "store/clients/";
 
 /// The file of plans; there need not be one.
 const PLANS: &str = "plans.yaml";
@@ -187,13 +192,19 @@ impl SourceMap {
     pub(super) fn written(&self) -> impl Iterator<Item = FileId> {
         (0u32..)
             .zip(&self.files)
-            .filter(|(_, file)| file.kind != FileKind::Environment)
+            .filter(|(_, file)| !matches!(file.kind, FileKind::Environment | FileKind::Stored))
             .map(|(index, _)| FileId(index))
     }
 
     /// Adds the pseudo-file of the environment overrides.
     pub(super) fn add_environment(&mut self, text: String) -> FileId {
         self.push(SourceFile { name: "environment".into(), text: text.into(), kind: FileKind::Environment })
+    }
+
+    /// Adds what was registered while a gateway ran.
+    pub(super) fn add_stored(&mut self, client: &str, text: String) -> FileId {
+        let name = format!("{STORED_CLIENTS}{client}");
+        self.push(SourceFile { name: name.into(), text: text.into(), kind: FileKind::Stored })
     }
 
     /// Twelve hexadecimal digits that change when any policy file, key, certificate or secret changes.
@@ -242,6 +253,9 @@ impl SourceMap {
 
     /// Paths in a policy file are relative to that file, wherever the gateway was started.
     fn resolve(&self, named_in: FileId, path: &str) -> PathBuf {
+        if self.file_at(named_in).is_some_and(|file| file.kind == FileKind::Stored) {
+            return self.directory.join(path);
+        }
         // The environment's overrides belong to gateway.yaml, and so do their paths.
         let folder = self.directory.join(self.name(named_in));
         folder.parent().unwrap_or(&self.directory).join(path)

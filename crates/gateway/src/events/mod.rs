@@ -39,6 +39,8 @@ pub enum EventKind {
     QuotaAlert,
     /// An API key was made, changed, rotated or revoked.
     KeyChanged,
+    /// A client was registered, changed or removed.
+    ClientChanged,
     /// Tokens were revoked, or a revocation was taken back.
     TokenRevoked,
     /// A certificate ends soon, or has ended.
@@ -48,11 +50,12 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub(crate) const ALL: [(&'static str, Self); 7] = [
+    pub(crate) const ALL: [(&'static str, Self); 8] = [
         ("auth.failed", Self::AuthFailed),
         ("limit.exceeded", Self::LimitExceeded),
         ("quota.alert", Self::QuotaAlert),
         ("key.changed", Self::KeyChanged),
+        ("client.changed", Self::ClientChanged),
         ("token.revoked", Self::TokenRevoked),
         ("certificate.ending", Self::CertificateEnding),
         ("config.changed", Self::ConfigChanged),

@@ -10,16 +10,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use portcullis_authn::{CannotIssue, IssuedKeys, NoRandomness, generate_key, random_id};
+use portcullis_authn::{IssuedKeys, generate_key, random_id};
 use portcullis_core::Moment;
 use portcullis_store::{RecordChanges, Records, StoreError};
 
 use super::RestoreError;
+use super::api_key_error::{ApiKeyError, MOST};
 use super::api_key_record::{ApiKeyChange, ApiKeyView, KeyState, NewApiKey, Record};
 use super::kept::Kept;
 
-/// Most keys one client may have, so that a script that has run wild does not fill the disk.
-const MOST: usize = 1_000;
 /// Longest time for which a key and its successor both count.
 const LONGEST_OVERLAP: Duration = Duration::from_hours(90 * 24);
 /// How often it is written down which keys are in use.
@@ -28,77 +27,6 @@ const USES_EVERY_SECONDS: i64 = 60;
 const USES_AT_ONCE: usize = 500;
 /// Stands between client and id in the key of a record; no name of a client holds one.
 pub(super) const BETWEEN: char = '\n';
-
-/// Why a key was not made or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiKeyError {
-    /// No declared client has that name.
-    #[error("no client has this name")]
-    UnknownClient,
-    /// The client has no such key.
-    #[error("no key of this client has this id; keys of the policy files are changed there")]
-    UnknownKey,
-    /// An API the key is to be used at does not exist.
-    #[error("there is no API `{0}`")]
-    UnknownApi(String),
-    /// What was said of the key makes no sense.
-    #[error("{0}")]
-    Unfit(String),
-    /// Somebody has that value.
-    #[error("this value is a key already")]
-    Taken,
-    /// The client has a key of that name.
-    #[error("a key of this client has this name already")]
-    NameTaken,
-    /// The key was rotated before.
-    #[error("the key was rotated already, its successor is `{0}`")]
-    Replaced(String),
-    /// There is nothing to take the place of.
-    #[error("the key is not in force; make a new one")]
-    NotInForce,
-    /// There are too many.
-    #[error("the client has {MOST} keys already")]
-    Full,
-    /// A restart would forget it.
-    #[error("nothing is kept: add `store: {{ path: data/portcullis.redb }}` to gateway.yaml")]
-    NotKept,
-    /// The store could not keep it, so it is not in force.
-    #[error("nothing has changed: {0}")]
-    Store(StoreError),
-    /// Another gateway has changed the key; nothing has changed here.
-    #[error("another gateway has changed the key a moment ago; look at it again")]
-    ChangedElsewhere,
-    /// The store could not keep what is in force.
-    #[error(
-        "this is in force on this gateway, and a restart would forget it: {0}; it is written when the store can be"
-    )]
-    InForceNotKept(StoreError),
-    /// The system gives no randomness.
-    #[error(transparent)]
-    Randomness(#[from] NoRandomness),
-    /// A record in memory is not to be understood; nothing has changed.
-    #[error("the key cannot be read: {0}")]
-    Damaged(String),
-}
-
-impl From<StoreError> for ApiKeyError {
-    fn from(why: StoreError) -> Self {
-        match why {
-            StoreError::Conflict => Self::ChangedElsewhere,
-            why => Self::Store(why),
-        }
-    }
-}
-
-impl From<CannotIssue> for ApiKeyError {
-    fn from(why: CannotIssue) -> Self {
-        match why {
-            CannotIssue::UnknownClient => Self::UnknownClient,
-            CannotIssue::Taken => Self::Taken,
-            CannotIssue::NameTaken => Self::NameTaken,
-        }
-    }
-}
 
 /// What keys are made for.
 pub(crate) struct KeyRing {
@@ -317,6 +245,19 @@ impl ManagedApiKeys {
         }
         self.forget(&mut held, client, id);
         held.kept.insist([(key, gone)].into()).map_err(ApiKeyError::InForceNotKept)
+    }
+
+    /// Takes every key of a client out of use, for good, and out of the store.
+    ///
+    /// # Errors
+    /// They count no more, and are not known to be off the disk.
+    pub(crate) fn remove_all_of(&self, client: &str) -> Result<(), StoreError> {
+        let mut held = self.held();
+        let ids: Vec<String> =
+            held.clients.get(client).into_iter().flatten().map(|(id, _)| id.clone()).collect();
+        ids.iter().for_each(|id| self.forget(&mut held, client, id));
+        let changes: RecordChanges = ids.iter().map(|id| row(client, id, None)).collect();
+        if changes.is_empty() { Ok(()) } else { held.kept.insist(changes) }
     }
 
     /// Removes keys that have been over for long enough, writes down which are in use, and what is owed to the disk. To

@@ -1,8 +1,10 @@
 //! What operators tell a running gateway over the admin API: kept in the store, put in force again by every start. Gateways
 //! that share a store are told together: what one of them is told is in force at the others a moment later.
 
+mod api_key_error;
 mod api_key_record;
 mod api_keys;
+mod clients;
 mod followed_keys;
 mod kept;
 mod revocations;
@@ -14,14 +16,18 @@ use portcullis_authn::RevokedTokens;
 use portcullis_core::Moment;
 use portcullis_store::{Follower, SharedRecords, Store, StoreError};
 
+pub use api_key_error::ApiKeyError;
 pub use api_key_record::{ApiKeyChange, ApiKeyView, KeyState, NewApiKey};
 pub(crate) use api_keys::KeyRing;
-pub use api_keys::{ApiKeyError, ManagedApiKeys};
+pub use api_keys::ManagedApiKeys;
+pub(crate) use clients::{ClientRows, ManagedClients};
 pub(crate) use revocations::PushedRevocations;
 pub use revocations::RevokeError;
 
 /// Under which subject the store keeps what was told of revoked tokens.
 const REVOKED_TOKENS: &str = "revoked_tokens";
+/// Under which subject it keeps clients.
+const CLIENTS: &str = "clients";
 /// Under which subject it keeps API keys.
 const API_KEYS: &str = "api_keys";
 
@@ -31,6 +37,7 @@ pub(crate) struct Managed {
     pub(crate) revocations: Arc<PushedRevocations>,
     /// `None` if no pepper is set.
     pub(crate) api_keys: Option<Arc<ManagedApiKeys>>,
+    pub(crate) clients: Arc<ManagedClients>,
     /// Where other gateways are told the same.
     shared: Option<SharedRecords>,
     /// Whether everything is known that they were told.
@@ -84,6 +91,7 @@ impl Managed {
     pub(crate) fn restore(
         store: &Store,
         durable: bool,
+        clients: ManagedClients,
         lists: &[Arc<RevokedTokens>],
         ring: Option<KeyRing>,
         now: Moment,
@@ -92,16 +100,20 @@ impl Managed {
         let takes_any = lists.iter().any(|list| list.push_place().is_some());
         let told = if takes_any { store.records(REVOKED_TOKENS) } else { store.own_records(REVOKED_TOKENS) };
         let mut shared = told.shared().cloned();
+        if clients.is_shared() {
+            shared = store.records(CLIENTS).shared().cloned();
+        }
         let revocations = PushedRevocations::restore(told, lists, now)?;
         let api_keys = ring.map(|ring| {
             let made = store.records(API_KEYS);
-            shared = made.shared().cloned();
+            shared = made.shared().cloned().or(shared.take());
             ManagedApiKeys::restore(made, durable, ring)
         });
         let api_keys = api_keys.transpose()?;
         let managed = Self {
             revocations: Arc::new(revocations),
             api_keys: api_keys.map(Arc::new),
+            clients: Arc::new(clients),
             shared,
             is_heard: Arc::new(AtomicBool::new(true)),
             others_are_told: store.shared().is_some(),
@@ -155,6 +167,9 @@ impl Managed {
         if self.revocations.is_shared() {
             followers.push(Arc::clone(&self.revocations) as _);
         }
+        if self.clients.is_shared() {
+            followers.push(Arc::clone(&self.clients) as _);
+        }
         followers.extend(self.api_keys.iter().map(|keys| Arc::clone(keys) as _));
         Some(async move { shared.follow(&followers, |heard| is_heard.store(heard, Ordering::Relaxed)).await })
     }
@@ -167,9 +182,16 @@ impl Managed {
     /// Removes what is over, and writes what is owed to the disk. To be called every few seconds, never by a worker.
     pub(crate) fn tidy(&self, now: Moment) {
         self.revocations.tidy(now);
+        self.clients.tidy();
         if let Some(keys) = &self.api_keys {
             keys.tidy(now);
         }
+    }
+
+    /// The clients that were registered. Where somebody may register some, those of all gateways that share the store.
+    pub(crate) fn registered(store: &Store, by_anybody: bool) -> Result<ManagedClients, RestoreError> {
+        let records = if by_anybody { store.records(CLIENTS) } else { store.own_records(CLIENTS) };
+        ManagedClients::restore(records).map_err(RestoreError::Store)
     }
 
     /// Writes what is to outlive the gateway and is not on disk yet.

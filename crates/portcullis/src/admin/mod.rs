@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod changes;
+mod clients;
 mod config;
 mod denials;
 mod openapi;
@@ -102,6 +103,7 @@ fn routes(observed: Arc<dyn Observed>, admin: Admin) -> OpenApiRouter {
         .routes(routes!(openapi::show))
         .merge(revoked_tokens::router(admin.clone()))
         .merge(api_keys::router(admin.clone()))
+        .merge(clients::router(admin.clone()))
         .merge(config::router(admin.clone()))
         .merge(denials::router(admin.gateway))
 }

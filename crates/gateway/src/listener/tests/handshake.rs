@@ -161,7 +161,7 @@ fn the_stages_learn_the_certificate_and_its_anchor() {
         assert_eq!(&*certificate.subject_text, "CN=tpp");
         let tls = connection.tls.expect("TLS");
         assert_eq!(tls.server_name.as_deref(), Some("api.bank.example"));
-        assert_eq!(Some(tls.policy), rig.listener.settings().policy_for_host("api.bank.example"));
+        assert_eq!(Some(tls.policy), rig.settings.policy_for_host("api.bank.example"));
         assert_eq!(&*connection.listener, "door");
     });
 }
@@ -546,7 +546,7 @@ fn the_server_name_chooses_the_policy_and_the_stages_learn_which() {
             assert!(Client::new(Some(&ours)).named(name).get(&rig).await.is_err());
             assert!(Client::new(Some(&theirs)).named(name).get(&rig).await.is_ok());
             let connection = last(&rig);
-            let policy = rig.listener.settings().policy_for_host("mtls.bank.example");
+            let policy = rig.settings.policy_for_host("mtls.bank.example");
             assert_eq!(connection.tls.map(|tls| tls.policy), policy);
             assert_eq!(
                 connection.handshake_certificate.map(|own| own.trusted_by.clone()),
@@ -558,7 +558,7 @@ fn the_server_name_chooses_the_policy_and_the_stages_learn_which() {
         // An address is no server name: the listener's own settings hold.
         assert!(Client::new(Some(&ours)).named("127.0.0.1").get(&rig).await.is_ok());
         let tls = last(&rig).tls.expect("TLS");
-        assert_eq!((tls.server_name, Some(tls.policy)), (None, rig.listener.settings().policy_for_host("x")));
+        assert_eq!((tls.server_name, Some(tls.policy)), (None, rig.settings.policy_for_host("x")));
     });
 }
 

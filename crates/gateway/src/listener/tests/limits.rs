@@ -320,7 +320,7 @@ fn a_client_that_abandons_its_requests_is_cut() {
 
 /// Serves HTTP/2 without the TLS that agrees on it.
 fn serve_http2(rig: &Rig, server: DuplexStream) -> JoinHandle<Ending> {
-    let limits = rig.listener.settings().limits.clone();
+    let limits = rig.settings.limits.clone();
     let connection = Connection {
         peer: rig.address,
         proxy: None,
@@ -329,7 +329,7 @@ fn serve_http2(rig: &Rig, server: DuplexStream) -> JoinHandle<Ending> {
         tls: None,
         handshake_certificate: None,
     };
-    let service = Rc::new(Service(Rc::clone(&rig.recorder)));
+    let service = Rc::new(Service(Rc::clone(&rig.recorder), std::sync::Arc::clone(&rig.settings)));
     let (inbound, draining) = (Inbound::new(connection, true), rig.drain.enter());
     tokio::task::spawn_local(
         async move { serve::connection(server, inbound, service, draining, &limits).await },

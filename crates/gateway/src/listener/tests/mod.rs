@@ -225,6 +225,7 @@ pub(super) struct Rig {
     pub(super) recorder: Rc<Recorder>,
     pub(super) drain: Drain,
     pub(super) listener: Arc<Listener>,
+    pub(super) settings: Arc<ListenerSettings>,
 }
 
 impl Rig {
@@ -236,7 +237,7 @@ impl Rig {
             let service = Rc::new(Service(Rc::clone(&recorder), Arc::clone(settings)));
             tokio::task::spawn_local(run(socket, service, drain.clone(), clock.clone()));
         }
-        Self { address: listener.address(), recorder, drain, listener }
+        Self { address: listener.address(), recorder, drain, listener, settings: Arc::clone(settings) }
     }
 
     /// A plain listener with these limits.
