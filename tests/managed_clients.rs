@@ -284,3 +284,35 @@ fn the_verb_looks_after_clients() {
     let (good, said) = run(&["show", "acme"]);
     assert!(!good && said.contains("404 unknown_client"), "{said}");
 }
+
+/// A socket of the file system, which is for its owner alone and comes again after a crash.
+#[test]
+fn the_admin_api_listens_at_a_socket() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = plan()
+        .with(|plan| plan.admin = ", socket: data/admin.sock, token: { file: secrets/admin-token }")
+        .start();
+    let socket = world.plan.directory.join("data/admin.sock");
+    let mode = || std::fs::metadata(&socket).expect("a socket").permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    let second = portcullis(&["run", "--policies", &world.plan.directory.path().to_string_lossy()], &[]);
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(!second.status.success() && said.contains("admin.sock is in use by another process"), "{said}");
+    let world = world.kill_and_restart();
+    assert_eq!(mode(), 0o600);
+    // With the socket alone, the verbs find it.
+    let yaml = world.plan.gateway_yaml().replace("admin: { address: 127.0.0.1:0, socket", "admin: { socket");
+    let policies = world.plan.directory.path().to_string_lossy().into_owned();
+    let list = |yaml: &str| {
+        world.plan.directory.write("gateway.yaml", yaml);
+        let output = portcullis(&["client", "list", "--policies", &policies], &[]);
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    assert!(list(&yaml).contains("declared  declared"), "{}", list(&yaml));
+    world.plan.directory.write("data/file", "");
+    assert!(list(&yaml.replace("admin.sock", "file")).contains("no gateway answers at"));
+    let nothing = yaml.replace("socket: data/admin.sock, ", "");
+    assert!(list(&nothing).contains("`admin` needs `address`, `socket` or both"), "{}", list(&nothing));
+    let (status, log) = world.gateway.stop();
+    assert!(status.success() && !socket.exists(), "{log}");
+}

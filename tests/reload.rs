@@ -455,3 +455,37 @@ fn reloads_leave_nothing_behind() {
     assert!(after.0 <= before.0 + 2 && after.1 <= before.1 + 1, "{before:?} {after:?}");
     assert!(after.2 <= before.2 + 20_000, "{before:?} {after:?} kilobytes");
 }
+
+/// What is in force, and how it is doing.
+#[test]
+fn keys_certificates_and_plans_are_shown() {
+    let plan = told(&[BEARER]);
+    plan.directory.write(
+        "plans.yaml",
+        "plans:\n  gold: { limits: [ { quota: 3 per day } ] }\n  old: { disabled: true, limits: [ { quota: 3 per day } ] }\n",
+    );
+    let world = plan.start();
+    let token = world.idp().token().sign();
+    world.plain().get("/bearer/x").bearer(&token).send().assert_passed();
+    let get = |path: &str| tell(&world.gateway, Method::GET, path, "").json();
+    let sets = get("/v1/issuers")["key_sets"].clone();
+    assert_eq!((&sets[0]["issuers"], &sets[0]["usable"]), (&json!(["bank-idp"]), &json!(true)), "{sets}");
+    // A new key is known as soon as an operator says so, as often as they say it.
+    let fetched = world.idp().hits();
+    for number in 1..=4 {
+        let refreshed = tell(&world.gateway, Method::POST, "/v1/issuers/bank-idp/refresh", "");
+        assert_eq!((refreshed.status, world.idp().hits()), (200, fetched + number), "{}", refreshed.text());
+    }
+    world.idp().serve(crate::rig::idp::Serving::Status(500));
+    let failed = tell(&world.gateway, Method::POST, "/v1/issuers/bank-idp/refresh", "").json();
+    assert!(failed["key_sets"][0]["last_error"].as_str().is_some_and(|why| why.contains("500")), "{failed}");
+    world.plain().get("/bearer/x").bearer(&token).send().assert_passed();
+    assert_eq!(tell(&world.gateway, Method::POST, "/v1/issuers/nobody/refresh", "").code(), "unknown_issuer");
+    let certificates = get("/v1/certificates")["certificates"].clone();
+    assert!(certificates.to_string().contains("tls/server.pem"), "{certificates}");
+    assert_eq!(
+        get("/v1/plans")["plans"],
+        json!([{ "name": "gold", "disabled": false }, { "name": "old", "disabled": true }])
+    );
+    assert_eq!(world.gateway.admin_client().get("/v1/issuers").send().status, 401);
+}

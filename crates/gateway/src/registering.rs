@@ -82,8 +82,11 @@ impl Gateway {
     pub fn clients(&self) -> Vec<ClientView> {
         let rows = self.managed.clients.rows();
         let in_force = self.in_force.load();
-        let names: BTreeSet<&str> =
-            rows.keys().map(String::as_str).chain(in_force.clients.keys().map(|name| &**name)).collect();
+        let names: BTreeSet<&str> = rows
+            .keys()
+            .map(String::as_str)
+            .chain(in_force.particulars.clients.keys().map(|name| &**name))
+            .collect();
         let view = |name: &str| {
             let declared = self.is_declared(name);
             let record = rows.get(name).filter(|_| !declared).map(|text| shown(text));
@@ -210,7 +213,7 @@ impl Gateway {
     /// Whether the policy files declare a client of that name.
     fn is_declared(&self, name: &str) -> bool {
         let in_force = self.in_force.load();
-        in_force.clients.contains_key(name) && !in_force.stored.contains(name)
+        in_force.particulars.clients.contains_key(name) && !in_force.particulars.stored.contains(name)
     }
 }
 

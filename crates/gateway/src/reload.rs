@@ -6,16 +6,17 @@
 //! request. Counters, key sets, pools, who has failed, what may be used once, and what operators have told live on: they
 //! are found by what defines them.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use portcullis_core::{Client, Diagnostic, Faults, Secret};
+use portcullis_authn::KeySourceStatus;
+use portcullis_core::{Diagnostic, Faults};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::config::{self, Compiled, Environment, Fixed, Shutdown, SourceMap};
+use crate::config::{self, Compiled, Environment, Particulars, SourceMap};
+use crate::listener::{Expiry, ListenerSettings};
 use crate::managed::ClientRows;
 use crate::revocation;
 use crate::run::Gateway;
@@ -29,12 +30,7 @@ const RELOADS: &str = "portcullis_config_reloads_total";
 /// What is in force.
 pub(crate) struct InForce {
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) admin_token: Option<Secret>,
-    pub(crate) shutdown: Shutdown,
-    fixed: Fixed,
-    /// Every client, by name, and which of them are registered in the store.
-    pub(crate) clients: Arc<BTreeMap<Arc<str>, Arc<Client>>>,
-    pub(crate) stored: BTreeSet<String>,
+    pub(crate) particulars: Particulars,
     /// Folders in which a change may be one of the configuration.
     folders: Vec<PathBuf>,
 }
@@ -62,20 +58,9 @@ pub struct NotReloaded {
 }
 
 impl InForce {
-    pub(crate) fn new(compiled: InForceParts, sources: &SourceMap) -> Self {
-        let InForceParts { snapshot, admin_token, shutdown, fixed, clients, stored } = compiled;
-        Self { snapshot, admin_token, shutdown, fixed, clients, stored, folders: sources.folders() }
+    pub(crate) fn new(snapshot: Arc<Snapshot>, particulars: Particulars, sources: &SourceMap) -> Self {
+        Self { snapshot, particulars, folders: sources.folders() }
     }
-}
-
-/// What of a compilation stays to be looked at.
-pub(crate) struct InForceParts {
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) admin_token: Option<Secret>,
-    pub(crate) shutdown: Shutdown,
-    pub(crate) fixed: Fixed,
-    pub(crate) clients: Arc<BTreeMap<Arc<str>, Arc<Client>>>,
-    pub(crate) stored: BTreeSet<String>,
 }
 
 /// What can take the place of what is in force.
@@ -123,7 +108,7 @@ impl Gateway {
         let (mut sources, mut spec) = config::read(directory, environment, &mut faults);
         let old = self.in_force.load_full();
         if let Some(spec) = &mut spec {
-            old.fixed.check(&spec.fixed, &mut faults);
+            old.particulars.fixed.check(&spec.fixed, &mut faults);
             spec.add_stored(clients, &mut sources, &mut faults);
         }
         let spec = spec.filter(|_| !faults.any_error());
@@ -140,17 +125,7 @@ impl Gateway {
     /// Puts it in force.
     pub(crate) fn publish(&self, prepared: Prepared, begun: Instant) -> Result<Reloaded, Box<NotReloaded>> {
         let Prepared { compiled, sources } = prepared;
-        let Compiled {
-            snapshot,
-            api_keys,
-            admin_token,
-            webhooks,
-            shutdown,
-            fixed,
-            clients,
-            stored,
-            durable: _,
-        } = compiled;
+        let Compiled { snapshot, api_keys, webhooks, particulars, durable: _ } = compiled;
         let (snapshot, now) = (Arc::new(snapshot), self.resources.clock.now());
         let adopt = || {
             if !self.handle().block_on(self.crew.adopt(&snapshot)) {
@@ -170,9 +145,7 @@ impl Gateway {
             return Err(Box::new(NotReloaded { sources, faults }));
         }
         self.events.tell_to(webhooks);
-        let parts =
-            InForceParts { snapshot: Arc::clone(&snapshot), admin_token, shutdown, fixed, clients, stored };
-        let old = self.in_force.swap(Arc::new(InForce::new(parts, &sources)));
+        let old = self.in_force.swap(Arc::new(InForce::new(Arc::clone(&snapshot), particulars, &sources)));
         self.resources.keys.warm();
         let watching = self.watch(&snapshot, sources);
         let mut current = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,6 +180,34 @@ impl Gateway {
     /// Where the policies are read: the directory, and the environment that overrides settings.
     pub const fn place(&self) -> (&PathBuf, &Environment) {
         (&self.place.0, &self.place.1)
+    }
+
+    /// The names of all plans in force, and whether each is disabled.
+    pub fn plans(&self) -> Vec<(Arc<str>, bool)> {
+        self.in_force.load().particulars.plans.clone()
+    }
+
+    /// How the key sets of issuers and clients are doing.
+    pub fn key_sources(&self) -> Vec<KeySourceStatus> {
+        self.resources.keys.status()
+    }
+
+    /// Fetches the keys of an issuer entry now: how they are doing then.
+    pub async fn refresh_keys(&self, issuer: &str) -> Vec<KeySourceStatus> {
+        self.resources.keys.refresh(issuer).await
+    }
+
+    /// Each listener's certificates and revocation lists in force, each with the second it ends.
+    pub fn expiries(&self) -> Vec<(Arc<str>, Expiry)> {
+        let snapshot = Arc::clone(&self.in_force.load().snapshot);
+        let of = |listener: &Arc<ListenerSettings>| {
+            listener
+                .expiries()
+                .into_iter()
+                .map(|expiry| (Arc::clone(&listener.name), expiry))
+                .collect::<Vec<_>>()
+        };
+        snapshot.doors.0.iter().flat_map(of).collect()
     }
 
     /// Number of APIs in force.

@@ -23,7 +23,7 @@ use crate::events::{EventKind, Events};
 use crate::listener::{BindError, Bound, Listener, ListenerSettings};
 use crate::managed::{Managed, ManagedApiKeys, ManagedClients, RestoreError, RevokeError};
 use crate::readiness::{self, Check};
-use crate::reload::{InForce, InForceParts};
+use crate::reload::InForce;
 use crate::telemetry::Telemetry;
 use crate::thread::{Crew, Equipment};
 
@@ -87,7 +87,6 @@ pub struct Gateway {
     access_log: Option<(AccessLog, AccessLogWriter)>,
     pub(crate) events: Events,
     draining: AtomicBool,
-    admin: Option<SocketAddr>,
     pub(crate) managed: Managed,
     /// Where the policies are read.
     pub(crate) place: (PathBuf, Environment),
@@ -109,8 +108,7 @@ impl Gateway {
     pub fn start(plan: &Plan, options: Options) -> Result<Self, StartError> {
         let background = background()?;
         let Begun { sources, resources, registered, compiled } = begin(plan, &options.clock, &background)?;
-        let Compiled { snapshot, api_keys, durable, admin_token, webhooks, shutdown, fixed, clients, stored } =
-            compiled;
+        let Compiled { snapshot, api_keys, durable, webhooks, particulars } = compiled;
         let now = options.clock.now();
         let managed =
             Managed::restore(&resources.store, durable, registered, &snapshot.revoked, api_keys, now)?;
@@ -139,8 +137,7 @@ impl Gateway {
         resources.keys.warm();
         let kept = (resources.store.clone(), resources.replays.clone(), managed.clone());
         background.spawn(housekeeping(kept, equipment.clock));
-        let parts =
-            InForceParts { snapshot: Arc::clone(&snapshot), admin_token, shutdown, fixed, clients, stored };
+        let in_force = InForce::new(Arc::clone(&snapshot), particulars, &sources);
         let nobody = background.spawn(async {});
         let gateway = Self {
             background,
@@ -151,10 +148,9 @@ impl Gateway {
             access_log,
             events,
             draining: AtomicBool::new(false),
-            admin: plan.settings.admin,
             managed,
             place: (plan.directory.clone(), plan.environment.clone()),
-            in_force: ArcSwap::from_pointee(InForce::new(parts, &sources)),
+            in_force: ArcSwap::from_pointee(in_force),
             is_durable: durable,
             reloading: Mutex::default(),
             watching: Mutex::new(nobody),
@@ -171,14 +167,9 @@ impl Gateway {
         self.listeners.iter().map(|listener| (&**listener.name(), listener.address()))
     }
 
-    /// Where the admin API is to listen.
-    pub const fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin
-    }
-
     /// What whoever changes something over the admin API has to know; `None` where nobody may.
     pub fn admin_token(&self) -> Option<Secret> {
-        self.in_force.load().admin_token.clone()
+        self.in_force.load().particulars.admin_token.clone()
     }
 
     /// The latest refusals, the latest first: what callers were told, and what only the operator may know of it.
@@ -279,7 +270,7 @@ impl Gateway {
     /// answered.
     pub async fn drain(&self) -> bool {
         self.draining.store(true, Ordering::Relaxed);
-        let shutdown = self.in_force.load().shutdown;
+        let shutdown = self.in_force.load().particulars.shutdown;
         tokio::time::sleep(shutdown.lame_duck).await;
         self.crew.drain(shutdown.grace).await
     }

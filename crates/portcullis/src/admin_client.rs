@@ -13,6 +13,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use portcullis_gateway::{AdminAccess, Environment};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::output::{self, Format};
 use crate::report::{self, Look};
@@ -66,7 +68,7 @@ impl AdminClient {
             output::say(&report::human(&none.faults, &none.sources, Look::of(&std::io::stderr())));
             anyhow!("`{}` does not say how its gateway is reached", policies.display())
         })?;
-        access.address = gateway.admin.unwrap_or(access.address);
+        access.address = gateway.admin.or(access.address);
         Ok(Self { access })
     }
 
@@ -84,10 +86,29 @@ impl AdminClient {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        let address = self.access.address;
-        let stream = tokio::net::TcpStream::connect(address)
-            .await
-            .with_context(|| format!("no gateway answers at {address}"))?;
+        let AdminAccess { address, socket, .. } = &self.access;
+        match (address, socket) {
+            (Some(address), _) => {
+                let stream = TcpStream::connect(address).await;
+                let stream = stream.with_context(|| format!("no gateway answers at {address}"))?;
+                self.exchange_over(stream, &address.to_string(), (method, path, body)).await
+            }
+            (None, Some(socket)) => {
+                let stream = UnixStream::connect(socket).await;
+                let stream = stream.with_context(|| format!("no gateway answers at {}", socket.display()))?;
+                self.exchange_over(stream, "localhost", (method, path, body)).await
+            }
+            // `admin` names one of them.
+            (None, None) => Err(anyhow!("the admin API listens nowhere")),
+        }
+    }
+
+    async fn exchange_over(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        host: &str,
+        (method, path, body): (Method, &str, Option<&Value>),
+    ) -> anyhow::Result<Value> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let mut token = HeaderValue::try_from([b"Bearer ", self.access.token.expose()].concat())
             .context("the token of `admin` cannot be sent")?;
@@ -95,7 +116,7 @@ impl AdminClient {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(HOST, address.to_string())
+            .header(HOST, host)
             .header(AUTHORIZATION, token)
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default()))?;
@@ -119,7 +140,7 @@ impl AdminClient {
             (Some(code), Some(detail)) => {
                 Err(anyhow!("the gateway says {} {code}: {detail}", status.as_u16()))
             }
-            _ => Err(anyhow!("what answers at {address} is no gateway: it says {status}")),
+            _ => Err(anyhow!("what answers at {host} is no gateway: it says {status}")),
         }
     }
 }

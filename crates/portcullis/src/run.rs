@@ -49,6 +49,9 @@ fn ready(service: &Service) -> String {
     if let Some(address) = service.admin() {
         let _ = writeln!(lines, "ready admin address={address}");
     }
+    if let Some(path) = service.socket() {
+        let _ = writeln!(lines, "ready admin socket={}", path.display());
+    }
     lines
 }
 

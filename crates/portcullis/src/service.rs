@@ -1,7 +1,11 @@
 //! The running gateway with its admin listener, and the signals that end it.
 
+use std::fs::Permissions;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -25,6 +29,8 @@ const ADMIN_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Service {
     gateway: Arc<Gateway>,
     admin: Option<SocketAddr>,
+    /// Gone when it ends.
+    socket: Option<SocketFile>,
     signals: Signals,
     /// Told by whoever ends it over the admin API.
     ending: Arc<Notify>,
@@ -38,6 +44,7 @@ impl Service {
     /// A port, the store, or a thread cannot be had.
     pub(crate) fn start(plan: &Plan, access_log: Box<dyn Write + Send>) -> anyhow::Result<Self> {
         let admin = plan.settings.admin.map(bind).transpose()?;
+        let socket = plan.admin_socket.as_deref().map(SocketFile::bind).transpose()?;
         let audit =
             plan.audit.as_deref().map(Audit::open).transpose().context("the audit log")?.map(Arc::new);
         let gateway =
@@ -47,11 +54,12 @@ impl Service {
         let signals = Signals::new().context("cannot listen for signals")?;
         let ending = Arc::new(Notify::new());
         let state = admin::Admin { gateway: Arc::downgrade(&gateway), audit, ending: Arc::clone(&ending) };
-        let admin = admin.map(|listener| serve(listener, &gateway, state)).transpose()?;
+        let admin = admin.map(|listener| serve(listener, &gateway, state.clone())).transpose()?;
+        let socket = socket.map(|socket| socket.serve(&gateway, state)).transpose()?;
         drop(in_runtime);
         gateway.handle().spawn(reload::follow(Arc::downgrade(&gateway), gateway.told_elsewhere()));
         reload::watch(Arc::downgrade(&gateway), plan.settings.reload).context("cannot watch files")?;
-        Ok(Self { gateway, admin, signals, ending })
+        Ok(Self { gateway, admin, socket, signals, ending })
     }
 
     /// Each listener's name and address.
@@ -62,6 +70,11 @@ impl Service {
     /// Where the admin listener is.
     pub(crate) const fn admin(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// Where its socket in the file system is.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(|socket| &*socket.path)
     }
 
     /// The hash of the configuration in force.
@@ -133,6 +146,54 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// The socket of the file system at which the admin API listens. SECURITY: its owner alone may connect.
+struct SocketFile {
+    path: PathBuf,
+    listener: Option<UnixListener>,
+}
+
+impl SocketFile {
+    /// Listens there. One that a gateway has left behind is taken away; one at which somebody answers is not.
+    fn bind(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        if let Ok(found) = std::fs::symlink_metadata(path) {
+            if !found.file_type().is_socket() {
+                anyhow::bail!("admin: {shown} is there, and is no socket");
+            }
+            if UnixStream::connect(path).is_ok() {
+                anyhow::bail!("admin: {shown} is in use by another process");
+            }
+            std::fs::remove_file(path).with_context(|| format!("admin: {shown} cannot be taken away"))?;
+        }
+        if let Some(folder) = path.parent() {
+            // Whether this worked is seen when it is bound, which says it better.
+            let _ = std::fs::create_dir_all(folder);
+        }
+        let listener =
+            UnixListener::bind(path).with_context(|| format!("admin: cannot listen at {shown}"))?;
+        std::fs::set_permissions(path, Permissions::from_mode(0o600))
+            .with_context(|| format!("admin: {shown} cannot be shut to others"))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { path: path.to_owned(), listener: Some(listener) })
+    }
+
+    fn serve(mut self, gateway: &Arc<Gateway>, state: admin::Admin) -> anyhow::Result<Self> {
+        if let Some(listener) = self.listener.take() {
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            let router = admin::router(Arc::new(Watched(Arc::downgrade(gateway))), state);
+            gateway.handle().spawn(async move { axum::serve(listener, router).await });
+        }
+        Ok(self)
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // What is left behind is taken away by the next one.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 /// Serves the admin API on the background runtime.

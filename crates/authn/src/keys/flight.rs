@@ -60,6 +60,15 @@ impl Flight {
         Asked::WaitFor(self.started + 1)
     }
 
+    /// An operator wants a fetch, whether or not one is due: joins the one that is under way or wanted.
+    pub(crate) fn demand(&mut self) -> u64 {
+        if let Asked::WaitFor(wanted) = self.join() {
+            return wanted;
+        }
+        self.wanted = Some(RefreshReason::Asked);
+        self.started + 1
+    }
+
     /// A request found no keys at all: joins the fetch that is under way, wanted, or due. Between the attempts
     /// to reach a server that is down there is nothing worth waiting for.
     pub(crate) fn join(&self) -> Asked {
@@ -145,6 +154,19 @@ mod tests {
         assert!(matches!(flight.ask(NOW + COOL_DOWN), Asked::WaitFor(_)));
         fetched(&mut flight, NOW + COOL_DOWN);
         assert_eq!(flight.ask(NOW + COOL_DOWN), Asked::NotNow);
+    }
+
+    /// Operators are not held back by what callers may cause.
+    #[test]
+    fn an_operator_is_waited_for_by_nobody() {
+        let mut flight = Flight::new(NOW);
+        fetched(&mut flight, NOW);
+        for _ in 0..5 {
+            let wanted = flight.demand();
+            assert_eq!((flight.demand(), flight.due_in(NOW)), (wanted, Duration::ZERO));
+            assert_eq!(flight.start(), super::RefreshReason::Asked);
+            flight.finish(NOW, true, |_| Duration::from_secs(240));
+        }
     }
 
     #[test]

@@ -118,6 +118,22 @@ impl KeySources {
         self.living().iter().filter_map(|source| source.status(now)).collect()
     }
 
+    /// Fetches the keys of an issuer entry now, and waits for it, within bounds: how they are doing then. Nothing for an
+    /// entry whose keys are not fetched.
+    pub async fn refresh(&self, issuer: &str) -> Vec<KeySourceStatus> {
+        let is_its = |status: &KeySourceStatus| status.issuers.iter().any(|of| **of == *issuer);
+        let now = self.0.clock.now();
+        let mut refreshed = Vec::new();
+        for source in self.living() {
+            if source.status(now).is_some_and(|status| is_its(&status)) {
+                // What came of it is in the status.
+                let _ = source.refresh().await;
+                refreshed.extend(source.status(self.0.clock.now()));
+            }
+        }
+        refreshed
+    }
+
     /// The clients everything is fetched with.
     pub(crate) fn fetchers(&self) -> &Fetchers {
         &self.0.fetchers

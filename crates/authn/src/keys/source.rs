@@ -290,6 +290,13 @@ impl Source {
         asked
     }
 
+    /// Fetches because an operator wants it, and waits for it, within bounds. Whether it came to an end.
+    pub(super) async fn refresh(&self) -> bool {
+        let wanted = lock(&self.flight).demand();
+        self.wake.notify_one();
+        self.wait(Asked::WaitFor(wanted)).await
+    }
+
     /// Waits for what was asked, within bounds; whether it came to an end. SECURITY: the fetch belongs to the
     /// background task. A caller that hangs up leaves it running for the others.
     async fn wait(&self, asked: Asked) -> bool {

@@ -12,11 +12,13 @@ pub enum RefreshReason {
     Scheduled,
     /// A token named a key that was not in the set.
     UnknownKey,
+    /// An operator has asked for it.
+    Asked,
 }
 
 impl RefreshReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Start, Self::Scheduled, Self::UnknownKey];
+    pub const ALL: [Self; 4] = [Self::Start, Self::Scheduled, Self::UnknownKey, Self::Asked];
 
     /// The word in metrics.
     pub const fn as_str(self) -> &'static str {
@@ -24,6 +26,7 @@ impl RefreshReason {
             Self::Start => "start",
             Self::Scheduled => "scheduled",
             Self::UnknownKey => "unknown_key",
+            Self::Asked => "asked",
         }
     }
 }

@@ -13,7 +13,9 @@ const MIN_TOKEN: usize = 32;
 /// Where the admin API listens, and what whoever changes something has to know.
 #[derive(Clone, Debug)]
 pub(crate) struct AdminSpec {
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Option<SocketAddr>,
+    /// The socket of the file system at which it listens, too.
+    pub(super) socket: Option<Spanned<String>>,
     token: Option<(SecretSpec, Place)>,
     /// The file in which every change is written down.
     pub(super) audit: Option<Spanned<String>>,
@@ -22,14 +24,20 @@ pub(crate) struct AdminSpec {
 impl AdminSpec {
     pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "`admin`", faults)?;
-        let (address, token) = (fields.require("address", faults), fields.get("token"));
-        let audit = fields.get("audit");
+        let (address, socket) = (fields.get("address"), fields.get("socket"));
+        let (token, audit) = (fields.get("token"), fields.get("audit"));
         fields.finish(faults);
+        if address.is_none() && socket.is_none() {
+            faults.error("missing_key", node.place, "`admin` needs `address`, `socket` or both");
+            return None;
+        }
+        let socket = socket.map(|node| node.text(faults));
         let audit = audit.map(|node| node.text(faults));
         let token = token.map(|node| node.secret(faults).map(|secret| (secret, node.place)));
-        let address = loopback(address?, faults)?;
+        let address = address.map(|node| loopback(node, faults));
         Some(Self {
-            address,
+            address: address.map_or(Some(None), |read| read.map(Some))?,
+            socket: socket.map_or(Some(None), |read| read.map(Some))?,
             token: token.map_or(Some(None), |read| read.map(Some))?,
             audit: audit.map_or(Some(None), |read| read.map(Some))?,
         })

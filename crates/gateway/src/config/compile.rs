@@ -34,12 +34,17 @@ pub(crate) struct Compiled {
     pub(crate) snapshot: Snapshot,
     /// Where API keys are made; `None` if no pepper is set.
     pub(crate) api_keys: Option<KeyRing>,
-    /// Whether the store has a file.
+    /// Whether what operators tell, and quotas, outlive a restart.
     pub(crate) durable: bool,
-    /// What whoever changes something over the admin API has to know.
-    pub(crate) admin_token: Option<Secret>,
     /// Who is told of events.
     pub(crate) webhooks: Vec<Webhook>,
+    pub(crate) particulars: Particulars,
+}
+
+/// What operators ask about, and requests do not.
+pub(crate) struct Particulars {
+    /// What whoever changes something over the admin API has to know.
+    pub(crate) admin_token: Option<Secret>,
     /// How the process ends.
     pub(crate) shutdown: Shutdown,
     /// What cannot change while it runs.
@@ -47,6 +52,8 @@ pub(crate) struct Compiled {
     /// Every client, by name, and which of them are registered in the store.
     pub(crate) clients: Arc<BTreeMap<Arc<str>, Arc<Client>>>,
     pub(crate) stored: BTreeSet<String>,
+    /// The names of all plans, and whether each is disabled.
+    pub(crate) plans: Vec<(Arc<str>, bool)>,
 }
 
 /// Compiles everything; `None` if any part could not be built. Whether the result may be used is for the caller
@@ -75,11 +82,9 @@ pub(crate) fn compile(
     };
     let stored = clients.stored().clone();
     let clients = clients.compile(&registering, faults);
-    let issuers =
-        compile_issuers((gateway.issuers, gateway.certificates), sources, (resources, &clients), faults);
+    let issuers = issuers_of((gateway.issuers, gateway.certificates), sources, (resources, &clients), faults);
     let upstreams = Upstreams::compile(&gateway.upstreams, sources, faults);
-    gateway.store.check(sources, faults);
-    let durable = gateway.store.is_durable();
+    let durable = gateway.store.check(sources, faults);
     let rooms = Rooms {
         issuers: &issuers,
         clients: &clients,
@@ -109,19 +114,22 @@ pub(crate) fn compile(
         hash: sources.hash().into(),
     };
     Some(Compiled {
-        admin_token,
         api_keys: key_ring(gateway.api_keys.as_ref(), &clients, &api_names),
         webhooks,
-        shutdown: gateway.settings.shutdown,
         snapshot,
         durable,
-        fixed,
-        clients: Arc::clone(clients.all()),
-        stored,
+        particulars: Particulars {
+            admin_token,
+            shutdown: gateway.settings.shutdown,
+            fixed,
+            clients: Arc::clone(clients.all()),
+            stored,
+            plans: plans.states(),
+        },
     })
 }
 
-fn compile_issuers(
+fn issuers_of(
     (issuers, certificates): (Option<IssuersSpec>, Option<OutboundSpec>),
     sources: &SourceMap,
     (resources, clients): (&Resources, &Clients),

@@ -17,7 +17,7 @@ impl Fixed {
         for key in ["store", "workers", "access_log", "reload"] {
             fixed.note(key.to_owned(), child(root, key));
         }
-        for key in ["address", "audit"] {
+        for key in ["address", "socket", "audit"] {
             fixed.note(format!("admin.{key}"), child(root, "admin").and_then(|admin| child(admin, key)));
         }
         if let Some(Content::Map(listeners)) = child(root, "listen").map(|listen| &listen.content) {

@@ -25,7 +25,7 @@ use portcullis_core::{Diagnostic, Faults, FileId, Place, Severity};
 use portcullis_policy::PlansSpec;
 
 pub(crate) use admin::AdminSpec;
-pub(crate) use compile::{Compiled, compile};
+pub(crate) use compile::{Compiled, Particulars, compile};
 pub(crate) use fixed::Fixed;
 pub use listing::{Setting, effective_settings};
 pub(crate) use resources::Resources;
@@ -76,6 +76,8 @@ pub struct Plan {
     pub settings: Settings,
     /// The file in which changes over the admin API are written down.
     pub audit: Option<PathBuf>,
+    /// The socket of the file system at which the admin API listens.
+    pub admin_socket: Option<PathBuf>,
     /// Number of APIs.
     pub apis: usize,
     /// Number of rules in them.
@@ -140,6 +142,8 @@ fn judge(
     let settings = spec.as_ref().map(|spec| spec.gateway.settings.clone());
     let audit = spec.as_ref().and_then(|spec| spec.gateway.admin.as_ref()?.audit.as_ref());
     let audit = audit.map(|path| sources.path_of(path));
+    let admin_socket = spec.as_ref().and_then(|spec| spec.gateway.admin.as_ref()?.socket.as_ref());
+    let admin_socket = admin_socket.map(|path| sources.path_of(path));
     let compiled = match Resources::detached() {
         Ok(resources) => spec.and_then(|spec| compile(spec, &sources, &resources, &mut faults)),
         Err(error) => {
@@ -158,6 +162,7 @@ fn judge(
         environment: environment.clone(),
         settings,
         audit,
+        admin_socket,
         apis: apis.len(),
         rules: apis.iter().map(|(_, api)| api.rules.names().count()).sum(),
     });

@@ -1,7 +1,7 @@
 //! Secrets of `gateway.yaml` alone, for verbs that work beside a gateway.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use portcullis_core::{Diagnostic, Faults, Secret};
 
@@ -21,8 +21,10 @@ pub struct NotToBeHad {
 /// How the admin API of a gateway is reached by those who may change something.
 #[derive(Debug)]
 pub struct AdminAccess {
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it listens, if at an address.
+    pub address: Option<SocketAddr>,
+    /// The socket of the file system at which it listens, if at one.
+    pub socket: Option<PathBuf>,
     /// What has to be shown.
     pub token: Secret,
 }
@@ -59,7 +61,8 @@ pub fn admin_access(directory: &Path, environment: &Environment) -> Result<Admin
             );
             return None;
         };
-        Some(AdminAccess { address: admin.address, token: admin.token(sources, faults)? })
+        let socket = admin.socket.as_ref().map(|path| sources.path_of(path));
+        Some(AdminAccess { address: admin.address, socket, token: admin.token(sources, faults)? })
     })
 }
 

@@ -108,7 +108,7 @@ impl GatewaySpec {
             guard: guard.and_then(|node| GuardSpec::read(node, faults)).unwrap_or_default(),
             events: events.and_then(|node| EventsSpec::read(node, faults)).unwrap_or_default(),
             settings: Settings {
-                admin: admin.as_ref().map(|admin| admin.address),
+                admin: admin.as_ref().and_then(|admin| admin.address),
                 workers: workers
                     .and_then(|node| node.integer(1..=1024, faults))
                     .and_then(|count| NonZeroUsize::new(usize::try_from(count).ok()?)),

@@ -66,16 +66,13 @@ impl StoreSpec {
         })
     }
 
-    /// Whether quotas, and what operators tell, outlive a restart.
-    pub(crate) const fn is_durable(&self) -> bool {
-        self.path.is_some() || self.redis.is_some()
-    }
-
-    /// Finds what is wrong with it, without opening a file or asking a server.
-    pub(crate) fn check(&self, materials: &dyn Materials, faults: &mut Faults) {
+    /// Finds what is wrong with it, without opening a file or asking a server. Whether quotas, and what operators tell,
+    /// outlive a restart.
+    pub(crate) fn check(&self, materials: &dyn Materials, faults: &mut Faults) -> bool {
         if let Some(redis) = &self.redis {
             redis.settings(materials, faults);
         }
+        self.path.is_some() || self.redis.is_some()
     }
 
     /// Opens the file, or makes it; the server is not looked for before the first question. What [`Self::check`] finds

@@ -54,6 +54,11 @@ impl Plans {
         self.plans.iter().map(|plan| (&plan.name, plan.place))
     }
 
+    /// The names of all plans, and whether each is disabled.
+    pub fn states(&self) -> Vec<(Arc<str>, bool)> {
+        self.plans.iter().map(|plan| (Arc::clone(&plan.name), plan.disabled)).collect()
+    }
+
     fn all(&self) -> impl Iterator<Item = (PlanId, &Plan)> {
         // There are no more plans than numbers: see `PlansSpec::read`.
         (0..=u16::MAX).map(PlanId).zip(&self.plans)

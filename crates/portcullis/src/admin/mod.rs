@@ -12,6 +12,7 @@ mod openapi;
 mod problem;
 mod refused_calls;
 mod revoked_tokens;
+mod state;
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -105,6 +106,7 @@ fn routes(observed: Arc<dyn Observed>, admin: Admin) -> OpenApiRouter {
         .merge(api_keys::router(admin.clone()))
         .merge(clients::router(admin.clone()))
         .merge(config::router(admin.clone()))
+        .merge(state::router(admin.gateway.clone()))
         .merge(denials::router(admin.gateway))
 }
 
