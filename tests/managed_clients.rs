@@ -180,6 +180,18 @@ fn what_does_not_fit_is_refused_and_nothing_changes() {
             "does_not_fit",
             "a secret is written",
         ),
+        (
+            json!({ "name": "a", "credentials": [{ "hmac": { "key_id": "k", "secret": { "file": "../../etc/hostname" } } }] }),
+            422,
+            "does_not_fit",
+            "outside of the policy directory",
+        ),
+        (
+            json!({ "name": "a", "credentials": [{ "jwt_key": { "kid": "k", "pem": "/etc/hostname" } }] }),
+            422,
+            "does_not_fit",
+            "outside of the policy directory",
+        ),
         (json!({ "name": "a", "attributes": { "long": long } }), 400, "unfit", "longer than"),
         (json!({ "plans": [] }), 400, "unfit", "name"),
         (json!([]), 400, "unfit", "1 to 1000"),

@@ -353,6 +353,18 @@ fn files_that_change_are_noticed() {
     serves("swapped");
     version("..2026_3", "mended");
     serves("mended");
+    // What is read from beside the policies is noticed, too, and a file that was missing when it was named.
+    let yaml = world.plan.gateway_yaml();
+    let named = yaml.replace("certificate: { file: tls/server.pem }", "certificate: { file: late.pem }");
+    std::fs::write(to("gateway.yaml"), &named).expect("written");
+    let good = || world.gateway.metric_sum("portcullis_config_last_reload_successful", &[]) > 0.5;
+    eventually("it is missing", || (!good()).then_some(()));
+    std::fs::copy(to("tls/server.pem"), to("late.pem")).expect("copied");
+    eventually("it is there", || good().then_some(()));
+    std::fs::write(to("late.pem"), "nothing").expect("written");
+    eventually("it is broken", || (!good()).then_some(()));
+    std::fs::copy(to("tls/server.pem"), to("late.pem")).expect("copied");
+    eventually("it is mended", || good().then_some(()));
     // What is read is not what changes: nothing reads itself again and again.
     let reloads = || world.gateway.metric_sum("portcullis_config_reloads_total", &[]);
     std::thread::sleep(Duration::from_millis(600));

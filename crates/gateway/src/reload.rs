@@ -6,6 +6,7 @@
 //! request. Counters, key sets, pools, who has failed, what may be used once, and what operators have told live on: they
 //! are found by what defines them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,8 +32,9 @@ const RELOADS: &str = "portcullis_config_reloads_total";
 pub(crate) struct InForce {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) particulars: Particulars,
-    /// Folders in which a change may be one of the configuration.
+    /// Folders in which a change may be one of the configuration, and the files beside the policies that are read.
     folders: Vec<PathBuf>,
+    files: BTreeSet<PathBuf>,
 }
 
 /// What has come of reading the policies again.
@@ -59,7 +61,7 @@ pub struct NotReloaded {
 
 impl InForce {
     pub(crate) fn new(snapshot: Arc<Snapshot>, particulars: Particulars, sources: &SourceMap) -> Self {
-        Self { snapshot, particulars, folders: sources.folders() }
+        Self { snapshot, particulars, folders: sources.folders(), files: sources.materials() }
     }
 }
 
@@ -220,13 +222,13 @@ impl Gateway {
         self.in_force.load().folders.clone()
     }
 
-    /// Whether a change of a file in one of them may be one of the configuration: beside the policies there may be other
+    /// Whether a change of a file in one of them may be one of the configuration: beside what is read there may be other
     /// files, such as the audit log.
     pub fn is_configuration(&self, file: &Path) -> bool {
         let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         // Two dots: a ConfigMap's versions, and the link to the one in force.
         let is_policy = name.ends_with(".yaml") || name.ends_with(".yml") || name.starts_with("..");
-        is_policy || file.parent() != Some(&self.place.0)
+        is_policy || self.in_force.load().files.contains(file) || file.is_dir()
     }
 }
 

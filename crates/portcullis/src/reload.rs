@@ -84,6 +84,8 @@ struct Files {
     told: Receiver<notify::Result<Event>>,
     /// The folders that are watched.
     folders: Vec<PathBuf>,
+    /// Whether the last ones were not good: then any file may be the one that was missing.
+    is_refused: bool,
     poll: Option<Duration>,
 }
 
@@ -97,7 +99,7 @@ impl Files {
             })
             .ok()
         });
-        Self { gateway, watcher, told, folders: Vec::new(), poll: when.poll }
+        Self { gateway, watcher, told, folders: Vec::new(), is_refused: false, poll: when.poll }
     }
 
     fn look_after(mut self) {
@@ -137,9 +139,11 @@ impl Files {
     }
 
     /// Reads them. Whether there still is a gateway; what came of it is in the log.
-    fn read(&self, why: &str) -> bool {
+    fn read(&mut self, why: &str) -> bool {
         let Some(gateway) = self.gateway.upgrade() else { return false };
-        if let Ok(Reloaded { hash, is_other: true, .. }) = reload(&gateway, why) {
+        let read = reload(&gateway, why);
+        self.is_refused = read.is_err();
+        if let Ok(Reloaded { hash, is_other: true, .. }) = read {
             gateway.tell_change(Kind::ConfigChanged, "policies reloaded", "policies", &hash);
         }
         true
@@ -185,7 +189,7 @@ impl Files {
         };
         let gateway = self.gateway.upgrade();
         let is_ours = |path: &PathBuf| gateway.as_ref().is_some_and(|gateway| gateway.is_configuration(path));
-        is_change && (event.need_rescan() || event.paths.iter().any(is_ours))
+        is_change && (self.is_refused || event.need_rescan() || event.paths.iter().any(is_ours))
     }
 
     fn wait_until_quiet(&self) {

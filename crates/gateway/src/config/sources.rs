@@ -1,9 +1,9 @@
 //! Reads a policy directory. The only I/O of loading: everything after it is a function of what was read.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_core::{Diagnostic, Faults, FileId, Materials, Spanned};
@@ -261,6 +261,24 @@ impl SourceMap {
         folder.parent().unwrap_or(&self.directory).join(path)
     }
 
+    /// SECURITY: whoever may register clients is not whoever may read the machine's files, and learns nothing of which there
+    /// are.
+    fn may_name(&self, named_in: FileId, path: &str) -> Result<(), String> {
+        let is_stored = self.file_at(named_in).is_some_and(|file| file.kind == FileKind::Stored);
+        let is_inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        if is_stored && !Path::new(path).components().all(is_inside) {
+            return Err(format!(
+                "`{path}` is outside of the policy directory, where a registered client names nothing"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The files that were read beside the policies.
+    pub(crate) fn materials(&self) -> BTreeSet<PathBuf> {
+        self.materials.borrow().keys().cloned().collect()
+    }
+
     fn read_material(&self, path: PathBuf, shown: &str) -> Result<Vec<u8>, String> {
         if let Some(bytes) = self.stand_ins.get(&path) {
             return Ok(bytes.clone());
@@ -273,10 +291,12 @@ impl SourceMap {
 
 impl Materials for SourceMap {
     fn file(&self, named_in: FileId, path: &str) -> Result<Vec<u8>, String> {
+        self.may_name(named_in, path)?;
         self.read_material(self.resolve(named_in, path), path)
     }
 
     fn directory(&self, named_in: FileId, path: &str) -> Result<Option<portcullis_core::NamedFiles>, String> {
+        self.may_name(named_in, path)?;
         let folder = self.resolve(named_in, path);
         if !folder.is_dir() {
             return Ok(None);
