@@ -19,9 +19,8 @@ pub struct Records {
     shared: Option<SharedRecords>,
 }
 
-/// Under which subject a gateway keeps the mark of the records it has a copy of.
+/// Under which subject a gateway keeps the marks of the records it has a copy of, by their subjects.
 const COPIED: &str = "shared_records";
-const MARK: &str = "mark";
 
 impl Records {
     pub(crate) fn new(subject: &str, commands: Commands, shared: Option<SharedRecords>) -> Self {
@@ -41,7 +40,8 @@ impl Records {
     pub fn all(&self) -> Result<Vec<RecordRow>, StoreError> {
         let mine = self.beginning("")?;
         let Some(shared) = &self.shared else { return Ok(mine) };
-        let mark = self.commands.read_records(COPIED.into(), MARK.to_owned())?.pop();
+        let marks = self.commands.read_records(COPIED.into(), String::new())?;
+        let mark = marks.into_iter().find(|(subject, _)| **subject == *self.subject);
         let mark = mark.map(|(_, mark)| String::from_utf8_lossy(&mark).into_owned());
         let is_copy = mark.is_some();
         match shared.read(&self.subject, || mine.clone(), mark) {
@@ -87,9 +87,9 @@ impl Records {
     /// Copies what is at the server that gateways share. What cannot be written here is known there.
     pub fn copy(&self, changes: RecordChanges) {
         let copied = self.commands.change_records(Arc::clone(&self.subject), changes);
-        let mark = self.shared.as_ref().and_then(SharedRecords::unwritten_mark);
+        let mark = self.shared.as_ref().and_then(|shared| shared.unwritten_mark(&self.subject));
         let marked = mark.map_or(Ok(()), |mark| {
-            let changes = RecordChanges::from([(MARK.to_owned(), Some(mark.into_bytes()))]);
+            let changes = RecordChanges::from([(self.subject.to_string(), Some(mark.into_bytes()))]);
             self.commands.change_records(COPIED.into(), changes)
         });
         if let Err(error) = copied.and(marked) {

@@ -9,7 +9,7 @@ for _ = 1, expected do
   if ARGV[at + 1] == '1' and held ~= ARGV[at + 2] or ARGV[at + 1] == '0' and held then return { '0', '' } end
   at = at + 3
 end
-local told = { 'by', ARGV[2] }
+local told = { 'by', ARGV[2], 'mark', redis.call('HGET', KEYS[1], 'mark') }
 while at + 2 <= #ARGV do
   if ARGV[at + 1] == '1' then
     redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 2])

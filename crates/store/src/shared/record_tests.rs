@@ -163,6 +163,8 @@ async fn a_server_that_has_lost_the_records_is_told_again() {
     let (port, folders) = (free_port(), folders());
     for (folder, value) in folders.iter().zip(["1", "2"]) {
         let alone = Store::open(&StoreSettings { path: folder.path().join("store.redb") }).expect("a store");
+        let other = RecordChanges::from([("of another subject".to_owned(), Some(value.into()))]);
+        alone.own_records("others").change(other, None).expect("written");
         let rows = [("both".to_owned(), Some(value.into())), (value.to_owned(), Some(b"own".to_vec()))];
         alone.own_records("keys").change(rows.into(), None).expect("written");
         alone.close().expect("closed");
@@ -173,6 +175,9 @@ async fn a_server_that_has_lost_the_records_is_told_again() {
     for gateway in [&one, &other] {
         gateway.comes_to_know("1=own 2=own both=1").await;
     }
+    // Subjects do not come at once, and none is lost because another was there before.
+    let others = tokio::task::block_in_place(|| one.store.records("others").all()).expect("an answer");
+    assert_eq!(others, [("of another subject".to_owned(), b"1".to_vec())]);
     drop(server);
     let _server = Server::at(port);
     let third = TempDir::new().expect("a folder");
@@ -223,5 +228,31 @@ async fn a_change_that_was_lost_is_made_again() {
     }
     for gateway in [&one, &other] {
         gateway.comes_to_know("kept=1 lost=1 other=1").await;
+    }
+}
+
+/// What was removed while a gateway could not hear is not brought back by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_removed_meanwhile_stays_removed() {
+    let (server, folders) = (Server::start(), folders());
+    let one = Gateway::start(server.port, folders[0].path()).expect("a start");
+    let other = Gateway::start(server.port, folders[1].path()).expect("a start");
+    one.put("a", Some("1"), Some(None)).expect("written");
+    other.comes_to_know("a=1").await;
+    let mut connection = super::tests::talk(server.port).await;
+    let cut = redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").to_owned();
+    for _ in 0..5 {
+        let _: i64 = cut.query_async(&mut connection).await.expect("cut off");
+        let _ = one.put("a", None, None);
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        for gateway in [&one, &other] {
+            gateway.comes_to_know("").await;
+        }
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!((one.knows(), other.knows()), (String::new(), String::new()));
+        while one.put("a", Some("1"), None).is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        other.comes_to_know("a=1").await;
     }
 }

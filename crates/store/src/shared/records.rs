@@ -5,9 +5,9 @@
 //!
 //! # A server that has lost them
 //!
-//! Records bear a mark that was made with the first of them. A gateway that finds another mark than it knew, or none, takes
-//! it that the server has lost them, or that this gateway has stood alone until now: it gives the server what it has, in
-//! the place of nothing that is there, and takes the rest.
+//! Records bear a mark that was made with the first look at them. A gateway that finds another mark than it knew takes it
+//! that the server has lost them, or that this gateway has stood alone until now: it gives the server what it has, in the
+//! place of nothing that is there, and takes the rest.
 //!
 //! # The order of changes
 //!
@@ -61,10 +61,10 @@ struct Inner {
 /// What this gateway has changed.
 #[derive(Default)]
 struct Own {
-    /// The mark of the records it knows.
-    mark: Option<String>,
-    /// That of the records it has a copy of.
-    written: Option<String>,
+    /// The marks of the records it knows, by subject.
+    marks: BTreeMap<String, String>,
+    /// Those of the records it has a copy of.
+    written: BTreeMap<String, String>,
     /// The number of its last change of each record, for [`REMEMBERED`].
     changed: BTreeMap<String, Number>,
 }
@@ -72,6 +72,16 @@ struct Own {
 /// The number of a change: milliseconds, and a count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Number(u64, u64);
+
+/// A change that was told.
+struct Told {
+    number: Number,
+    /// By whom.
+    by: String,
+    /// The mark of the records it is of.
+    mark: String,
+    changes: RecordChanges,
+}
 
 /// Whoever has records in force, of one subject.
 pub trait Follower: Send + Sync {
@@ -159,7 +169,7 @@ impl SharedRecords {
             let number = Number::parse(&number).filter(|number| *number > Number::default());
             let number = number.ok_or(StoreError::Conflict)?;
             let mut own = self.own();
-            own.mark.get_or_insert(mark);
+            own.marks.entry(subject.to_owned()).or_insert(mark);
             own.changed.extend(some.iter().map(|(key, _)| (field(subject, key), number)));
         }
         Ok(())
@@ -176,23 +186,20 @@ impl SharedRecords {
         mine: impl FnOnce() -> Vec<RecordRow>,
         mark: Option<String>,
     ) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
-        let mut own = self.own();
-        own.written.clone_from(&mark);
-        own.mark = mark;
-        drop(own);
+        if let Some(mark) = mark {
+            let mut own = self.own();
+            own.written.insert(subject.to_owned(), mark.clone());
+            own.marks.insert(subject.to_owned(), mark);
+        }
         let reading = self.catch_up(subject, || mine().into_iter().collect());
         self.0.background.block_on(reading).map(|(_, rows)| rows)
     }
 
-    fn mark(&self) -> Option<String> {
-        self.own().mark.clone()
-    }
-
-    /// The mark of the records this gateway knows, once, if it is another than that of its copy.
-    pub(crate) fn unwritten_mark(&self) -> Option<String> {
+    /// The mark of the records of a subject that this gateway knows, once, if it is another than that of its copy.
+    pub(crate) fn unwritten_mark(&self, subject: &str) -> Option<String> {
         let mut own = self.own();
-        let mark = own.mark.clone().filter(|mark| own.written.as_ref() != Some(mark))?;
-        own.written = Some(mark.clone());
+        let mark = own.marks.get(subject).cloned().filter(|mark| own.written.get(subject) != Some(mark))?;
+        own.written.insert(subject.to_owned(), mark.clone());
         Some(mark)
     }
 
@@ -204,10 +211,10 @@ impl SharedRecords {
         mine: impl FnOnce() -> BTreeMap<String, Vec<u8>>,
     ) -> Result<(Number, BTreeMap<String, Vec<u8>>), StoreError> {
         let (mut number, mut all) = self.all().await?;
-        let mark = |all: &BTreeMap<String, Vec<u8>>| {
-            all.get(MARK).map(|mark| String::from_utf8_lossy(mark).into_owned())
-        };
-        if mark(&all).is_none() || mark(&all) != self.mark() {
+        let mark = all.get(MARK).map(|mark| String::from_utf8_lossy(mark).into_owned());
+        let mark = mark.ok_or(StoreError::NoAnswer)?;
+        let is_known = self.own().marks.get(subject) == Some(&mark);
+        if !is_known {
             let lost = mine().into_iter().filter(|(key, _)| !all.contains_key(&field(subject, key)));
             let lost: RecordChanges = lost.map(|(key, value)| (key, Some(value))).collect();
             if !lost.is_empty() {
@@ -215,7 +222,7 @@ impl SharedRecords {
                 self.change_later(subject, &lost, Some(&nothing)).await?;
                 (number, all) = self.all().await?;
             }
-            self.own().mark = mark(&all);
+            self.own().marks.insert(subject.to_owned(), mark);
         }
         let start = format!("{subject}:");
         let rows =
@@ -225,7 +232,7 @@ impl SharedRecords {
 
     async fn all(&self) -> Result<(Number, BTreeMap<String, Vec<u8>>), StoreError> {
         let mut call = self.0.all.call();
-        call.key(&records_key()).key(&changes_key());
+        call.key(&records_key()).key(&changes_key()).arg(&self.0.name);
         let (number, all) = self.0.servers.ask(&call).await.map_err(no_answer)?;
         let number = String::from_redis_value(number).ok().and_then(|number| Number::parse(&number));
         let all = BTreeMap::from_redis_value(all).map_err(|_other| StoreError::NoAnswer)?;
@@ -265,7 +272,11 @@ impl SharedRecords {
         }
         is_heard(true);
         loop {
-            for (number, by, changes) in self.listen(last).await? {
+            for Told { number, by, mark, changes } in self.listen(last).await? {
+                // Others than those that were read: the server has lost them in between.
+                if self.own().marks.values().any(|known| *known != mark) {
+                    return Err(StoreError::NoAnswer);
+                }
                 if by != self.0.name {
                     for follower in followers {
                         let start = format!("{}:", follower.subject());
@@ -314,7 +325,7 @@ impl SharedRecords {
     }
 
     /// Waits for changes after that one.
-    async fn listen(&self, last: Number) -> Result<Vec<(Number, String, RecordChanges)>, StoreError> {
+    async fn listen(&self, last: Number) -> Result<Vec<Told>, StoreError> {
         let mut command = redis::cmd("XREAD");
         command.arg("BLOCK").arg(u64::try_from(LISTENING.as_millis()).unwrap_or(u64::MAX));
         command.arg("STREAMS").arg(changes_key()).arg(format!("{}-{}", last.0, last.1));
@@ -323,7 +334,7 @@ impl SharedRecords {
         let entries = heard.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
         let read = |entry: redis::streams::StreamId| {
             let number = Number::parse(&entry.id)?;
-            let mut by = String::new();
+            let (mut by, mut mark) = (String::new(), String::new());
             let mut changes = RecordChanges::new();
             for (name, value) in entry.map {
                 let value = Vec::<u8>::from_redis_value(value).ok()?;
@@ -331,10 +342,11 @@ impl SharedRecords {
                     Some(("+", key)) => drop(changes.insert(key.to_owned(), Some(value))),
                     Some(("-", key)) => drop(changes.insert(key.to_owned(), None)),
                     _ if name == "by" => by = String::from_utf8(value).ok()?,
+                    _ if name == MARK => mark = String::from_utf8(value).ok()?,
                     _ => return None,
                 }
             }
-            Some((number, by, changes))
+            Some(Told { number, by, mark, changes })
         };
         // What cannot be read would be missed.
         entries.map(|entry| read(entry).ok_or(StoreError::NoAnswer)).collect()
