@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use crate::admin_client::{AdminClient, OfGateway};
-use crate::output::{self, Format};
+use crate::output;
 
 /// Arguments of `client`.
 #[derive(clap::Args)]
@@ -95,15 +95,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let made = call(&one.gateway, Method::POST, "/v1/clients", Some(&Value::Object(record)))?;
             let how =
                 "make a key with `portcullis key create --client`, or give it credentials with `--from`";
-            say(one.gateway.format, &made, &format!("{} is registered; {how}\n", one.name))
+            output::answer(one.gateway.format, &made, &format!("{} is registered; {how}\n", one.name))
         }
         Verb::List(gateway) => {
             let answer = call(gateway, Method::GET, "/v1/clients", None)?;
-            say(gateway.format, &answer, &table(&answer))
+            output::answer(gateway.format, &answer, &table(&answer))
         }
         Verb::Show(one) => {
             let answer = call(&one.gateway, Method::GET, &path_of(one), None)?;
-            say(one.gateway.format, &answer, &members(&answer))
+            output::answer(one.gateway.format, &answer, &members(&answer))
         }
         Verb::Change(Change { said, enabled, no_end, one }) => {
             let mut record = said.record()?;
@@ -114,11 +114,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 record.insert("expires".to_owned(), Value::Null);
             }
             let changed = call(&one.gateway, Method::PATCH, &path_of(one), Some(&Value::Object(record)))?;
-            say(one.gateway.format, &changed, &members(&changed))
+            output::answer(one.gateway.format, &changed, &members(&changed))
         }
         Verb::Remove(one) => {
             let removed = call(&one.gateway, Method::DELETE, &path_of(one), None)?;
-            say(
+            output::answer(
                 one.gateway.format,
                 &removed,
                 &format!("{} is nobody any more, and neither are its keys\n", one.name),
@@ -190,14 +190,6 @@ fn path_of(one: &One) -> String {
     path
 }
 
-fn say(format: Format, answer: &Value, text: &str) -> anyhow::Result<ExitCode> {
-    match format {
-        Format::Json => output::print(&format!("{answer}\n"))?,
-        Format::Human => output::print(text)?,
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
 fn text(value: &Value, member: &str) -> String {
     match value.get(member) {
         None | Some(Value::Null) => "-".to_owned(),
@@ -232,15 +224,7 @@ fn table(answer: &Value) -> String {
     };
     let mut rows = vec![["NAME", "FROM", "PLANS", "EXPIRES", "STATE"].map(str::to_owned)];
     rows.extend(clients.iter().map(row));
-    let width =
-        |at: usize| rows.iter().filter_map(|row| row.get(at)).map(String::len).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..5).map(width).collect();
-    rows.iter().fold(String::new(), |mut table, row| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        // Writing to a `String` cannot fail.
-        let _ = writeln!(table, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-        table
-    })
+    output::table(&rows)
 }
 
 fn members(client: &Value) -> String {

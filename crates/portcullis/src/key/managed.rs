@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Create, OfClient, OneKey, Rotate};
 use crate::admin_client::{AdminClient, OfGateway};
-use crate::output::{self, Format};
+use crate::output;
 
 /// The columns of a list: the member of an answer, and its heading.
 const COLUMNS: [(&str, &str); 6] = [
@@ -25,18 +25,18 @@ pub(super) fn create(create: &Create) -> anyhow::Result<ExitCode> {
         create.terms.entries().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let path = keys_of(&create.client);
     let made = call(&create.gateway, Method::POST, &path, Some(&Value::Object(terms)))?;
-    say(create.gateway.format, &made, &new_key(&made))
+    output::answer(create.gateway.format, &made, &new_key(&made))
 }
 
 pub(super) fn list(of: &OfClient) -> anyhow::Result<ExitCode> {
     let answer = call(&of.gateway, Method::GET, &keys_of(&of.client), None)?;
     let keys = answer.get("keys").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    say(of.gateway.format, &answer, &table(keys))
+    output::answer(of.gateway.format, &answer, &table(keys))
 }
 
 pub(super) fn show(key: &OneKey) -> anyhow::Result<ExitCode> {
     let answer = call(&key.of.gateway, Method::GET, &path_of(key)?, None)?;
-    say(key.of.gateway.format, &answer, &members(&answer))
+    output::answer(key.of.gateway.format, &answer, &members(&answer))
 }
 
 pub(super) fn rotate(rotate: &Rotate) -> anyhow::Result<ExitCode> {
@@ -47,13 +47,13 @@ pub(super) fn rotate(rotate: &Rotate) -> anyhow::Result<ExitCode> {
     let path = format!("{}/rotate", path_of(key)?);
     let made = call(&key.of.gateway, Method::POST, &path, Some(&body))?;
     let text = format!("{}The old one counts for {} longer at most.\n", new_key(&made), rotate.overlap);
-    say(key.of.gateway.format, &made, &text)
+    output::answer(key.of.gateway.format, &made, &text)
 }
 
 pub(super) fn revoke(key: &OneKey) -> anyhow::Result<ExitCode> {
     call(&key.of.gateway, Method::DELETE, &path_of(key)?, None)?;
     let done = json!({ "id": key.id, "revoked": true });
-    say(key.of.gateway.format, &done, &format!("{} counts no more\n", key.id))
+    output::answer(key.of.gateway.format, &done, &format!("{} counts no more\n", key.id))
 }
 
 fn call(gateway: &OfGateway, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
@@ -71,14 +71,6 @@ fn path_of(key: &OneKey) -> anyhow::Result<String> {
         anyhow::bail!("the id of a key is 16 hexadecimal digits; `portcullis key list` shows it");
     }
     Ok(format!("{}/{}", keys_of(&key.of.client), key.id))
-}
-
-fn say(format: Format, answer: &Value, text: &str) -> anyhow::Result<ExitCode> {
-    match format {
-        Format::Json => output::print(&format!("{answer}\n"))?,
-        Format::Human => output::print(text)?,
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn new_key(made: &Value) -> String {
@@ -105,7 +97,6 @@ fn state(key: &Value) -> String {
     if state == "in force" && key.get("replaced_by").is_some() { "replaced".to_owned() } else { state }
 }
 
-/// Rows under headings, each column as wide as its widest cell.
 fn table(keys: &[Value]) -> String {
     let cell = |key: &Value, member: &str| match member {
         "state" => state(key),
@@ -113,16 +104,7 @@ fn table(keys: &[Value]) -> String {
     };
     let mut rows = vec![COLUMNS.map(|(_, heading)| heading.to_owned())];
     rows.extend(keys.iter().map(|key| COLUMNS.map(|(member, _)| cell(key, member))));
-    let widths: Vec<usize> = (0..COLUMNS.len())
-        .map(|at| rows.iter().filter_map(|row| row.get(at)).map(String::len).max().unwrap_or_default())
-        .collect();
-    let mut table = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        // Writing to a `String` cannot fail.
-        let _ = writeln!(table, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
-    table
+    output::table(&rows)
 }
 
 fn members(key: &Value) -> String {
