@@ -100,7 +100,7 @@ impl Follower for ManagedClients {
         self.rows()
     }
 
-    fn hear(&self, heard: Heard<'_>) {
+    fn hear(&self, heard: Heard) {
         let mut held = self.held();
         let mut changes = heard.changes();
         // What is in force here and not at the server yet is the later word.

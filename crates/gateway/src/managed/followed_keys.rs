@@ -20,7 +20,7 @@ impl Follower for ManagedApiKeys {
         rows.filter_map(|(key, text)| Some((key, text?))).collect()
     }
 
-    fn hear(&self, heard: Heard<'_>) {
+    fn hear(&self, heard: Heard) {
         let mut held = self.held();
         let mut changes = heard.changes();
         // What is in force here and not at the server yet is the later word.

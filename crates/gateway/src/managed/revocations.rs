@@ -262,7 +262,7 @@ impl Follower for PushedRevocations {
     }
 
     /// SECURITY: what cannot be read is of a gateway of another version; it is said loudly, and everything else is in force.
-    fn hear(&self, heard: Heard<'_>) {
+    fn hear(&self, heard: Heard) {
         let mut told = self.told();
         let Told { kept, issuers } = &mut *told;
         let mut changes = heard.changes();

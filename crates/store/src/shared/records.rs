@@ -83,7 +83,8 @@ struct Told {
     changes: RecordChanges,
 }
 
-/// Whoever has records in force, of one subject.
+/// Whoever has records in force, of one subject. What it does may wait for a change that is being made, so it is called where
+/// that is no harm.
 pub trait Follower: Send + Sync {
     /// The subject.
     fn subject(&self) -> &str;
@@ -92,24 +93,24 @@ pub trait Follower: Send + Sync {
     fn held(&self) -> BTreeMap<String, Vec<u8>>;
 
     /// Others have changed something.
-    fn hear(&self, heard: Heard<'_>);
+    fn hear(&self, heard: Heard);
 }
 
 /// What others have changed.
-pub struct Heard<'r> {
-    records: &'r SharedRecords,
-    subject: &'r str,
+pub struct Heard {
+    records: SharedRecords,
+    subject: String,
     number: Number,
     changes: RecordChanges,
 }
 
-impl Heard<'_> {
+impl Heard {
     /// The changes, without what this gateway has changed since; a record without a value is gone. To be asked under the
     /// lock under which this gateway changes records, so that none of its own is missed.
     pub fn changes(self) -> RecordChanges {
         let Self { records, subject, number, mut changes } = self;
         let own = records.own();
-        changes.retain(|key, _| own.changed.get(&field(subject, key)).is_none_or(|own| *own <= number));
+        changes.retain(|key, _| own.changed.get(&field(&subject, key)).is_none_or(|own| *own <= number));
         changes
     }
 }
@@ -261,13 +262,14 @@ impl SharedRecords {
         let mut last = Number(u64::MAX, u64::MAX);
         for follower in followers {
             let subject = follower.subject();
-            let held = follower.held();
+            let asked = Arc::clone(follower);
+            let held = apart(move || asked.held()).await?;
             let (number, rows) = self.catch_up(subject, || held.clone()).await?;
             self.change_again(subject, &held, (number, &rows)).await?;
             let gone = held.keys().filter(|key| !rows.contains_key(*key)).map(|key| (key.clone(), None));
             let other = rows.iter().filter(|(key, value)| held.get(*key) != Some(*value));
             let other = other.map(|(key, value)| (key.clone(), Some(value.clone())));
-            self.tell(follower, gone.chain(other).collect(), number);
+            self.tell(follower, gone.chain(other).collect(), number).await?;
             last = last.min(number);
         }
         is_heard(true);
@@ -283,7 +285,7 @@ impl SharedRecords {
                         let own = changes.iter().filter_map(|(key, value)| {
                             Some((key.strip_prefix(&start)?.to_owned(), value.clone()))
                         });
-                        self.tell(follower, own.collect(), number);
+                        self.tell(follower, own.collect(), number).await?;
                     }
                 }
                 last = number;
@@ -293,10 +295,18 @@ impl SharedRecords {
         }
     }
 
-    fn tell(&self, follower: &Arc<dyn Follower>, changes: RecordChanges, number: Number) {
-        if !changes.is_empty() {
-            follower.hear(Heard { records: self, subject: follower.subject(), number, changes });
+    async fn tell(
+        &self,
+        follower: &Arc<dyn Follower>,
+        changes: RecordChanges,
+        number: Number,
+    ) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
         }
+        let follower = Arc::clone(follower);
+        let heard = Heard { records: self.clone(), subject: follower.subject().to_owned(), number, changes };
+        apart(move || follower.hear(heard)).await
     }
 
     /// Changes again what this gateway has changed and the server has lost, unless another has by now.
@@ -362,6 +372,12 @@ impl Number {
         let (milliseconds, count) = text.split_once('-').unwrap_or((text, "0"));
         Some(Self(milliseconds.parse().ok()?, count.parse().ok()?))
     }
+}
+
+/// Does what may wait for a change that is being made. Never on a thread of the runtime: the change waits for an answer that
+/// only that runtime can hear.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_panicked| StoreError::Closed)
 }
 
 /// SECURITY: no subject holds a `:`, and the mark stands under no subject.
