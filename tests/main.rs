@@ -1,6 +1,8 @@
 //! Black-box tests: the real binary, real TLS, real sockets; one file per promise.
 
 #[cfg(test)]
+mod admin_listener;
+#[cfg(test)]
 mod api_keys;
 #[cfg(test)]
 mod audit;

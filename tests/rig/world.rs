@@ -85,6 +85,8 @@ pub(crate) struct Plan {
     /// `guard:`, one line. Off in most tests: the rows of a hostile suite all come from one address, and would be told
     /// to wait.
     pub(crate) guard: &'static str,
+    /// Where `admin` listens.
+    pub(crate) admin_address: &'static str,
     /// More settings of `admin`, behind its address.
     pub(crate) admin: &'static str,
     /// Environment variables of the gateway.
@@ -122,6 +124,7 @@ impl Plan {
             settings: String::new(),
             issuers: String::new(),
             guard: "guard: off",
+            admin_address: "127.0.0.1:0",
             admin: "",
             environment: Vec::new(),
             idp,
@@ -163,7 +166,7 @@ issuers:
   accounts:
     urls: [\"{upstream}\"]
 {upstream_settings}store: {{ path: data/portcullis.redb }}
-admin: {{ address: 127.0.0.1:0{admin} }}
+admin: {{ address: {admin_address}{admin} }}
 shutdown: {{ lame_duck: 100ms, grace: 10s }}
 {guard}
 {settings}",
@@ -177,6 +180,7 @@ shutdown: {{ lame_duck: 100ms, grace: 10s }}
             upstream = self.upstream.url(),
             upstream_settings = self.upstream_settings,
             guard = self.guard,
+            admin_address = self.admin_address,
             admin = self.admin,
             settings = self.settings,
         )

@@ -49,6 +49,7 @@ pub use config::{
 };
 pub use denials::{Denial, DenialFilter};
 pub use events::EventKind;
+pub use listener::admin_door::{AdminCertificate, AdminDoor, AdminStream, Shown};
 pub use listener::{Expiry, ExpiryKind};
 pub use managed::{
     ApiKeyChange, ApiKeyError, ApiKeyView, KeyState, ManagedApiKeys, NewApiKey, RestoreError, RevokeError,

@@ -166,7 +166,7 @@ impl Gateway {
     /// Looks after what ends or changes of a configuration by itself.
     pub(crate) fn watch(&self, snapshot: &Snapshot, sources: SourceMap) -> JoinHandle<()> {
         let watched = revocation::Watched {
-            listeners: snapshot.doors.0.clone(),
+            listeners: snapshot.doors.0.iter().chain(&snapshot.admin_door).cloned().collect(),
             revoked: snapshot.revoked.clone(),
             events: self.events.clone(),
         };
@@ -209,7 +209,7 @@ impl Gateway {
                 .map(|expiry| (Arc::clone(&listener.name), expiry))
                 .collect::<Vec<_>>()
         };
-        snapshot.doors.0.iter().flat_map(of).collect()
+        snapshot.doors.0.iter().chain(&snapshot.admin_door).flat_map(of).collect()
     }
 
     /// Number of APIs in force.
@@ -239,8 +239,9 @@ fn gives_back(newer: &Snapshot, before: &Snapshot, now: i64) -> Option<String> {
         let before = before.revoked.iter().find(|before| before.issuer() == list.issuer())?;
         list.gives_back(before)
     });
-    let certificates = newer.doors.0.iter().find_map(|listener| {
-        let before = before.doors.listener(&listener.name)?;
+    let pairs = newer.doors.0.iter().filter_map(|newer| Some((newer, before.doors.listener(&newer.name)?)));
+    let pairs = pairs.chain(newer.admin_door.as_ref().zip(before.admin_door.as_ref()));
+    let certificates = pairs.into_iter().find_map(|(listener, before)| {
         let pairs = listener
             .revocations()
             .iter()

@@ -20,6 +20,7 @@ use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::config::{self, AdminSpec, Compiled, Environment, Plan, Resources, SourceMap};
 use crate::denials::{Denial, DenialFilter};
 use crate::events::{EventKind, Events};
+use crate::listener::admin_door::AdminDoor;
 use crate::listener::{BindError, Bound, Listener, ListenerSettings};
 use crate::managed::{Managed, ManagedApiKeys, ManagedClients, RestoreError, RevokeError};
 use crate::readiness::{self, Check};
@@ -170,6 +171,12 @@ impl Gateway {
     /// What whoever changes something over the admin API has to know; `None` where nobody may.
     pub fn admin_token(&self) -> Option<Secret> {
         self.in_force.load().particulars.admin_token.clone()
+    }
+
+    /// How the admin listener speaks TLS; `None` where it does not.
+    pub fn admin_door(&self) -> Option<AdminDoor> {
+        let settings = self.in_force.load().snapshot.admin_door.clone()?;
+        Some(AdminDoor::new(settings, self.resources.clock.clone()))
     }
 
     /// The latest refusals, the latest first: what callers were told, and what only the operator may know of it.
@@ -339,7 +346,7 @@ fn begin(plan: &Plan, clock: &Clock, background: &Runtime) -> Result<Begun, Star
             let store = spec.gateway.store.open(&sources, background.handle())?;
             let runtime = background.handle().clone();
             let resources = Resources::living(store, clock.clone(), runtime)?;
-            let by_anybody = spec.gateway.admin.as_ref().is_some_and(AdminSpec::has_token);
+            let by_anybody = spec.gateway.admin.as_ref().is_some_and(AdminSpec::lets_change);
             let registered = Managed::registered(&resources.store, by_anybody)?;
             spec.add_stored(&registered.rows(), &mut sources, &mut faults);
             let compiled = config::compile(spec, &sources, &resources, &mut faults);

@@ -20,6 +20,8 @@ pub(crate) struct Snapshot {
     pub(crate) routes: RouteTable,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) doors: Doors,
+    /// The admin listener, where it speaks TLS.
+    pub(crate) admin_door: Option<Arc<ListenerSettings>>,
     /// The fields in which proxies in front of any listener speak. They leave every request of every listener.
     pub(crate) proxy_fields: Vec<HeaderName>,
     /// The lists of revoked tokens, which are read again while they are in force.

@@ -290,6 +290,7 @@ mod tests {
                 routes: Default::default(),
                 upstreams: Vec::new(),
                 doors: Doors::default(),
+                admin_door: None,
                 proxy_fields: Vec::new(),
                 revoked: Vec::new(),
                 weak_passwords: 0,

@@ -98,8 +98,10 @@ impl AdminClient {
                 let stream = stream.with_context(|| format!("no gateway answers at {}", socket.display()))?;
                 self.exchange_over(stream, "localhost", (method, path, body)).await
             }
-            // `admin` names one of them.
-            (None, None) => Err(anyhow!("the admin API listens nowhere")),
+            // `admin` names one of them, and has `tls` for the other.
+            (None, None) => Err(anyhow!(
+                "the admin API speaks TLS there, and the verbs do not: add `socket: /run/portcullis/admin.sock` to `admin`"
+            )),
         }
     }
 

@@ -200,8 +200,14 @@ impl Drop for SocketFile {
 fn serve(listener: TcpListener, gateway: &Arc<Gateway>, state: admin::Admin) -> anyhow::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let router = admin::router(Arc::new(Watched(Arc::downgrade(gateway))), state);
-    gateway.handle().spawn(async move { axum::serve(listener, router).await });
+    let observed = Arc::new(Watched(Arc::downgrade(gateway)));
+    if gateway.admin_door().is_some() {
+        let router = admin::router_over_tls(observed, state);
+        gateway.handle().spawn(admin::door::serve(listener, Arc::downgrade(gateway), router));
+    } else {
+        let router = admin::router(observed, state);
+        gateway.handle().spawn(async move { axum::serve(listener, router).await });
+    }
     Ok(address)
 }
 

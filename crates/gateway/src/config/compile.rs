@@ -21,7 +21,7 @@ use super::admin;
 use super::api::ApiSpec;
 use super::fixed::Fixed;
 use super::resources::Resources;
-use super::settings::Shutdown;
+use super::settings::{GatewaySpec, Shutdown};
 use super::sources::SourceMap;
 use crate::events::Webhook;
 use crate::listener::{ListenSpec, ListenerSettings};
@@ -65,9 +65,7 @@ pub(crate) fn compile(
     faults: &mut Faults,
 ) -> Option<Compiled> {
     let PolicySpec { gateway, plans, apis: specs, api_names, clients, fixed } = spec;
-    let Resources { tls_policies, clock, online, .. } = resources;
-    let listeners =
-        ListenerSettings::compile_all(&gateway.listen, sources, tls_policies, clock, online, faults);
+    let listeners = compile_listeners(&gateway, sources, resources, faults);
     let pepper = gateway.api_keys.as_ref().and_then(|keys| keys.compile(sources, faults));
     let plans = plans.compile(&api_names, faults);
     let anchors = anchors(&gateway.listen);
@@ -96,9 +94,9 @@ pub(crate) fn compile(
         keeps_quotas: durable,
         guard: gateway.guard.compile(&resources.failures),
     };
-    let proxy_fields = proxy_fields(listeners.iter().flatten());
+    let proxy_fields = proxy_fields(listeners.iter().flat_map(|all| &all.of_callers));
     let (apis, routes) = compile_apis(specs, &rooms, &proxy_fields, faults);
-    let listeners: Vec<_> = listeners?.into_iter().map(Arc::new).collect();
+    let Listening { of_callers, admin } = listeners?;
     let revoked: Vec<_> = issuers.revoked().cloned().collect();
     let admin_token = admin::token(gateway.admin.as_ref(), &revoked, durable, sources, faults);
     let webhooks = gateway.events.compile(sources, &resources.fetchers, faults);
@@ -107,7 +105,8 @@ pub(crate) fn compile(
         apis,
         routes,
         upstreams: upstreams.list,
-        doors: Doors(listeners),
+        doors: Doors(of_callers),
+        admin_door: admin,
         proxy_fields,
         revoked,
         weak_passwords: clients.weak_passwords(),
@@ -127,6 +126,27 @@ pub(crate) fn compile(
             plans: plans.states(),
         },
     })
+}
+
+/// Every listener.
+struct Listening {
+    of_callers: Vec<Arc<ListenerSettings>>,
+    /// The admin listener, where it speaks TLS.
+    admin: Option<Arc<ListenerSettings>>,
+}
+
+fn compile_listeners(
+    gateway: &GatewaySpec,
+    sources: &SourceMap,
+    Resources { tls_policies, clock, online, .. }: &Resources,
+    faults: &mut Faults,
+) -> Option<Listening> {
+    let admin = gateway.admin.as_ref().and_then(|admin| admin.door.as_ref());
+    let specs: Vec<_> = gateway.listen.iter().chain(admin).cloned().collect();
+    let compiled = ListenerSettings::compile_all(&specs, sources, tls_policies, clock, online, faults)?;
+    let mut of_callers: Vec<_> = compiled.into_iter().map(Arc::new).collect();
+    let admin = admin.and_then(|_| of_callers.pop());
+    Some(Listening { of_callers, admin })
 }
 
 fn issuers_of(
@@ -158,8 +178,9 @@ fn key_ring(spec: Option<&PepperSpec>, clients: &Clients, apis: &[(String, Place
 }
 
 /// The fields in which proxies in front of the listeners say something, each once.
-fn proxy_fields<'l>(listeners: impl Iterator<Item = &'l ListenerSettings>) -> Vec<HeaderName> {
-    let mut fields: Vec<HeaderName> = listeners.flat_map(ListenerSettings::proxy_fields).cloned().collect();
+fn proxy_fields<'l>(listeners: impl Iterator<Item = &'l Arc<ListenerSettings>>) -> Vec<HeaderName> {
+    let mut fields: Vec<HeaderName> =
+        listeners.flat_map(|listener| listener.proxy_fields()).cloned().collect();
     fields.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     fields.dedup();
     fields

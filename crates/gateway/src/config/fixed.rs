@@ -20,6 +20,10 @@ impl Fixed {
         for key in ["address", "socket", "audit"] {
             fixed.note(format!("admin.{key}"), child(root, "admin").and_then(|admin| child(admin, key)));
         }
+        // Whether it speaks TLS; with which certificates may change.
+        if let Some(tls) = child(root, "admin").and_then(|admin| child(admin, "tls")) {
+            fixed.0.insert("admin.tls".to_owned(), (String::new(), tls.place));
+        }
         if let Some(Content::Map(listeners)) = child(root, "listen").map(|listen| &listen.content) {
             for listener in listeners {
                 let name = format!("listen.{}", listener.key.value);

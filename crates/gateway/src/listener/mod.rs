@@ -1,6 +1,7 @@
 //! The door: sockets, TLS, HTTP/1.1 as we read it ourselves, and HTTP/2 as hyper reads it.
 
 mod accept;
+pub(crate) mod admin_door;
 mod chain_cache;
 mod client_verifier;
 pub(crate) mod digest;
@@ -21,7 +22,7 @@ mod proxy_protocol;
 pub(crate) mod revocation;
 mod serve;
 mod settings;
-mod spec;
+pub(crate) mod spec;
 mod standing;
 #[cfg(test)]
 mod tests;

@@ -217,7 +217,7 @@ fn address(node: &Node, faults: &mut Faults) -> Option<Spanned<SocketAddr>> {
 }
 
 impl TlsSpec {
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
+    pub(crate) fn read(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of(node, "the `tls` of a listener", faults)?;
         let certificates = certificates(&mut fields, faults);
         if certificates.as_ref().is_some_and(Vec::is_empty) {

@@ -13,6 +13,7 @@ use portcullis_gateway::{EventKind, Gateway};
 use portcullis_jose::digest::constant_time_eq;
 use serde::Serialize;
 
+use super::door::Certified;
 use super::problem::{Refusal, problem, refused};
 use super::refused_calls::WrittenDown;
 use super::{Admin, answer};
@@ -160,7 +161,11 @@ pub(super) async fn token_only(
 ) -> Response {
     let refusal = match gateway.upgrade() {
         None => Some(ended()),
-        Some(gateway) => refusal(gateway.admin_token().as_ref(), request.headers()),
+        Some(gateway) => match gateway.admin_token() {
+            // Where the policies name no token, the certificate of the connection is what lets in.
+            None if request.extensions().get::<Certified>().is_some() => None,
+            token => refusal(token.as_ref(), request.headers()),
+        },
     };
     match refusal {
         Some(refusal) => refusal,
@@ -168,7 +173,8 @@ pub(super) async fn token_only(
     }
 }
 
-fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<Response> {
+/// What is said to those who do not show the token.
+pub(super) fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<Response> {
     let Some(token) = token else {
         let how = "nobody may change anything: add `token: { file: secrets/admin-token }` to `admin` in gateway.yaml";
         return Some(problem(StatusCode::FORBIDDEN, "no_admin_token", how));

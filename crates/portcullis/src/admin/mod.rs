@@ -1,13 +1,14 @@
 //! The admin listener: is it alive, is it ready, how is it doing; and, for those who have the token, changes.
 //!
-//! SECURITY: whoever reaches it may look, so the policies may only name a loopback address, and every request must be
-//! for a loopback host: a web page that had its own name resolve to 127.0.0.1 would send that name.
+//! SECURITY: on a loopback address whoever reaches it may look, and every request must be for a loopback host: a web page that
+//! had its own name resolve to 127.0.0.1 would send that name. Elsewhere it speaks TLS, see `door`.
 
 mod api_keys;
 mod changes;
 mod clients;
 mod config;
 mod denials;
+pub(crate) mod door;
 mod openapi;
 mod problem;
 mod refused_calls;
@@ -91,6 +92,14 @@ impl FromRef<Admin> for Weak<Gateway> {
 pub(crate) fn router(observed: Arc<dyn Observed>, admin: Admin) -> Router {
     openapi::finished(routes(observed, admin))
         .layer(middleware::from_fn(loopback_host_only))
+        .layer(middleware::map_response(problem::as_problem))
+}
+
+/// The same for whoever reaches it over TLS.
+pub(crate) fn router_over_tls(observed: Arc<dyn Observed>, admin: Admin) -> Router {
+    let gateway = admin.gateway.clone();
+    openapi::finished(routes(observed, admin))
+        .layer(middleware::from_fn_with_state(gateway, door::known_only))
         .layer(middleware::map_response(problem::as_problem))
 }
 

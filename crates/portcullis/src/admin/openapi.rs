@@ -28,7 +28,14 @@ const TOKEN: &str = "admin_token";
 pub(super) type No = (StatusCode, &'static str);
 
 /// Said of everything: see `loopback_host_only`.
-const NOT_HERE: No = (StatusCode::FORBIDDEN, "The request is not for a loopback host.");
+const NOT_HERE: No = (
+    StatusCode::FORBIDDEN,
+    "The request is not for a loopback host; or, over TLS, it comes from a web page or its certificate is not taken any more.",
+);
+
+/// Said of everything: see `door::known_only`.
+const NOT_KNOWN: No =
+    (StatusCode::UNAUTHORIZED, "Over TLS, where no certificates are asked for, the token was not shown.");
 
 /// Said of whatever asks for the token.
 const GUARDED: [No; 6] = [
@@ -36,7 +43,8 @@ const GUARDED: [No; 6] = [
     (StatusCode::UNAUTHORIZED, "The token of `admin` was not shown."),
     (
         StatusCode::FORBIDDEN,
-        "`admin` names no token, so nobody may; or the request is not for a loopback host.",
+        "`admin` names no token, so nobody may; or the request is not for a loopback host, comes from a web page, or its \
+         certificate is not taken any more.",
     ),
     (StatusCode::NOT_FOUND, "There is nothing of this name."),
     (StatusCode::INTERNAL_SERVER_ERROR, "Something is broken; the log has more."),
@@ -57,7 +65,9 @@ const WITH_BODY: [No; 2] = [
 pub(super) fn beginning() -> OpenApi {
     let mut info = Info::new("Portcullis admin API", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "What is seen of a running gateway, and what can be changed in it. It answers on a loopback address only.".to_owned(),
+        "What is seen of a running gateway, and what can be changed in it. It answers on a loopback address, on a socket of the \
+         file system, or over TLS to those who show the token or a certificate."
+            .to_owned(),
     );
     let mut token = Http::new(HttpAuthScheme::Bearer);
     token.description = Some("The token of `admin` in gateway.yaml.".to_owned());
@@ -86,7 +96,10 @@ pub(super) fn guarded<S: Clone + Send + Sync + 'static>(
 /// The routes, with the document in reach of [`show`].
 pub(super) fn finished(router: OpenApiRouter) -> Router {
     let (router, mut document) = router.split_for_parts();
-    operations(&mut document).for_each(|operation| say(operation, NOT_HERE));
+    operations(&mut document).for_each(|operation| {
+        say(operation, NOT_HERE);
+        say(operation, NOT_KNOWN);
+    });
     // Maps with texts as keys: it cannot fail to be JSON.
     let text = serde_json::to_vec(&document).unwrap_or_default();
     router.layer(Extension(Document(text.into())))
