@@ -110,3 +110,5 @@ mod tidy;
 mod tokens;
 #[cfg(test)]
 mod upstreams;
+#[cfg(test)]
+mod usage_of_callers;

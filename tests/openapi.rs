@@ -66,7 +66,9 @@ fn every_endpoint_is_in_the_document_and_asks_for_the_token_as_it_says() {
         "get /v1/issuers with the token",
         "post /v1/issuers/{issuer}/refresh with the token",
         "get /v1/certificates with the token",
+        "get /v1/limits with the token",
         "get /v1/plans with the token",
+        "get /v1/usage with the token",
         "get /v1/config with the token",
         "post /v1/reload with the token",
         "post /v1/drain with the token",
@@ -176,7 +178,7 @@ fn every_answer_is_one_that_the_document_says() {
     let document = with_examples(&world, document(&world));
     let before = made(&world).len();
     let (good, said) = schemathesis(&world, &document, ADMIN);
-    assert!(good && said.contains("Tested: 27"), "{said}");
+    assert!(good && said.contains("Tested: 29"), "{said}");
     // It has seen what happens where all goes well, and not only refusals.
     let after = made(&world).split_off(before);
     for action in [
@@ -190,7 +192,7 @@ fn every_answer_is_one_that_the_document_says() {
         assert!(after.iter().any(|made| made == action), "{action} is not among {after:?}");
     }
     let (good, said) = schemathesis(&world, &document, "not-the-token-of-anybody");
-    assert!(good && said.contains("Tested: 27"), "{said}");
+    assert!(good && said.contains("Tested: 29"), "{said}");
     let audit = world.plan.directory.join("data/audit.jsonl").to_string_lossy().into_owned();
     let output = portcullis(&["audit", "verify", &audit], &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

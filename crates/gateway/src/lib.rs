@@ -41,6 +41,7 @@ mod stages;
 mod telemetry;
 mod thread;
 mod unread;
+mod usage_of;
 mod worker;
 
 pub use config::{
@@ -60,3 +61,4 @@ pub use registering::{ClientError, ClientView};
 pub use reload::{NotReloaded, Reloaded};
 pub use run::{Gateway, Options, StartError};
 pub use telemetry::{Kind as MetricKind, METRICS};
+pub use usage_of::{Caller, CallerUsage, UsageError};

@@ -16,8 +16,8 @@ mod spelling;
 
 pub use facts::Facts;
 pub use limits::{
-    Admission, AlertHook, Callers, CheckedLimits, LimitFacts, Limits, LimitsSpec, PlanSlots, QuotaAlert,
-    Reserved, SharedLimits, Usage,
+    Admission, AlertHook, Callers, CheckedLimits, LimitFacts, LimitView, Limits, LimitsSpec, PlanSlots,
+    QuotaAlert, Reserved, SharedLimits, Usage,
 };
 pub use plans::{Granted, PlanRights, PlanSource, PlanSourceSpec, Plans, PlansSpec};
 pub use rules::is_known_method;

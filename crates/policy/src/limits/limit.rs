@@ -29,7 +29,7 @@ use super::{LimitFacts, Limits, Standing};
 pub(super) struct Limit {
     pub(super) name: Arc<str>,
     /// The plan it is of.
-    plan: Option<PlanId>,
+    pub(super) plan: Option<PlanId>,
     api: Arc<str>,
     pub(super) per: Box<[Per]>,
     reach: Reach,

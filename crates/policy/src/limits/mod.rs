@@ -40,7 +40,7 @@ use remote::{Leased, Reached, Said};
 pub use shared::SharedLimits;
 use slot::Slot;
 pub use spec::{Callers, CheckedLimits, LimitsSpec};
-pub use usage::Usage;
+pub use usage::{LimitView, Usage};
 
 /// Most limits one API can have.
 pub(crate) const MAX_LIMITS: usize = 8;

@@ -1,13 +1,15 @@
-//! Where a caller stands with every limit, without taking anything.
+//! What limits there are, and where a caller stands with each, without taking anything.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_core::Rejection;
+use portcullis_core::{PlanId, Rejection};
 use portcullis_store::QuotaKey;
 
+use super::key::{Per, Uncountable};
 use super::limit::{Counter, Limit, left};
 use super::measure::Measure;
+use super::slot::Slot;
 use super::{LimitFacts, Limits, fields};
 
 /// Where a caller stands with a limit.
@@ -27,7 +29,53 @@ pub struct Usage {
     pub reset: Option<Duration>,
 }
 
+/// A limit, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitView {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The plan it is of; `None` where it is the API's own.
+    pub plan: Option<PlanId>,
+    /// Whether it is a quota, and not a rate.
+    pub is_quota: bool,
+    /// How many units in the window; the most there can be where callers have counts of their own.
+    pub limit: u64,
+    /// The window.
+    pub window: Duration,
+    /// What it counts by, in the words of policy files.
+    pub per: Vec<String>,
+    /// Whether it is tried, and refuses nothing.
+    pub is_shadow: bool,
+}
+
 impl Limits {
+    /// Every limit, those of all plans among them.
+    pub fn views(&self) -> impl Iterator<Item = LimitView> {
+        self.slots.iter().flat_map(Slot::all).map(Limit::view)
+    }
+
+    /// Where somebody stands with every limit that would count a request of theirs and is not in shadow, as [`usage`] says
+    /// it, each by itself: what a limit counts by may be unknown. The caller's address is, unless `knows_address`.
+    ///
+    /// [`usage`]: Self::usage
+    pub async fn usage_of(
+        &self,
+        facts: &LimitFacts<'_>,
+        knows_address: bool,
+    ) -> Vec<(Arc<str>, Result<Usage, Rejection>)> {
+        let mut usages = Vec::new();
+        let limits = self.slots.iter().filter_map(|slot| slot.limit(facts.plans()));
+        for limit in limits.filter(|limit| !limit.shadow) {
+            let usage = if limit.per.contains(&Per::Address) && !knows_address {
+                Err(limit.uncountable(&Uncountable::Unknown))
+            } else {
+                limit.usage(facts).await
+            };
+            usages.push((Arc::clone(&limit.name), usage));
+        }
+        usages
+    }
+
     /// Where a caller stands with every limit that counts what is admitted, whichever requests it is about; not with those
     /// in shadow.
     ///
@@ -44,6 +92,19 @@ impl Limits {
 }
 
 impl Limit {
+    fn view(&self) -> LimitView {
+        let (limit, window) = fields::promised(self.measure(), None);
+        LimitView {
+            name: Arc::clone(&self.name),
+            plan: self.plan,
+            is_quota: matches!(self.measure(), Measure::Quota { .. }),
+            limit,
+            window,
+            per: self.per.iter().map(|per| per.word().into_owned()).collect(),
+            is_shadow: self.shadow,
+        }
+    }
+
     async fn usage(&self, facts: &LimitFacts<'_>) -> Result<Usage, Rejection> {
         let own = facts.principal.and_then(|caller| Some(self.own.as_ref()?.of(caller)));
         let rule = self.rule(facts.principal);

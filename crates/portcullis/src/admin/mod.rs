@@ -9,6 +9,7 @@ mod clients;
 mod config;
 mod denials;
 pub(crate) mod door;
+mod limits;
 mod openapi;
 mod problem;
 mod refused_calls;
@@ -116,6 +117,7 @@ fn routes(observed: Arc<dyn Observed>, admin: Admin) -> OpenApiRouter {
         .merge(clients::router(admin.clone()))
         .merge(config::router(admin.clone()))
         .merge(state::router(admin.gateway.clone()))
+        .merge(limits::router(admin.gateway.clone()))
         .merge(denials::router(admin.gateway))
 }
 
