@@ -61,4 +61,4 @@ pub use registering::{ClientError, ClientView};
 pub use reload::{NotReloaded, Reloaded};
 pub use run::{Gateway, Options, StartError};
 pub use telemetry::{Kind as MetricKind, METRICS};
-pub use usage_of::{Caller, CallerUsage, UsageError};
+pub use usage_of::{ApiLimits, Caller, CallerUsage, UsageError};

@@ -35,6 +35,15 @@ pub struct CallerUsage {
     pub limits: Vec<(Arc<str>, Result<Usage, Rejection>)>,
 }
 
+/// The limits of an API.
+#[derive(Debug)]
+pub struct ApiLimits {
+    /// The API.
+    pub api: Arc<str>,
+    /// Its limits, each with the name of the plan it is of.
+    pub limits: Vec<(LimitView, Option<Arc<str>>)>,
+}
+
 /// There is no such thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
@@ -47,8 +56,8 @@ pub enum UsageError {
 }
 
 impl Gateway {
-    /// The limits of every API, each with the name of the plan it is of.
-    pub fn limits(&self) -> Vec<(Arc<str>, Vec<(LimitView, Option<Arc<str>>)>)> {
+    /// The limits of every API.
+    pub fn limits(&self) -> Vec<ApiLimits> {
         let snapshot = Arc::clone(&self.in_force.load().snapshot);
         let of = |api: &Arc<Api>| {
             let named = |view: LimitView| {
@@ -56,7 +65,7 @@ impl Gateway {
                 (view, plan)
             };
             let limits = api.limits.iter().flat_map(|limits| limits.views().map(named)).collect();
-            (Arc::clone(&api.name), limits)
+            ApiLimits { api: Arc::clone(&api.name), limits }
         };
         snapshot.apis.iter().map(of).collect()
     }

@@ -1,7 +1,7 @@
 //! `/v1/limits` and `/v1/usage`: the limits in force, and where a caller stands with them.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -9,8 +9,8 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use http::StatusCode;
 use portcullis_core::Rejection;
-use portcullis_gateway::{Caller, CallerUsage, Gateway, UsageError};
-use portcullis_policy::{LimitView, Usage};
+use portcullis_gateway::{ApiLimits, Caller, CallerUsage, Gateway, UsageError};
+use portcullis_policy::Usage;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -63,7 +63,7 @@ const fn kind(is_quota: bool) -> &'static str {
 )]
 async fn limits(State(gateway): State<Weak<Gateway>>) -> Response {
     let Some(gateway) = gateway.upgrade() else { return ended() };
-    let of = |(api, limits): (Arc<str>, Vec<(LimitView, Option<Arc<str>>)>)| {
+    let of = |ApiLimits { api, limits }: ApiLimits| {
         limits.into_iter().map(move |(view, plan)| Limit {
             api: api.to_string(),
             name: view.name.to_string(),
