@@ -101,6 +101,8 @@ mod rules;
 #[cfg(test)]
 mod shadow;
 #[cfg(test)]
+mod shared_failover;
+#[cfg(test)]
 mod shared_store;
 #[cfg(test)]
 mod test_verb;
