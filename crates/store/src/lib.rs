@@ -66,6 +66,11 @@
 //! costs about 200 bytes of memory beside its key, and in the file about 100 beside the names of API, limit and
 //! caller. The file forgets a window when it is over; its pages are used again, but the file does not shrink.
 //!
+//! A rate and a quota of a caller take 350 bytes together, with a key of 27. Both are checked in 0.26 µs of processor
+//! with a thousand callers; with a million that come in an order no cache foresees, in 4.5 µs, most of them the rate's:
+//! its map grows bit by bit, so that no worker ever stands still, and is slower for it than one that grows at once (1.7 µs
+//! for both, and a worker that stands still for 0.26 s). `examples/limit_check.rs` measures this.
+//!
 //! # Clocks
 //!
 //! Rates go by the monotonic clock. Quotas go by a clock of the store's own that nobody can set: within a run it
