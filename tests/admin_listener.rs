@@ -132,6 +132,29 @@ fn over_tls_nothing_is_told_to_those_without_the_token() {
     drop(silent);
 }
 
+/// Whoever knocks in vain is in the audit log, as on loopback: once, and with no word of what they sent.
+#[test]
+fn what_is_refused_at_the_door_is_written_down() {
+    let plan = with_token().with(|plan| {
+        plan.admin = admin(format!("{}, audit: data/audit.jsonl", plan.admin));
+    });
+    let world = plan.start();
+    let client = caller(&world);
+    assert_eq!(client.request(Method::POST, "/v1/clients/pck_live_EXAMPLE/keys").send().status, 401);
+    let page =
+        client.request(Method::POST, "/v1/reload").bearer(TOKEN).header("origin", "https://evil.example");
+    assert_eq!(page.send().status, 403);
+    assert_eq!(client.get("/v1/config").send().status, 401, "nothing that could change something");
+    let bad = client.request(Method::POST, "/v1/clients").bearer(TOKEN).header("content-type", "text/plain");
+    assert_eq!(bad.body("{}").send().status, 415);
+    let log = std::fs::read_to_string(world.plan.directory.join("data/audit.jsonl")).expect("an audit log");
+    assert!(!log.contains("pck_live") && !log.contains("evil"), "{log}");
+    let refused: Vec<&str> = log.lines().filter(|line| line.contains("call refused")).collect();
+    let [stranger, page, unfit] = *refused else { panic!("{log}") };
+    assert!(stranger.contains("admin_token_wrong") && page.contains("from_a_page"), "{log}");
+    assert!(unfit.contains("not_json") && unfit.contains("POST /v1/clients"), "{log}");
+}
+
 #[test]
 fn a_certificate_of_the_named_authority_lets_in() {
     let plan = with_certificates("", false);

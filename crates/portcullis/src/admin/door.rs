@@ -4,7 +4,7 @@
 //! answers. What may be asked for with a certificate alone is asked for by no web page: browsers show certificates unasked.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::changes::{self, ended};
 use super::problem::problem;
 
-/// Connections at a time from one address. SECURITY: nobody keeps operators out by coming often; they come from elsewhere.
+/// Connections at a time from one address, or from one IPv6 network of 64 bits, which is one caller's. SECURITY: nobody keeps
+/// operators out by coming often; they come from elsewhere.
 const FROM_ONE_ADDRESS: usize = 32;
 
 /// Connections at a time from all addresses.
@@ -56,7 +57,7 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Weak<Gateway>, router:
                 continue;
             }
         };
-        let Some(place) = places.enter(peer.ip().to_canonical()) else { continue };
+        let Some(place) = places.enter(peer.ip()) else { continue };
         let (gateway, router) = (Weak::clone(&gateway), router.clone());
         tokio::spawn(async move {
             let _place = place;
@@ -94,6 +95,10 @@ struct Taken(Places, IpAddr);
 
 impl Places {
     fn enter(&self, address: IpAddr) -> Option<Taken> {
+        let address = match address.to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+            v4 @ IpAddr::V4(_) => v4,
+        };
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, own) = (places.values().sum::<usize>(), places.get(&address).copied().unwrap_or_default());
         if all >= CONNECTIONS || own >= FROM_ONE_ADDRESS {
@@ -171,7 +176,7 @@ fn is_of_a_page(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{CONNECTIONS, FROM_ONE_ADDRESS, Places};
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     #[test]
     fn one_address_leaves_room_for_others() {
@@ -182,6 +187,14 @@ mod tests {
         assert!(places.enter(at(2)).is_some());
         held.pop();
         assert!(places.enter(at(1)).is_some());
+        drop(held);
+        let in_network = |number: u128| IpAddr::V6(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | number));
+        let held: Vec<_> = (0..)
+            .take(FROM_ONE_ADDRESS)
+            .map(|number| places.enter(in_network(number)).expect("a place"))
+            .collect();
+        assert!(places.enter(in_network(1 << 63)).is_none(), "one network is one caller");
+        assert!(places.enter(in_network(1 << 64)).is_some());
         drop(held);
         assert!(places.0.lock().expect("places").is_empty(), "nothing is left of who has gone");
         let mut all: Vec<_> =

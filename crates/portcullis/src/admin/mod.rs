@@ -98,9 +98,10 @@ pub(crate) fn router(observed: Arc<dyn Observed>, admin: Admin) -> Router {
 
 /// The same for whoever reaches it over TLS.
 pub(crate) fn router_over_tls(observed: Arc<dyn Observed>, admin: Admin) -> Router {
-    let gateway = admin.gateway.clone();
+    let (gateway, writing) = (admin.gateway.clone(), admin.clone());
     openapi::finished(routes(observed, admin))
         .layer(middleware::from_fn_with_state(gateway, door::known_only))
+        .layer(middleware::from_fn_with_state(writing, refused_calls::write_down))
         .layer(middleware::map_response(problem::as_problem))
 }
 

@@ -20,14 +20,18 @@ pub(super) async fn write_down(State(admin): State<Admin>, request: Request, nex
     };
     // SECURITY: the path as it is declared, and not as it was called: it may hold a key that was put where its id belongs.
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let of = format!("{} {}", request.method(), path.unwrap_or_default());
-    let response = next.run(request).await;
+    let of = match path {
+        Some(path) => format!("{} {path}", request.method()),
+        None => request.method().to_string(),
+    };
+    let mut response = next.run(request).await;
     let (status, extensions) = (response.status(), response.extensions());
     let is_refused = status.is_client_error() || status.is_server_error();
     if is_refused && extensions.get::<WrittenDown>().is_none() {
         let why = extensions.get::<Code>().map_or_else(|| status.to_string(), |code| code.0.to_owned());
         // This waits for the disk. Where it cannot be written, the log says so, and nothing was given to anybody.
         let _ = tokio::task::spawn_blocking(move || record(&audit, &of, status, &why)).await;
+        response.extensions_mut().insert(WrittenDown);
     }
     response
 }
