@@ -102,7 +102,10 @@ fn operators_see_where_a_caller_stands() {
     // Who is no client is asked for by the key, and what nobody can know is not made up.
     let alice = left(&world, "caller=jwt:bank-idp:al:ice");
     assert_eq!((&alice["own"], &alice["of-clients"]), (&json!(2), &json!(9)), "{alice}");
-    assert!(alice["of-addresses"].as_str().is_some_and(|why| why.contains("not known")), "{alice}");
+    assert!(
+        alice["of-addresses"].as_str().is_some_and(|why| why.contains("address is not known")),
+        "{alice}"
+    );
     assert!(alice["of-tenants"].as_str().is_some_and(|why| why.contains("tenant")), "{alice}");
     assert_eq!(left(&world, "caller=jwt:bank-idp:al")["own"], json!(3), "another caller");
     assert_eq!(left(&world, "client=globex&address=127.0.0.2")["of-addresses"], json!(100));

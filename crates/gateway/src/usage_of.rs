@@ -1,6 +1,6 @@
 //! The limits in force, and where somebody stands with them, for operators.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Method;
@@ -98,14 +98,13 @@ impl Gateway {
             principal: principal.as_ref(),
             method: &Method::GET,
             path_in_api: "/",
-            // Of no matter: what counts by it is told from it only where it is known.
-            address: caller.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            address: caller.address,
             plans: plans.as_ref(),
             now,
         };
         let limits = match &api.limits {
             None => Vec::new(),
-            Some(limits) => limits.usage_of(&facts, caller.address.is_some()).await,
+            Some(limits) => limits.usage_of(&facts).await,
         };
         let plans = plans.map(|plans| plan_names(api, &plans));
         Ok(CallerUsage { plans, no_plans, limits })

@@ -80,7 +80,7 @@ pub(super) fn facts<'a, S>(
         principal,
         method: &head.method,
         path_in_api: below.unwrap_or("/"),
-        address: exchange.connection().address(),
+        address: Some(exchange.connection().address()),
         plans,
         now: exchange.now(),
     }

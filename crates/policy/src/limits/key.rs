@@ -53,7 +53,7 @@ impl Per {
                 None => Key::Built(format!("\u{1}{}", known(facts)?.key)),
             },
             Self::Api => Key::Borrowed("api"),
-            Self::Address => Key::Address(AddressKey::of(facts.address)),
+            Self::Address => Key::Address(AddressKey::of(facts.address.ok_or(Uncountable::NoAddress)?)),
             Self::Claim(path) => claim(path, known(facts)?.grant())?,
         })
     }
@@ -64,6 +64,9 @@ impl Per {
 pub(super) enum Uncountable {
     #[error("the token has no claim `{0}` that is text or an integer")]
     NoClaim(Arc<str>),
+    /// No request comes from nowhere: an operator has not said it.
+    #[error("the caller's address is not known")]
+    NoAddress,
     /// Asked before anybody was: no policy that compiles leads here.
     #[error("the caller is not known yet")]
     Unknown,

@@ -38,7 +38,7 @@ fn facts(caller: &Caller, now: Moment) -> LimitFacts<'_> {
         principal: Some(&caller.principal),
         method: &caller.head.method,
         path_in_api: &caller.path_in_api,
-        address: caller.address,
+        address: Some(caller.address),
         plans: None,
         now,
     }

@@ -54,8 +54,9 @@ pub struct LimitFacts<'a> {
     pub method: &'a Method,
     /// The path relative to the API, starting with `/`.
     pub path_in_api: &'a str,
-    /// The caller's address, as [`portcullis_core::Connection::address`] gives it.
-    pub address: IpAddr,
+    /// The caller's address, as [`portcullis_core::Connection::address`] gives it; `None` where an operator asks and does not
+    /// say it.
+    pub address: Option<IpAddr>,
     /// The caller's plans, where the API takes some.
     pub plans: Option<&'a PlanSet>,
     /// When the request was opened.

@@ -46,7 +46,7 @@ fn facts(caller: &Caller, address: IpAddr, now: Moment) -> LimitFacts<'_> {
         principal: Some(&caller.principal),
         method: &caller.head.method,
         path_in_api: &caller.path_in_api,
-        address,
+        address: Some(address),
         plans: None,
         now,
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use portcullis_core::{PlanId, Rejection};
 use portcullis_store::QuotaKey;
 
-use super::key::{Per, Uncountable};
 use super::limit::{Counter, Limit, left};
 use super::measure::Measure;
 use super::slot::Slot;
@@ -55,23 +54,13 @@ impl Limits {
     }
 
     /// Where somebody stands with every limit that would count a request of theirs and is not in shadow, as [`usage`] says
-    /// it, each by itself: what a limit counts by may be unknown. The caller's address is, unless `knows_address`.
+    /// it, each by itself: what a limit counts by may be unknown.
     ///
     /// [`usage`]: Self::usage
-    pub async fn usage_of(
-        &self,
-        facts: &LimitFacts<'_>,
-        knows_address: bool,
-    ) -> Vec<(Arc<str>, Result<Usage, Rejection>)> {
+    pub async fn usage_of(&self, facts: &LimitFacts<'_>) -> Vec<(Arc<str>, Result<Usage, Rejection>)> {
         let mut usages = Vec::new();
-        let limits = self.slots.iter().filter_map(|slot| slot.limit(facts.plans()));
-        for limit in limits.filter(|limit| !limit.shadow) {
-            let usage = if limit.per.contains(&Per::Address) && !knows_address {
-                Err(limit.uncountable(&Uncountable::Unknown))
-            } else {
-                limit.usage(facts).await
-            };
-            usages.push((Arc::clone(&limit.name), usage));
+        for limit in self.enforced(facts) {
+            usages.push((Arc::clone(&limit.name), limit.usage(facts).await));
         }
         usages
     }
@@ -83,11 +72,15 @@ impl Limits {
     /// The request has not what a limit counts by, or that cannot be read.
     pub async fn usage(&self, facts: &LimitFacts<'_>) -> Result<Vec<Usage>, Rejection> {
         let mut usages = Vec::new();
-        let limits = self.slots.iter().filter_map(|slot| slot.limit(facts.plans()));
-        for limit in limits.filter(|limit| !limit.shadow && !limit.is_early()) {
+        for limit in self.enforced(facts).filter(|limit| !limit.is_early()) {
             usages.push(limit.usage(facts).await?);
         }
         Ok(usages)
+    }
+
+    fn enforced(&self, facts: &LimitFacts<'_>) -> impl Iterator<Item = &Limit> {
+        let limits = self.slots.iter().filter_map(|slot| slot.limit(facts.plans()));
+        limits.filter(|limit| !limit.shadow)
     }
 }
 

@@ -76,7 +76,7 @@ impl House {
             principal: Some(&caller.principal),
             method: &caller.head.method,
             path_in_api: &caller.path_in_api,
-            address: caller.address,
+            address: Some(caller.address),
             plans: Some(&plans),
             now: NOON,
         };

@@ -8,11 +8,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::{Router, http};
-use http::header::{HeaderName, ORIGIN};
+use http::header::{HeaderName, HeaderValue, ORIGIN};
 use http::{HeaderMap, StatusCode};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -169,7 +169,7 @@ fn judge(gateway: &Gateway, shown: &Shown, request: &Request) -> Result<Option<C
 
 /// Whether a page in a browser sends it.
 fn is_of_a_page(headers: &HeaderMap) -> bool {
-    let site = headers.get(SEC_FETCH_SITE).map(http::HeaderValue::as_bytes);
+    let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
     headers.contains_key(ORIGIN) || site.is_some_and(|site| site != b"none")
 }
 
