@@ -145,12 +145,19 @@ fn what_is_refused_at_the_door_is_written_down() {
         client.request(Method::POST, "/v1/reload").bearer(TOKEN).header("origin", "https://evil.example");
     assert_eq!(page.send().status, 403);
     assert_eq!(client.get("/v1/config").send().status, 401, "nothing that could change something");
+    // However often, and whatever they call it: ten lines a minute at most, without their words.
+    for _ in 0..20 {
+        assert_eq!(client.request(Method::POST, "/livez").send().status, 401);
+    }
+    let own = Method::from_bytes(b"EVILWORD").expect("a method");
+    assert_eq!(client.request(own, "/livez").send().status, 401);
     let bad = client.request(Method::POST, "/v1/clients").bearer(TOKEN).header("content-type", "text/plain");
     assert_eq!(bad.body("{}").send().status, 415);
     let log = std::fs::read_to_string(world.plan.directory.join("data/audit.jsonl")).expect("an audit log");
-    assert!(!log.contains("pck_live") && !log.contains("evil"), "{log}");
+    assert!(!log.contains("pck_live") && !log.contains("evil") && !log.contains("EVILWORD"), "{log}");
     let refused: Vec<&str> = log.lines().filter(|line| line.contains("call refused")).collect();
-    let [stranger, page, unfit] = *refused else { panic!("{log}") };
+    assert!(refused.len() <= 11, "{log}");
+    let [stranger, page, .., unfit] = *refused else { panic!("{log}") };
     assert!(stranger.contains("admin_token_wrong") && page.contains("from_a_page"), "{log}");
     assert!(unfit.contains("not_json") && unfit.contains("POST /v1/clients"), "{log}");
 }

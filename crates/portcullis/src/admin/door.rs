@@ -39,6 +39,9 @@ const STAY: Duration = Duration::from_secs(600);
 /// How long is waited after an `accept` that failed, which may well fail again at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The largest request head. SECURITY: strangers send it before anybody knows them.
+const HEAD_BYTES: usize = 32 << 10;
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// On a request whose certificate was found good.
@@ -80,6 +83,7 @@ async fn attend(stream: TcpStream, gateway: &Weak<Gateway>, router: Router) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = serving.await {
         tracing::debug!(%error, "a connection of the admin listener broke off");
@@ -157,7 +161,9 @@ fn judge(gateway: &Gateway, shown: &Shown, request: &Request) -> Result<Option<C
                 "the certificate of this connection is not taken any more: it has ended, or was revoked";
             Err(problem(StatusCode::FORBIDDEN, "certificate_not_taken", how))
         }
-        AdminCertificate::NotAsked if request.uri().path() == "/livez" => Ok(None),
+        AdminCertificate::NotAsked if request.method().is_safe() && request.uri().path() == "/livez" => {
+            Ok(None)
+        }
         AdminCertificate::NotAsked => {
             match changes::refusal(gateway.admin_token().as_ref(), request.headers()) {
                 Some(refusal) => Err(refusal),

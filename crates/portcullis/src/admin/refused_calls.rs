@@ -3,7 +3,7 @@
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::Admin;
 use super::problem::Code;
@@ -21,8 +21,8 @@ pub(super) async fn write_down(State(admin): State<Admin>, request: Request, nex
     // SECURITY: the path as it is declared, and not as it was called: it may hold a key that was put where its id belongs.
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let of = match path {
-        Some(path) => format!("{} {path}", request.method()),
-        None => request.method().to_string(),
+        Some(path) => format!("{} {path}", word(request.method())),
+        None => word(request.method()).to_owned(),
     };
     let mut response = next.run(request).await;
     let (status, extensions) = (response.status(), response.extensions());
@@ -36,10 +36,24 @@ pub(super) async fn write_down(State(admin): State<Admin>, request: Request, nex
     response
 }
 
+/// SECURITY: a method is a word of the caller's choice, of any length.
+fn word(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "another method",
+    }
+}
+
 fn record(audit: &Audit, of: &str, status: StatusCode, why: &str) {
     let of = ("call refused", Some(of));
     let written = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => audit.record_stranger(of, why),
+        // Nobody has shown a token before a path is found not to take a method.
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED => {
+            audit.record_stranger(of, why)
+        }
         StatusCode::INTERNAL_SERVER_ERROR => audit.record(of, Some(why), Outcome::Unknown),
         _ => audit.record(of, Some(why), Outcome::Refused),
     };
